@@ -1,0 +1,3 @@
+"""Real-time dense monocular SLAM: video to depth with differentiable structure from motion."""
+
+__version__ = "0.1.0"

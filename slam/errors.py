@@ -1,0 +1,37 @@
+"""Errors that a user can cause or fix; programs print them as one line."""
+
+
+class SlamError(Exception):
+    """Base of all expected failures: programs print the message and exit with `exit_code`."""
+
+    exit_code = 1
+
+
+class UsageError(SlamError):
+    """The command line asks for something that makes no sense."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A configuration value or key is wrong; the message has its full path."""
+
+
+class SourceError(SlamError):
+    """A data set, video or camera cannot be read."""
+
+
+class CalibrationError(SlamError):
+    """The camera calibration is missing, unreadable or for other images."""
+
+
+class WeightsError(SlamError):
+    """A weights file is missing, damaged or made for another network."""
+
+
+class OutputError(SlamError):
+    """Results cannot be written."""
+
+
+class EvaluationError(SlamError):
+    """Estimate and ground truth cannot be compared."""
