@@ -1,0 +1,79 @@
+"""The values that cross threads: frames, keyframes, estimates, snapshots, trajectories. Nobody writes them again."""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from slam.geometry.camera import Camera
+
+
+class Status(Enum):
+    """State of the tracker, visible to user and files."""
+
+    INIT = "INIT"
+    TRACKING = "TRACKING"
+    LOST = "LOST"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture as a source delivers it."""
+
+    id: int  # 0, 1, 2 ... in order of delivery
+    time_ns: int
+    image: np.ndarray  # (H, W, 3) uint8 RGB
+    camera: Camera  # of this picture, distortion included
+    depth: np.ndarray | None = None  # (H, W) float32 z-depth, metres, 0 unknown; aligned to the image
+
+
+@dataclass(frozen=True)
+class View:
+    """A frame prepared for the networks: undistorted, at network size, with the features of the correspondence in use."""
+
+    frame_id: int
+    time_ns: int
+    image: np.ndarray  # (h, w, 3) uint8 RGB, network size
+    K: Tensor  # (3, 3) float64 at network size
+    features: Any  # owned by the correspondence that made it; opaque to everyone else
+    sensor_depth: np.ndarray | None = None  # (h, w) float32, metres, 0 unknown
+
+
+@dataclass(frozen=True)
+class Keyframe:
+    """A view with pose and depth in the map. A new pose makes a new Keyframe that shares image and features."""
+
+    id: int
+    view: View
+    T_wc: Tensor  # (4, 4) float64
+    inv_depth: Tensor  # (h, w) float32, 1 / map unit; 0 unknown
+    confidence: Tensor  # (h, w) float32 in [0, 1]; 0 where the depth is a guess
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the tracker says of one frame."""
+
+    frame_id: int
+    time_ns: int
+    status: Status
+    keyframe_id: int  # reference keyframe, -1 before the first
+    T_ck: Tensor  # (4, 4) float64: camera from reference keyframe
+    T_wc: Tensor  # (4, 4) float64, by the reference keyframe's pose at that time
+    mean_confidence: float = 0.0
+    inlier_ratio: float = 0.0
+    visible_ratio: float = 0.0
+    mean_flow_px: float = 0.0  # flow from the reference keyframe, in pixels of the network size
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Poses over time."""
+
+    time_ns: np.ndarray  # (N,) int64, increasing
+    T_wc: np.ndarray  # (N, 4, 4) float64
+
+    def __len__(self) -> int:
+        return len(self.time_ns)
