@@ -31,7 +31,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class View:
-    """A frame prepared for the networks: undistorted, at network size, with the features of the correspondence in use."""
+    """A frame prepared for the networks: undistorted, at network size, with features of the correspondence in use."""
 
     frame_id: int
     time_ns: int

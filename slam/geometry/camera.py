@@ -41,9 +41,7 @@ class Camera:
 
     def matrix(self) -> Tensor:
         """(3, 3) float64 pinhole matrix K, pixels."""
-        return torch.tensor(
-            [[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]], dtype=torch.float64
-        )
+        return torch.tensor([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]], dtype=torch.float64)
 
     def resized(self, width: int, height: int) -> "Camera":
         """The camera of the same images resized; the pixel-centre rule moves cx to s (cx + 0.5) - 0.5."""

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Format, lint, types, tests: green before every commit, and what CI runs. Arguments go to pytest.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+ruff format --check .
+ruff check .
+mypy
+OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE} pytest -q "$@"
