@@ -60,11 +60,15 @@ def normal_equations(
     return H.double(), b.double()
 
 
-def solve_damped(H: Tensor, b: Tensor, total_weight: Tensor, damping: Damping) -> tuple[Tensor, Tensor]:
+def solve_damped(
+    H: Tensor, b: Tensor, total_weight: Tensor, damping: Damping, min_condition: float = MIN_RECIPROCAL_CONDITION
+) -> tuple[Tensor, Tensor]:
     """Damped solution of `H x = b`, float64.
 
     Args:
         H: (..., n, n) symmetric; b: (..., n); total_weight: (...) sum of the weights, the unit of `damping.absolute`.
+        damping: see `Damping`.
+        min_condition: smallest accepted ratio of eigenvalues of H scaled to a unit diagonal.
 
     Returns:
         x: (..., n), clipped to MAX_UPDATE, 0 where not ok.
@@ -77,7 +81,7 @@ def solve_damped(H: Tensor, b: Tensor, total_weight: Tensor, damping: Damping) -
     scaled = scale[..., :, None] * H.detach() * scale[..., None, :]
     finite = torch.isfinite(scaled).all(-1).all(-1) & torch.isfinite(b.detach()).all(-1)
     eigenvalues = torch.linalg.eigvalsh(torch.where(finite[..., None, None], scaled, eye))
-    ok = finite & (eigenvalues[..., 0] > MIN_RECIPROCAL_CONDITION * eigenvalues[..., -1]) & (total_weight > 0)
+    ok = finite & (eigenvalues[..., 0] > min_condition * eigenvalues[..., -1]) & (total_weight > 0)
     damped = H + torch.diag_embed(damping.relative * diagonal)
     damped = damped + (damping.absolute * total_weight)[..., None, None] * eye
     safe = torch.where(ok[..., None, None], damped, eye)
