@@ -1,0 +1,104 @@
+"""Depth errors over valid, confident pixels, after scaling by the median ratio.
+
+Reference: Eigen, Puhrsch, Fergus, Depth map prediction from a single image, NIPS 2014 (AbsRel, RMSE, delta).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from slam.errors import EvaluationError
+
+DELTA = 1.25  # a pixel counts as right when estimate and truth differ by less than this factor
+
+
+@dataclass(frozen=True)
+class DepthResult:
+    """Errors of one depth map, or the mean over several."""
+
+    abs_rel: float  # mean |d - d*| / d*
+    rmse: float  # metres
+    delta_125: float  # share of pixels with max(d / d*, d* / d) < 1.25
+    scale: float  # applied to the estimate: metres per unit
+    confident_share: float  # pixels compared, of those with truth
+    pixels: int  # compared
+
+    def numbers(self) -> dict[str, float]:
+        """The scores by name."""
+        return dict(vars(self))
+
+
+def compare_depth(
+    depth: np.ndarray,
+    truth: np.ndarray,
+    confidence: np.ndarray | None = None,
+    min_confidence: float = 0.5,
+    scale: float | None = None,
+) -> DepthResult:
+    """Errors of a depth map.
+
+    Args:
+        depth: (H, W) estimated z-depth, any unit, 0 unknown.
+        truth: (H, W) z-depth, metres, 0 unknown.
+        confidence: (H, W) in [0, 1]; None takes every known pixel.
+        min_confidence: least confidence of a compared pixel.
+        scale: metres per unit of the estimate; None takes the median of truth / depth over the compared pixels.
+
+    Raises:
+        EvaluationError: if no pixel can be compared.
+        ValueError: if the shapes differ.
+    """
+    if depth.shape != truth.shape or (confidence is not None and confidence.shape != depth.shape):
+        shapes = [image.shape for image in (depth, truth, confidence) if image is not None]
+        raise ValueError(f"depth, truth and confidence need one shape, got {shapes}")
+    has_truth = np.isfinite(truth) & (truth > 0)
+    compared = has_truth & np.isfinite(depth) & (depth > 0)
+    if confidence is not None:
+        compared &= confidence >= min_confidence
+    if not compared.any():
+        raise EvaluationError(
+            f"no pixel to compare: {int(has_truth.sum())} of {truth.size} have ground truth, none of them "
+            f"an estimate of confidence {min_confidence:g} or more"
+        )
+    d, d_true = depth[compared].astype(np.float64), truth[compared].astype(np.float64)
+    scale = float(np.median(d_true / d)) if scale is None else scale
+    d = scale * d
+    return DepthResult(
+        abs_rel=float(np.mean(np.abs(d - d_true) / d_true)),
+        rmse=float(np.sqrt(np.mean((d - d_true) ** 2))),
+        delta_125=float(np.mean(np.maximum(d / d_true, d_true / d) < DELTA)),
+        scale=scale,
+        confident_share=float(compared.sum() / has_truth.sum()),
+        pixels=int(compared.sum()),
+    )
+
+
+def mean_depth(results: Sequence[DepthResult]) -> DepthResult:
+    """Mean over depth maps, each with the same weight; `pixels` is the sum, `scale` the median.
+
+    Raises:
+        EvaluationError: if there are none.
+    """
+    if not results:
+        raise EvaluationError("no depth map could be compared with the ground truth")
+
+    def mean(name: str) -> float:
+        return float(np.mean([getattr(result, name) for result in results]))
+
+    return DepthResult(
+        abs_rel=mean("abs_rel"),
+        rmse=mean("rmse"),
+        delta_125=mean("delta_125"),
+        scale=float(np.median([result.scale for result in results])),
+        confident_share=mean("confident_share"),
+        pixels=sum(result.pixels for result in results),
+    )
+
+
+def resized_nearest(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(H, W) -> (height, width) by the nearest pixel centre: depths are never blended across an edge."""
+    H, W = image.shape
+    rows = ((np.arange(height) + 0.5) * H / height).astype(np.int64)
+    columns = ((np.arange(width) + 0.5) * W / width).astype(np.int64)
+    return image[rows[:, None], columns]
