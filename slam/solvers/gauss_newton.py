@@ -130,6 +130,18 @@ def pose_step(
     return PoseSolution(torch.where(ok_all[:, None, None], T, T_ji.double()), ok_all, H)
 
 
+def rotation_step(target_uv: Tensor, weight: Tensor, K: Tensor, steps: int = 6, huber_px: float | None = None) -> Tensor:
+    """Rotation (E, 4, 4) that alone explains a flow best: what it leaves is parallax. Shapes as `pose_step`."""
+    T = torch.eye(4, dtype=torch.float64, device=target_uv.device).expand(len(target_uv), 4, 4)
+    far = torch.zeros_like(target_uv[..., 0])
+    total = weight.double().sum((1, 2, 3))
+    for _ in range(steps):
+        H, b = normal_equations(target_uv, weight, far, T, K, huber_px)
+        omega, _ = solve_damped(H[:, 3:, 3:], b[:, 3:], total, Damping())
+        T = se3.exp(torch.cat([torch.zeros_like(omega), omega], -1)) @ T
+    return T
+
+
 def graph_step(
     target_uv: Tensor,
     weight: Tensor,
