@@ -1,0 +1,94 @@
+"""A worker thread with a bounded inbox whose errors travel, and a mailbox of one."""
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+class Worker(Generic[Job, Result]):
+    """Runs `work(job)` for each submitted job on its own thread, in order; results are collected by `results`."""
+
+    def __init__(self, work: Callable[[Job], Result], name: str, capacity: int = 2) -> None:
+        self._work = work
+        self._inbox: queue.Queue[Job | None] = queue.Queue(capacity)
+        self._outbox: queue.SimpleQueue[Result] = queue.SimpleQueue()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while (job := self._inbox.get()) is not None:
+            try:
+                self._outbox.put(self._work(job))
+            except BaseException as error:  # handed to the next caller, who raises it
+                self._error = error
+                return
+
+    def submit(self, job: Job) -> None:
+        """Hand over a job; waits while the inbox is full. Raises what the worker died of."""
+        self._put(job)
+
+    def try_submit(self, job: Job) -> bool:
+        """Hand over a job unless the inbox is full. Raises what the worker died of."""
+        self._raise()
+        try:
+            self._inbox.put_nowait(job)
+        except queue.Full:
+            return False
+        return True
+
+    def results(self) -> list[Result]:
+        """Finished results since the last call, oldest first, without waiting. Raises what the worker died of."""
+        found = []
+        while not self._outbox.empty():
+            found.append(self._outbox.get())
+        if not found:
+            self._raise()
+        return found
+
+    def close(self) -> list[Result]:
+        """Finish the jobs in the inbox, end the thread, return the last results. Raises what the worker died of."""
+        if self._thread.is_alive():
+            self._put(None)
+        self._thread.join()
+        found = self.results()
+        self._raise()
+        return found
+
+    def _put(self, job: Job | None) -> None:
+        while True:
+            self._raise()
+            try:
+                return self._inbox.put(job, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+
+class Mailbox(Generic[Job]):
+    """Holds the newest item only; posting never waits."""
+
+    def __init__(self) -> None:
+        self._items: queue.Queue[Job] = queue.Queue(1)
+
+    def post(self, item: Job) -> None:
+        """Replace whatever is there."""
+        while True:
+            try:
+                return self._items.put_nowait(item)
+            except queue.Full:
+                self.take()
+
+    def take(self) -> Job | None:
+        """The newest item, or None if there is none since the last call."""
+        try:
+            return self._items.get_nowait()
+        except queue.Empty:
+            return None
