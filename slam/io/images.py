@@ -1,0 +1,111 @@
+"""Picture files: colour, 16-bit depth, 8-bit confidence.
+
+OpenCV is used here only to encode and decode; the bytes go through Python, which reports a full disk (imwrite does
+not) and takes any path. Its BGR order stays inside this file.
+"""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from slam.errors import OutputError, SourceError
+from slam.io.files import reason, write_bytes
+
+DEPTH_SCALE = 5000.0  # PNG value of one metre (TUM RGB-D); 65535 is 13.1 m, 0 is unknown
+JPEG_QUALITY = 95
+MAX_UINT16 = 65535
+
+
+def write_color(path: Path, image: np.ndarray) -> None:
+    """Write (H, W, 3) uint8 RGB as JPEG or PNG, by the suffix.
+
+    Raises:
+        OutputError: if the suffix is unknown or the file cannot be written.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"need (H, W, 3) uint8, got {image.shape} {image.dtype}")
+    _encode(path, np.ascontiguousarray(image[..., ::-1]))
+
+
+def read_color(path: Path) -> np.ndarray:
+    """Read any picture as (H, W, 3) uint8 RGB; grey is repeated, 16 bits are cut to 8, EXIF rotation is applied.
+
+    Raises:
+        SourceError: if the file is missing, no picture, or cut off.
+    """
+    data = _bytes(path)
+    # libjpeg fills the missing part of a cut-off picture with grey and only prints a warning
+    if data[:2] == b"\xff\xd8" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+        raise SourceError(f"the picture {path} is cut off")
+    return np.ascontiguousarray(_decode(data, path, cv2.IMREAD_COLOR)[..., ::-1])
+
+
+def write_depth(path: Path, depth: np.ndarray, scale: float = DEPTH_SCALE) -> None:
+    """Write (H, W) z-depth as a 16-bit PNG of `round(depth * scale)`.
+
+    What is unknown, not finite, or past the range of 16 bits (13.1 m at the default) is written as 0, unknown.
+
+    Raises:
+        OutputError: if the file cannot be written.
+    """
+    scaled = np.rint(np.nan_to_num(depth.astype(np.float64) * scale, nan=0.0, posinf=0.0, neginf=0.0))
+    _encode(path, np.where((scaled > 0) & (scaled <= MAX_UINT16), scaled, 0).astype(np.uint16))
+
+
+def read_depth(path: Path, scale: float = DEPTH_SCALE, invalid: int = 0) -> np.ndarray:
+    """Read a 16-bit PNG as (H, W) float32 z-depth (metres where `scale` is values per metre); 0 is unknown.
+
+    Args:
+        invalid: a further value that means unknown.
+
+    Raises:
+        SourceError: if the file is missing or no 16-bit single-channel picture.
+    """
+    values = _decode(_bytes(path), path, cv2.IMREAD_UNCHANGED)
+    if values.dtype != np.uint16 or values.ndim != 2:
+        raise SourceError(
+            f"{path} is no depth picture: expected one channel of 16 bits, got {values.dtype} {values.shape}"
+        )
+    return np.where(values == invalid, 0, values).astype(np.float32) / np.float32(scale)
+
+
+def write_confidence(path: Path, confidence: np.ndarray) -> None:
+    """Write (H, W) confidence in [0, 1] as an 8-bit PNG, 255 = 1; raises OutputError."""
+    _encode(path, np.rint(255 * np.clip(np.nan_to_num(confidence), 0, 1)).astype(np.uint8))
+
+
+def read_confidence(path: Path) -> np.ndarray:
+    """Read an 8-bit PNG as (H, W) float32 in [0, 1]; raises SourceError."""
+    values = _decode(_bytes(path), path, cv2.IMREAD_UNCHANGED)
+    if values.dtype != np.uint8 or values.ndim != 2:
+        raise SourceError(f"{path} is no confidence picture: expected one channel of 8 bits, got {values.dtype}")
+    return values.astype(np.float32) / np.float32(255)
+
+
+def _encode(path: Path, pixels: np.ndarray) -> None:
+    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if path.suffix.lower() in (".jpg", ".jpeg") else []
+    try:
+        done, data = cv2.imencode(path.suffix, pixels, options)
+    except cv2.error as error:
+        raise OutputError(f"cannot write {path}: no picture format has the suffix {path.suffix!r}") from error
+    if not done:
+        raise OutputError(f"cannot write {path}: encoding {pixels.shape} {pixels.dtype} failed")
+    write_bytes(path, data.tobytes())
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SourceError(f"cannot read the picture {path}: {reason(error)}") from error
+
+
+def _decode(data: bytes, path: Path, flags: int) -> np.ndarray:
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    except cv2.error as error:  # such as a header that claims more pixels than OpenCV's limit
+        raise SourceError(f"cannot read the picture {path}: it is damaged") from error
+    if pixels is None:
+        raise SourceError(f"cannot read the picture {path}: it is {'damaged' if data else 'empty'}")
+    return np.asarray(pixels)

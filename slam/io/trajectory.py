@@ -1,0 +1,179 @@
+"""Trajectories as text: TUM (`timestamp tx ty tz qx qy qz qw`), KITTI, and the one written while a run goes on.
+
+Poses are T_wc (camera to world). Stamps are seconds in the text and integer nanoseconds in memory; the conversion
+is exact both ways, as a float64 second of the year 2026 is only good to 240 ns.
+"""
+
+import logging
+import re
+from decimal import Decimal
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from slam.errors import OutputError, SourceError
+from slam.frames import Trajectory
+from slam.io.files import read_text, reason, write_text
+from slam.io.quaternion import matrix_from_quat_xyzw, quat_xyzw_from_matrix
+
+log = logging.getLogger(__name__)
+
+MIN_QUATERNION_NORM = 0.1  # shorter is no rotation written with few digits, it is a mistake
+COLUMNS = "timestamp tx ty tz qx qy qz qw"
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
+
+
+def parse_time_ns(seconds: str) -> int:
+    """Seconds as decimal text -> nanoseconds, exactly (digits past the ninth are rounded).
+
+    Raises:
+        ValueError: if the text is no finite number, or past the range of 64 bits.
+    """
+    if not _NUMBER.fullmatch(seconds):
+        raise ValueError(f"{seconds!r} is no time in seconds")
+    time_ns = int(Decimal(seconds).scaleb(9).to_integral_value())
+    if abs(time_ns) >= 2**63:
+        raise ValueError(f"{seconds!r} is no time in seconds (nanoseconds in the wrong column?)")
+    return time_ns
+
+
+def format_time_ns(time_ns: int) -> str:
+    """Nanoseconds -> seconds with nine decimals, exactly."""
+    whole, rest = divmod(abs(int(time_ns)), 10**9)
+    return f"{'-' if time_ns < 0 else ''}{whole}.{rest:09d}"
+
+
+def write_tum(path: Path, trajectory: Trajectory, header: str = "") -> None:
+    """Write a TUM trajectory atomically.
+
+    Args:
+        trajectory: N poses T_wc, increasing stamps.
+        header: lines put in front as `#` comments, such as the source of the scale.
+
+    Raises:
+        OutputError: if the file cannot be written.
+    """
+    lines = [f"# {line}".rstrip() for line in [*header.splitlines(), COLUMNS]]
+    lines += [_tum_line(t, T) for t, T in zip(trajectory.time_ns, _tum_values(trajectory.T_wc))]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def read_tum(path: Path, torn_end: bool = False) -> Trajectory:
+    """Read a TUM trajectory, strictly.
+
+    Args:
+        torn_end: accept (and drop) an incomplete last line, as a killed run leaves it.
+
+    Raises:
+        SourceError: naming the line that is short, no number, not later than the one before, or has no rotation.
+    """
+    text = read_text(path, "trajectory")
+    lines = text.split("\n")
+    if torn_end:
+        lines[-1] = ""  # what follows the last line feed is torn, or empty
+    times: list[int] = []
+    values: list[list[float]] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        time_ns, pose = _parse_line(line, f"{path}, line {number}")
+        if times and time_ns <= times[-1]:
+            raise SourceError(
+                f"{path}, line {number}: time {format_time_ns(time_ns)} is not later than "
+                f"{format_time_ns(times[-1])} before it; sort the file and remove duplicates"
+            )
+        times.append(time_ns)
+        values.append(pose)
+    if not times:
+        raise SourceError(f"{path} holds no poses; expected lines of {COLUMNS}")
+    array = np.array(values)
+    T_wc = np.tile(np.eye(4), (len(times), 1, 1))
+    T_wc[:, :3, :3] = matrix_from_quat_xyzw(array[:, 3:])
+    T_wc[:, :3, 3] = array[:, :3]
+    return Trajectory(np.array(times, dtype=np.int64), T_wc)
+
+
+def write_kitti(path: Path, trajectory: Trajectory) -> None:
+    """Write the top three rows of every T_wc as one line of 12 numbers (KITTI odometry; it has no stamps).
+
+    Raises:
+        OutputError: if the file cannot be written.
+    """
+    rows = trajectory.T_wc[:, :3].reshape(-1, 12)
+    write_text(path, "".join(" ".join(f"{x + 0.0:.9g}" for x in row) + "\n" for row in rows))
+
+
+class OnlineTrajectoryWriter:
+    """Appends each pose as it is first estimated; every line reaches the system at once and so outlives the process.
+
+    A refused write (disk full) ends the file there: one WARNING, the cause in `error`, and the run goes on.
+    """
+
+    def __init__(self, path: Path, header: str = "") -> None:
+        """Start the file anew; raises OutputError if that is refused."""
+        self.path = path
+        self.error: OutputError | None = None
+        self._last_ns: int | None = None
+        try:
+            self._file = path.open("wb", buffering=0)
+            self._file.write("".join(f"# {line}\n" for line in [*header.splitlines(), COLUMNS]).encode())
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {reason(error)}") from error
+
+    def append(self, time_ns: int, T_wc: np.ndarray) -> None:
+        """Add one pose (4, 4), later than the one before.
+
+        Raises:
+            ValueError: if the time does not increase.
+        """
+        if self._last_ns is not None and time_ns <= self._last_ns:
+            raise ValueError(f"time {time_ns} ns is not later than {self._last_ns} ns")
+        self._last_ns = time_ns
+        if self.error is not None:
+            return
+        line = (_tum_line(time_ns, _tum_values(T_wc[None])[0]) + "\n").encode()
+        try:
+            if self._file.write(line) != len(line):
+                raise OSError("the disk took only part of a line")
+        except OSError as error:
+            self.error = OutputError(f"cannot write {self.path}: {reason(error)}")
+            log.warning("%s; poses from %s on are missing there", self.error, format_time_ns(time_ns))
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        self._file.close()
+
+    def __enter__(self) -> "OnlineTrajectoryWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _tum_values(T_wc: np.ndarray) -> np.ndarray:
+    """(N, 4, 4) -> (N, 7) tx ty tz qx qy qz qw."""
+    return np.concatenate([T_wc[:, :3, 3], quat_xyzw_from_matrix(T_wc[:, :3, :3])], -1)
+
+
+def _tum_line(time_ns: int, values: np.ndarray) -> str:
+    return " ".join([format_time_ns(time_ns), *(f"{x + 0.0:.9g}" for x in values)])  # + 0.0: no "-0"
+
+
+def _parse_line(line: str, where: str) -> tuple[int, list[float]]:
+    words = line.split()
+    if len(words) != 8:
+        hint = "; separate by spaces, not commas" if "," in line else ""
+        raise SourceError(f"{where}: expected 8 numbers ({COLUMNS}), found {len(words)}{hint}")
+    try:
+        time_ns = parse_time_ns(words[0])
+        pose = [float(word) for word in words[1:]]
+    except ValueError as error:
+        raise SourceError(f"{where}: {error}; expected {COLUMNS}") from error
+    if not np.isfinite(pose).all():
+        raise SourceError(f"{where}: the pose is not finite: {' '.join(words[1:])}")
+    if np.linalg.norm(pose[3:]) < MIN_QUATERNION_NORM:
+        raise SourceError(f"{where}: the quaternion {' '.join(words[4:])} is no rotation (its length is near zero)")
+    return time_ns, pose
