@@ -21,7 +21,8 @@ Alignment = Literal["sim3", "se3", "none"]
 
 MAX_DIFFERENCE_NS = 20_000_000  # between the stamps of a match, as the tools of the TUM benchmark
 MIN_MATCHES = 3  # fewer points do not fix a rotation
-DELTA_TOLERANCE = 0.05  # an RPE pair may be this share longer or shorter than asked
+DELTA_TOLERANCE = 0.1  # an RPE pair may be this share longer or shorter than asked
+STEP_TOLERANCE = 0.75  # and this share of a typical step: a pose further off is the edge of a gap, not the nearest
 GAP_STEPS = 3  # a step this many times the median one is a gap in the coverage
 
 
@@ -156,7 +157,7 @@ def rpe(
     """Relative pose error: the motion over `delta_s` from every matched pose, against the truth's.
 
     No pose is interpolated: the end of a pair is the matched pose nearest to `delta_s` later, and a pair that is
-    more than a twentieth longer or shorter is left out.
+    off by more than a tenth, or by more than three quarters of the median step between poses, is left out.
 
     Args:
         estimate, truth, max_difference_ns: see `ate`.
@@ -170,8 +171,10 @@ def rpe(
     time_ns, delta_ns = estimate.time_ns[i], round(delta_s * 1e9)
     end = _nearest(time_ns, time_ns + delta_ns)
     start = np.arange(len(i))
-    far = np.abs(time_ns[end] - time_ns - delta_ns) > DELTA_TOLERANCE * delta_ns
-    start, end = start[~far & (end > start)], end[~far & (end > start)]
+    step_ns = np.median(np.diff(time_ns)) if len(time_ns) > 1 else 0
+    off_ns = np.abs(time_ns[end] - time_ns - delta_ns)
+    kept = (end > start) & (off_ns <= min(DELTA_TOLERANCE * delta_ns, STEP_TOLERANCE * step_ns))
+    start, end = start[kept], end[kept]
     if len(start) == 0:
         seconds = (time_ns[-1] - time_ns[0]) * 1e-9
         raise EvaluationError(
