@@ -43,13 +43,21 @@ class View:
 
 @dataclass(frozen=True)
 class Keyframe:
-    """A view with pose and depth in the map. A new pose makes a new Keyframe that shares image and features."""
+    """A view with pose and depth in the map. A new pose makes a new Keyframe that shares image and features.
+
+    Depth comes twice: dense at network size for the map, and at the cells of the correspondence (every 4th or 8th
+    pixel) for tracking and optimisation, where it is refined with the poses.
+    """
 
     id: int
     view: View
     T_wc: Tensor  # (4, 4) float64
     inv_depth: Tensor  # (h, w) float32, 1 / map unit; 0 unknown
     confidence: Tensor  # (h, w) float32 in [0, 1]; 0 where the depth is a guess
+    cell_inv_depth: Tensor  # (hc, wc) float32
+    cell_weight: Tensor  # (hc, wc) float32 in [0, 1]: trust of tracking in that depth
+    scale: float = 1.0  # product of all corrections of this depth's scale; translations measured against it follow
+    refined: bool = False  # the backend has worked on it
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,7 @@ class Estimate:
     status: Status
     keyframe_id: int  # reference keyframe, -1 before the first
     T_ck: Tensor  # (4, 4) float64: camera from reference keyframe
+    scale: float  # of the reference keyframe when T_ck was measured
     T_wc: Tensor  # (4, 4) float64, by the reference keyframe's pose at that time
     mean_confidence: float = 0.0
     inlier_ratio: float = 0.0
@@ -77,3 +86,26 @@ class Trajectory:
 
     def __len__(self) -> int:
         return len(self.time_ns)
+
+
+@dataclass(frozen=True)
+class Window:
+    """What the backend works on: keyframes in order of time, the newest last."""
+
+    keyframes: tuple[Keyframe, ...]
+
+
+@dataclass(frozen=True)
+class Update:
+    """What the backend found; the store ignores keyframes that it no longer holds."""
+
+    keyframes: tuple[Keyframe, ...]
+    seconds: dict[str, float]  # time of each stage
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The map at one moment, for the viewer and the writers."""
+
+    keyframes: tuple[Keyframe, ...]
+    estimate: Estimate | None

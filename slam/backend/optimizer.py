@@ -1,0 +1,161 @@
+"""The backend: keyframes of a window to better poses and depths, from the flows between them.
+
+One job, for each new keyframe: match it to its neighbours both ways, adjust poses and cell depths together, refresh
+its dense depth by stereo, which is the prior of the next adjustment.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from slam.frames import Keyframe, Update, View, Window
+from slam.geometry import se3
+from slam.geometry.camera import scaled_intrinsics
+from slam.mapping.matching import Match, Matcher
+from slam.mapping.warp import filled
+from slam.solvers.bundle import BundleSolution, bundle_adjust
+
+log = logging.getLogger(__name__)
+
+# Stereo(keyframe, neighbours, T_jk (4, 4) each) -> inv_depth (h, w), standard deviation (h, w), confidence (h, w)
+Stereo = Callable[[Keyframe, list[View], list[Tensor]], tuple[Tensor, Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class BackendConfig:
+    """The window and its weights; pixels are of the network size."""
+
+    window: int = 7  # keyframes adjusted together
+    held: int = 2  # oldest of them whose poses are held: they carry place and scale
+    reach: int = 3  # keyframes matched to each, in both directions of time
+    steps: int = 6  # Gauss-Newton steps of an adjustment
+    huber_px: float = 0.5
+    flow_sigma_px: float = 0.3  # standard deviation of a good flow
+    prior_deviation: float = 0.25  # relative standard deviation of depth that was only carried over or filled in
+    neighbours: int = 3  # views in the stereo of a keyframe
+
+
+MIN_TRUST = 0.02  # a filled-in depth still helps to measure rotation
+
+
+@dataclass
+class Edge:
+    """The flow from one keyframe to another."""
+
+    target_uv: Tensor
+    weight: Tensor
+
+
+class Optimizer:
+    """Works on windows of keyframes, in the order given; remembers flows and priors of the keyframes it has seen."""
+
+    def __init__(self, matcher: Matcher, stereo: Stereo | None, config: BackendConfig = BackendConfig()) -> None:
+        self.matcher = matcher
+        self.stereo = stereo
+        self.config = config
+        self._edges: dict[tuple[int, int], Edge | None] = {}
+
+    def process(self, window: Window) -> Update:
+        """Refine the keyframes of a window."""
+        clock = {"match": -time.perf_counter()}
+        keyframes = window.keyframes
+        self._forget(keyframes[0].id)
+        pairs, edges = self._matched(keyframes)
+        clock["match"] += time.perf_counter()
+        clock["adjust"] = -time.perf_counter()
+        if pairs:
+            keyframes = self._adjusted(keyframes, pairs, edges)
+        clock["adjust"] += time.perf_counter()
+        clock["stereo"] = -time.perf_counter()
+        if self.stereo is not None:
+            keyframes = self._refreshed(keyframes)
+        clock["stereo"] += time.perf_counter()
+        return Update(tuple(replace(k, refined=True) for k in keyframes), clock)
+
+    def _forget(self, oldest_id: int) -> None:
+        self._edges = {pair: edge for pair, edge in self._edges.items() if min(pair) >= oldest_id}
+
+    def _matched(self, keyframes: tuple[Keyframe, ...]) -> tuple[list[tuple[int, int]], list[Edge]]:
+        """Index pairs of the window and their flows."""
+        pairs, edges = [], []
+        for a in range(len(keyframes)):
+            for b in range(max(0, a - self.config.reach), min(len(keyframes), a + self.config.reach + 1)):
+                edge = self._edge(keyframes[a], keyframes[b]) if a != b else None
+                if edge is not None:
+                    pairs.append((a, b))
+                    edges.append(edge)
+        return pairs, edges
+
+    def _edge(self, k: Keyframe, other: Keyframe) -> Edge | None:
+        key = (k.id, other.id)
+        if key not in self._edges:
+            T_ck = se3.inverse(other.T_wc) @ k.T_wc
+            cells = (k.cell_inv_depth, k.cell_weight.clamp_min(0.05))
+            match: Match = self.matcher.match(k.view, cells, other.view, T_ck, k.view.K)
+            self._edges[key] = Edge(match.target_uv, match.weight) if match.ok else None
+        return self._edges[key]
+
+    def _adjusted(
+        self, keyframes: tuple[Keyframe, ...], pairs: list[tuple[int, int]], edges: list[Edge]
+    ) -> tuple[Keyframe, ...]:
+        config, stride = self.config, self.matcher.correspondence.stride
+        T_cw = torch.stack([se3.inverse(k.T_wc) for k in keyframes])
+        inv_depth = torch.stack([k.cell_inv_depth for k in keyframes])
+        trust = torch.stack([k.cell_weight for k in keyframes])
+        smooth = torch.stack([filled(d, w) for d, w in zip(inv_depth, trust, strict=True)])
+        sigma = config.flow_sigma_px / stride
+        prior_weight = (sigma / (config.prior_deviation * smooth)) ** 2
+        fixed = torch.zeros(len(keyframes), dtype=torch.bool)
+        fixed[: max(1, min(config.held, len(keyframes) - 2))] = True
+        solution: BundleSolution = bundle_adjust(
+            torch.stack([e.target_uv for e in edges]),
+            torch.stack([e.weight for e in edges]),
+            torch.tensor(pairs),
+            T_cw,
+            torch.where(trust > 0, inv_depth, smooth),
+            (smooth, prior_weight),
+            fixed,
+            scaled_intrinsics(keyframes[0].view.K, 1 / stride),
+            config.steps,
+            huber_px=config.huber_px / stride,
+        )
+        if not solution.ok:
+            log.debug("window %d..%d could not be adjusted", keyframes[0].id, keyframes[-1].id)
+            return keyframes
+        T_wc = se3.orthonormalised(se3.inverse(solution.T_cw))
+        d, information = solution.inv_depth, solution.depth_information
+        deviation = sigma / information.clamp_min(1e-12).sqrt() / d
+        weight = (1 / (1 + (deviation / 0.1) ** 2)).clamp_min(MIN_TRUST)
+        return tuple(_with_depth(k, T_wc[n], d[n], weight[n]) for n, k in enumerate(keyframes))
+
+    def _refreshed(self, keyframes: tuple[Keyframe, ...]) -> tuple[Keyframe, ...]:
+        """Dense depth of the newest keyframe and of the one that just got neighbours on both sides."""
+        assert self.stereo is not None
+        out = list(keyframes)
+        for n in sorted({len(keyframes) - 1, max(len(keyframes) - 3, 0)}):
+            k = keyframes[n]
+            near = sorted((m for m in range(len(keyframes)) if m != n), key=lambda m: (abs(m - n), m))
+            others = [keyframes[m] for m in near[: self.config.neighbours]]
+            T_jk = [se3.inverse(o.T_wc) @ k.T_wc for o in others]
+            inv_depth, _, confidence = self.stereo(k, [o.view for o in others], T_jk)
+            out[n] = replace(k, inv_depth=inv_depth, confidence=confidence)
+        return tuple(out)
+
+
+def _with_depth(k: Keyframe, T_wc: Tensor, cell_inv_depth: Tensor, cell_weight: Tensor) -> Keyframe:
+    """The keyframe with a new pose and cell depth; `scale` and dense depth follow the median change of depth."""
+    both = (k.cell_weight * cell_weight).flatten()
+    ratio = (k.cell_inv_depth / cell_inv_depth).flatten()[both >= both.quantile(0.5)]
+    growth = float(ratio.median())
+    return replace(
+        k,
+        T_wc=T_wc,
+        cell_inv_depth=cell_inv_depth,
+        cell_weight=cell_weight,
+        inv_depth=k.inv_depth / growth,
+        scale=k.scale * growth,
+    )

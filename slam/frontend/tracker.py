@@ -1,0 +1,36 @@
+"""Tracking: one view to one pose, by Flow-SE3 against the reference keyframe."""
+
+from torch import Tensor
+
+from slam.frames import Estimate, Keyframe, Status, View
+from slam.geometry import se3
+from slam.mapping.matching import Match, Matcher
+
+
+def track(matcher: Matcher, view: View, keyframe: Keyframe, guesses: list[Tensor]) -> Estimate:
+    """Place a view; the guesses T_ck are tried in order until one is believed. Status is TRACKING or LOST."""
+    best: Match | None = None
+    for T_ck in guesses:
+        match = matcher.match(
+            keyframe.view, (keyframe.cell_inv_depth, keyframe.cell_weight), view, T_ck, view.K
+        )
+        if best is None or match.inlier_ratio > best.inlier_ratio:
+            best = match
+        if match.ok:
+            best = match
+            break
+    assert best is not None, "track needs a guess"
+    return Estimate(
+        frame_id=view.frame_id,
+        time_ns=view.time_ns,
+        status=Status.TRACKING if best.ok else Status.LOST,
+        keyframe_id=keyframe.id,
+        T_ck=best.T_ck,
+        scale=keyframe.scale,
+        T_wc=keyframe.T_wc @ se3.inverse(best.T_ck),
+        mean_confidence=best.mean_weight,
+        inlier_ratio=best.inlier_ratio,
+        visible_ratio=best.visible_ratio,
+        mean_flow_px=best.mean_flow_px,
+    )
+

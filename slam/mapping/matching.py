@@ -1,0 +1,119 @@
+"""Matching one view to another of known depth: Flow-SE3, and whether to believe it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from slam.errors import ConfigError
+from slam.frames import View
+from slam.geometry.camera import pixel_grid, scaled_intrinsics
+from slam.geometry.flow import in_image, reproject
+from slam.solvers.flow_se3 import MotionStep, flow_se3
+from slam.solvers.gauss_newton import Damping
+
+
+@dataclass(frozen=True)
+class MatcherConfig:
+    """How two views are matched and when the result is believed; pixels are of the network size."""
+
+    iterations: int = 3  # of Flow-SE3
+    gn_steps: int = 4  # Gauss-Newton steps in each
+    huber_px: float = 1.0  # robust threshold
+    inlier_px: float = 2.0  # a cell that fits better than this is an inlier
+    min_inlier_ratio: float = 0.35  # below it the match has failed
+    min_visible_ratio: float = 0.2  # part of the keyframe that is in view
+    min_weight: float = 20.0  # cells' worth of confidence that a pose needs
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.min_inlier_ratio <= 1.0:
+            raise ConfigError(f"min_inlier_ratio must be in (0, 1], got {self.min_inlier_ratio}")
+        if self.iterations < 1 or self.gn_steps < 1:
+            raise ConfigError(f"iterations and gn_steps must be at least 1, got {self.iterations}, {self.gn_steps}")
+
+
+@dataclass(frozen=True)
+class Match:
+    """A view matched to a keyframe: what Flow-SE3 found, kept for the optimisation."""
+
+    T_ck: Tensor  # (4, 4) float64
+    target_uv: Tensor  # (hc, wc, 2) cells
+    weight: Tensor  # (hc, wc, 2) confidence of the flow alone
+    mean_weight: float
+    inlier_ratio: float
+    visible_ratio: float
+    mean_flow_px: float
+    ok: bool  # solved and believed
+
+
+class Matcher:
+    """Flow-SE3 between two views with either correspondence; it holds no state of its own."""
+
+    def __init__(self, correspondence: Any, config: MatcherConfig = MatcherConfig()) -> None:
+        self.correspondence = correspondence
+        self.config = config
+
+    def match(
+        self, view_k: View, cells: tuple[Tensor, Tensor], view_c: View, T_ck: Tensor, K: Tensor
+    ) -> Match:
+        """Flow-SE3 of one edge.
+
+        Args:
+            view_k: the keyframe's view.
+            cells: its inverse depth and the trust in it, (hc, wc) each.
+            view_c: the view to be placed.
+            T_ck: (4, 4) first guess.
+            K: (3, 3) intrinsics at network size.
+        """
+        config, stride = self.config, self.correspondence.stride
+        inv_depth, trust = cells[0][None], cells[1][None, ..., None]
+        K_cells = scaled_intrinsics(K, 1 / stride)[None]
+        state = self.correspondence.start([view_k.features], [view_c.features])
+
+        def update(state: Any, uv: Tensor) -> tuple[Any, Tensor, Tensor]:
+            state, residual_uv, weight = self.correspondence.update(state, uv)
+            return state, residual_uv, weight * trust
+
+        steps = flow_se3(
+            update,
+            state,
+            inv_depth,
+            T_ck[None],
+            K_cells,
+            config.iterations,
+            config.gn_steps,
+            Damping(),
+            config.huber_px / stride,
+        )
+        return self._judged(steps[-1], inv_depth, trust, K_cells)
+
+    def _judged(self, step: MotionStep, inv_depth: Tensor, trust: Tensor, K_cells: Tensor) -> Match:
+        config, stride = self.config, self.correspondence.stride
+        hc, wc = inv_depth.shape[1:]
+        target = step.uv + step.residual_uv
+        uv, _, valid = reproject(inv_depth, step.T_ji, K_cells)
+        visible = valid & in_image(uv, hc, wc, margin=-0.5)
+        error_px = (target - uv).norm(dim=-1) * stride
+        weight = step.weight.mean(-1) * visible
+        total = weight.sum()
+        inliers = (weight * (error_px < config.inlier_px)).sum() / total.clamp_min(1e-9)
+        flow_px = (uv - pixel_grid(hc, wc, like=uv)).norm(dim=-1)[visible]
+        visible_ratio = visible.float().mean()
+        ok = (
+            bool(step.ok)
+            and float(inliers) >= config.min_inlier_ratio
+            and float(visible_ratio) >= config.min_visible_ratio
+            and float(total) >= config.min_weight
+        )
+        flow_weight = torch.where(trust > 0, step.weight / trust.clamp_min(1e-6), torch.zeros_like(step.weight))
+        return Match(
+            T_ck=step.T_ji[0],
+            target_uv=target[0],
+            weight=flow_weight[0].clamp(0, 1),
+            mean_weight=float(weight.mean()),
+            inlier_ratio=float(inliers),
+            visible_ratio=float(visible_ratio),
+            mean_flow_px=float(flow_px.mean()) * stride if len(flow_px) else 0.0,
+            ok=ok,
+        )

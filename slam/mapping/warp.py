@@ -1,0 +1,68 @@
+"""Carry a depth map into another view: forward warping with a depth buffer."""
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+from slam.geometry.flow import reproject
+
+
+@numba.njit(cache=True, nogil=True)
+def _splat(uv: np.ndarray, inv_depth: np.ndarray, weight: np.ndarray, out: np.ndarray, out_weight: np.ndarray) -> None:
+    """Nearest points win; each covers the 2x2 pixels around its position."""
+    H, W = out.shape
+    for n in range(uv.shape[0]):
+        if inv_depth[n] <= 0:
+            continue
+        u0, v0 = int(np.floor(uv[n, 0])), int(np.floor(uv[n, 1]))
+        for v in range(v0, v0 + 2):
+            for u in range(u0, u0 + 2):
+                if 0 <= u < W and 0 <= v < H and inv_depth[n] > out[v, u]:
+                    out[v, u] = inv_depth[n]
+                    out_weight[v, u] = weight[n]
+
+
+def warp_inv_depth(inv_depth: Tensor, weight: Tensor, T_ji: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
+    """Inverse depth of view i as seen from view j.
+
+    Args:
+        inv_depth: (H, W) of view i, 0 unknown.
+        weight: (H, W) carried along.
+        T_ji: (4, 4) view j from view i.
+        K: (3, 3) intrinsics at this size.
+
+    Returns:
+        inv_depth (H, W) float32 of view j, 0 where nothing lands, and its weight (H, W).
+    """
+    uv, q, valid = reproject(inv_depth[None], T_ji[None], K[None])
+    moved = torch.where(valid & (inv_depth > 0), inv_depth / q[..., 2], torch.zeros_like(q[..., 2]))[0]
+    out = np.zeros(inv_depth.shape, np.float32)
+    out_weight = np.zeros(inv_depth.shape, np.float32)
+    uv_n = uv[0].reshape(-1, 2).clamp(-1e6, 1e6).numpy().astype(np.float32)
+    _splat(uv_n, moved.reshape(-1).numpy().astype(np.float32), weight.reshape(-1).numpy(), out, out_weight)
+    return torch.from_numpy(out), torch.from_numpy(out_weight)
+
+
+def filled(value: Tensor, weight: Tensor, sigma: float = 2.0, floor: float = 1e-4) -> Tensor:
+    """Smooth continuation (H, W) of values into places of no weight, by normalised convolution at growing widths.
+
+    Reference: Knutsson & Westin, Normalized and differential convolution, CVPR 1993.
+    """
+    mean = (value * weight).sum() / weight.sum().clamp_min(1e-12)
+    numerator, denominator = floor * mean + torch.zeros_like(value), floor + torch.zeros_like(value)
+    w = weight * (value > 0)
+    for level in range(5):
+        blurred = _blur(torch.stack([value * w, w]), sigma * 2**level)
+        numerator, denominator = numerator + blurred[0] * 0.1**level, denominator + blurred[1] * 0.1**level
+    return numerator / denominator
+
+
+def _blur(images: Tensor, sigma: float) -> Tensor:
+    """Separable Gaussian of (C, H, W), zeros outside."""
+    radius = int(3 * sigma)
+    x = torch.arange(-radius, radius + 1, dtype=images.dtype)
+    kernel = torch.exp(-0.5 * (x / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    images = torch.nn.functional.conv2d(images[:, None], kernel.view(1, 1, 1, -1), padding=(0, radius))
+    return torch.nn.functional.conv2d(images, kernel.view(1, 1, -1, 1), padding=(radius, 0))[:, 0]

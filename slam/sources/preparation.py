@@ -1,0 +1,47 @@
+"""From frames as delivered to pictures of network size: undistort, then resize."""
+
+import math
+
+import cv2
+import numpy as np
+
+from slam.frames import Frame
+from slam.geometry.camera import Camera, undistortion_map
+
+
+def network_size(camera: Camera, pixels: int) -> tuple[int, int]:
+    """Width and height, multiples of 8, of about `pixels` in all and the aspect of the camera's images."""
+    height = math.sqrt(pixels * camera.height / camera.width)
+    return max(8 * round(height * camera.width / camera.height / 8), 64), max(8 * round(height / 8), 64)
+
+
+class Preparation:
+    """Makes pinhole pictures of network size from a camera's frames."""
+
+    def __init__(self, camera: Camera, pixels: int) -> None:
+        width, height = network_size(camera, pixels)
+        self.source = camera
+        self._maps = None
+        pinhole = camera.undistorted()
+        if camera.is_distorted:
+            pinhole = _inner_pinhole(camera)
+            uv = undistortion_map(camera, pinhole).numpy().astype(np.float32)
+            self._maps = cv2.convertMaps(uv, None, cv2.CV_16SC2)
+        self.camera = pinhole.resized(width, height)
+
+    def __call__(self, frame: Frame) -> tuple[np.ndarray, np.ndarray | None]:
+        """Image (h, w, 3) uint8 and sensor depth (h, w) float32 metres or None, at `self.camera`'s size."""
+        size = (self.camera.width, self.camera.height)
+        image, depth = frame.image, frame.depth
+        if self._maps is not None:
+            image = cv2.remap(image, *self._maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            depth = depth if depth is None else cv2.remap(depth, *self._maps, cv2.INTER_NEAREST)
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        return image, depth if depth is None else cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST)
+
+
+def _inner_pinhole(camera: Camera) -> Camera:
+    """A pinhole of the same size whose every pixel lies inside the distorted image."""
+    distortion = np.array(camera.distortion)
+    K, _ = cv2.getOptimalNewCameraMatrix(camera.matrix().numpy(), distortion, (camera.width, camera.height), 0.0)
+    return Camera(camera.width, camera.height, K[0, 0], K[1, 1], K[0, 2], K[1, 2])
