@@ -99,6 +99,7 @@ def test_values_take_the_type_of_their_field(setting, name, expected):
         ("tracker.mode=FAST", r"tracker\.mode must be one of fast, base, got 'FAST'"),
         ("tracker.seed=x", r"tracker\.seed must be a whole number, got 'x'"),
         ("tracker.name=[a]", r"tracker\.name must be text, got \['a'\]"),
+        ("tracker.name=true", r"tracker\.name must be text, got True"),
         ("tracker.huber_px=-1", r"tracker: huber_px must be positive, got -1\.0"),
         ("tracker=5", r"tracker is a section of settings, got 5"),
         ("tracker.max_iters", r"section\.field=value, got 'tracker\.max_iters'"),

@@ -48,6 +48,13 @@ def test_drift_is_error_per_path():
     assert report.drift_percent > 0.1
 
 
+def test_the_path_is_counted_between_matched_poses_only():
+    """A run over the middle third of the truth travelled a third of its way."""
+    part = slice(N // 3, 2 * N // 3 + 1)
+    middle = Trajectory(circle().time_ns[part], circle().T_wc[part])
+    assert trajectory_report(middle, circle()).path_length_m == pytest.approx(np.pi * 20 / 59, rel=1e-3)
+
+
 def test_a_run_too_short_for_the_rpe_still_has_an_ate(caplog):
     short = Trajectory(circle().time_ns[:10], circle().T_wc[:10])
     report = trajectory_report(short, circle())

@@ -57,8 +57,11 @@ def test_planar_points_have_one_answer():
 
 def test_a_mirror_image_gets_a_rotation_not_a_reflection():
     source = points()
-    _, R, _ = umeyama(source, source * torch.tensor([-1.0, 1.0, 1.0], dtype=F64))
+    target = source * torch.tensor([-1.0, 1.0, 1.0], dtype=F64)
+    s, R, _ = umeyama(source, target)
     assert float(torch.linalg.det(R)) == pytest.approx(1.0)
+    a, b = source - source.mean(0), target - target.mean(0)
+    assert float(s) == pytest.approx(float((b * (a @ R.mT)).sum() / a.square().sum()))  # the best scale for this R
 
 
 def test_points_on_a_line_are_fitted_by_one_of_many_rotations():
