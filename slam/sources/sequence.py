@@ -1,0 +1,230 @@
+"""What all recorded sources share: which frames to take, whose camera it is, and reading listed pictures."""
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from slam.errors import SourceError, UsageError
+from slam.frames import Frame
+from slam.geometry.camera import Camera
+from slam.io.calibration import check_size, read_calibration
+from slam.io.images import read_color, read_depth
+
+log = logging.getLogger(__name__)
+
+GUESSED_HFOV_DEG = 60.0  # typical of webcams and phone video, along the longer side
+DEFAULT_FPS = 30.0
+MAX_FPS = 1000.0
+
+
+@dataclass(frozen=True)
+class FrameWindow:
+    """Which frames of a recording to take; all three count frames of the recording, not those delivered."""
+
+    start: int = 0  # first frame
+    stride: int = 1  # every so many frames
+    max_frames: int | None = None  # length of the part used, before the stride; None: to the end
+
+    def __post_init__(self) -> None:
+        if self.start < 0 or self.stride < 1 or (self.max_frames is not None and self.max_frames < 1):
+            raise UsageError(
+                "--start must be >= 0, --stride and --max-frames >= 1, "
+                f"got {self.start}, {self.stride}, {self.max_frames}"
+            )
+
+    def indices(self, total: int) -> range:
+        """Indices taken of `total` frames."""
+        stop = total if self.max_frames is None else min(total, self.start + self.max_frames)
+        return range(self.start, stop, self.stride)
+
+
+ALL_FRAMES = FrameWindow()
+
+
+@dataclass(frozen=True)
+class CameraChoice:
+    """What the user says about the camera of a recording; by default the recording's own calibration is used."""
+
+    calib: Path | None = None  # a calibration file
+    hfov_deg: float | None = None  # horizontal field of view, degrees, of a camera without distortion
+
+    def __post_init__(self) -> None:
+        if self.calib is not None and self.hfov_deg is not None:
+            raise UsageError("--calib and --hfov exclude each other: give one")
+        if self.hfov_deg is not None and not 1.0 <= self.hfov_deg < 180.0:
+            raise UsageError(f"--hfov must be from 1 to below 180 degrees, got {self.hfov_deg}")
+
+    def camera(self, width: int, height: int, own: Sequence[Path | Camera], name: str) -> Camera:
+        """The camera of `width` x `height` images.
+
+        Args:
+            own: calibrations of the recording itself, best first; files that do not exist are passed over.
+            name: the recording, for messages.
+
+        Raises:
+            CalibrationError: if the one chosen is unreadable or for other images.
+        """
+        if self.calib is not None:
+            return read_calibration(self.calib, (width, height))
+        if self.hfov_deg is not None:
+            return camera_from_hfov(width, height, self.hfov_deg)
+        for calibration in own:
+            if isinstance(calibration, Camera):
+                check_size(calibration, width, height, f"the known calibration of {name}")
+                return calibration
+            if calibration.is_file():
+                return read_calibration(calibration, (width, height))
+        return guessed_camera(width, height, name)
+
+
+OWN_CAMERA = CameraChoice()
+
+
+def camera_from_hfov(width: int, height: int, hfov_deg: float) -> Camera:
+    """A pinhole with square pixels and its axis in the middle, from the horizontal field of view."""
+    focal = 0.5 * width / math.tan(math.radians(hfov_deg) / 2)
+    return Camera(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)
+
+
+def guessed_camera(width: int, height: int, name: str) -> Camera:
+    """A typical camera, with a WARNING that says so: its longer side sees GUESSED_HFOV_DEG."""
+    camera = camera_from_hfov(max(width, height), min(width, height), GUESSED_HFOV_DEG)
+    log.warning(
+        "%s has no calibration: guessing a lens of %g degrees along the longer side (focal length %.0f px). "
+        "Depth and motion are bent if that is wrong; give --calib FILE or --hfov DEGREES",
+        name,
+        GUESSED_HFOV_DEG,
+        camera.fx,
+    )
+    return Camera(width, height, camera.fx, camera.fy, (width - 1) / 2, (height - 1) / 2)
+
+
+def frame_time_ns(index: int, fps: float) -> int:
+    """Time of frame `index` at a constant rate, exact to the nanosecond."""
+    return round(index * 10**9 / fps)
+
+
+def checked_fps(fps: float | None) -> float | None:
+    """The rate given by the user.
+
+    Raises:
+        UsageError: if it is no frame rate.
+    """
+    if fps is not None and not 0.0 < fps <= MAX_FPS:
+        raise UsageError(f"--fps must be above 0 and at most {MAX_FPS:g}, got {fps}")
+    return fps
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One listed picture, not read yet."""
+
+    time_ns: int
+    image: Path
+    depth: Path | None = None
+
+
+@dataclass(frozen=True)
+class DepthFormat:
+    """How a data set stores depth in 16-bit PNG."""
+
+    scale: float = 5000.0  # value of one metre
+    invalid: int = 0  # value that means unknown, besides 0
+
+
+class ImageSequence:
+    """A recorded source that reads listed pictures, one at a time; pictures that cannot be read are skipped.
+
+    Every iteration starts from the first frame.
+    """
+
+    live = False
+
+    def __init__(
+        self,
+        name: str,
+        shots: Sequence[Shot],
+        window: FrameWindow,
+        camera_of: Callable[[int, int], Camera],
+        depth: DepthFormat | None = None,
+    ) -> None:
+        """Choose the frames and find the camera.
+
+        Args:
+            name: the recording, for messages.
+            shots: all pictures, increasing in time.
+            camera_of: the camera of images of a width and height.
+            depth: deliver depth, stored like this; None: no depth.
+
+        Raises:
+            SourceError: if the window is past the end, or no picture in it can be read.
+            CalibrationError: by `camera_of`.
+        """
+        self.name = name
+        self.skipped = 0  # unreadable pictures in the current or last iteration
+        self._depth = depth
+        if not shots:
+            raise SourceError(f"{name} has no images")
+        self._shots = [shots[i] for i in window.indices(len(shots))]
+        if not self._shots:
+            raise SourceError(f"--start {window.start} is past the end of {name}: it has {len(shots)} frames")
+        self.count: int | None = len(self._shots)
+        height, width = self._first_readable().shape[:2]
+        self.camera = camera_of(width, height)
+
+    def __len__(self) -> int:
+        return len(self._shots)
+
+    def __iter__(self) -> Iterator[Frame]:
+        self.skipped = 0
+        delivered = 0
+        for shot in self._shots:
+            try:
+                image = self._image(shot)
+            except SourceError as error:
+                self.skipped += 1
+                log.warning("skipped a frame: %s", error)
+                continue
+            yield Frame(delivered, shot.time_ns, image, self.camera, self._depth_map(shot))
+            delivered += 1
+
+    def close(self) -> None:
+        """Nothing stays open between frames."""
+
+    def _first_readable(self) -> np.ndarray:
+        first_error: SourceError | None = None
+        for shot in self._shots:
+            try:
+                return read_color(shot.image)
+            except SourceError as error:
+                first_error = first_error or error
+        raise SourceError(f"none of the {len(self._shots)} images of {self.name} can be read; first: {first_error}")
+
+    def _image(self, shot: Shot) -> np.ndarray:
+        image = read_color(shot.image)
+        height, width = image.shape[:2]
+        if (width, height) != (self.camera.width, self.camera.height):
+            raise SourceError(
+                f"{shot.image} is {width}x{height}, the sequence {self.camera.width}x{self.camera.height}"
+            )
+        return image
+
+    def _depth_map(self, shot: Shot) -> np.ndarray | None:
+        """The depth of a frame, None if it has none or it cannot be read (a frame without depth is still a frame)."""
+        if self._depth is None or shot.depth is None:
+            return None
+        try:
+            depth = read_depth(shot.depth, self._depth.scale, self._depth.invalid)
+        except SourceError as error:
+            log.warning("a frame goes without depth: %s", error)
+            return None
+        if depth.shape != (self.camera.height, self.camera.width):
+            raise SourceError(
+                f"the depth {shot.depth} is {depth.shape[1]}x{depth.shape[0]}, "
+                f"its image {self.camera.width}x{self.camera.height}; depth must be aligned to the image"
+            )
+        return depth

@@ -1,0 +1,135 @@
+"""Video files, by OpenCV; stamps are those of the container where it has usable ones."""
+
+import logging
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from slam.errors import SourceError
+from slam.frames import Frame
+from slam.sources.sequence import (
+    ALL_FRAMES,
+    DEFAULT_FPS,
+    MAX_FPS,
+    OWN_CAMERA,
+    CameraChoice,
+    FrameWindow,
+    checked_fps,
+    frame_time_ns,
+)
+
+log = logging.getLogger(__name__)
+
+SHORTFALL = 0.9  # a file that yields less than this share of its stated frames is damaged
+
+
+class VideoSource:
+    """Frames of a video file. Every iteration starts from the first frame of the window."""
+
+    live = False
+
+    def __init__(
+        self,
+        path: Path,
+        window: FrameWindow = ALL_FRAMES,
+        choice: CameraChoice = OWN_CAMERA,
+        fps: float | None = None,
+    ) -> None:
+        """Open the file and read its first frame.
+
+        Args:
+            fps: replaces the stamps of the file by a constant rate.
+
+        Raises:
+            SourceError: if the file is missing, no video, or ends before the window.
+            CalibrationError: if the calibration is unreadable or for other images.
+        """
+        self._path = path
+        self._window = window
+        self._fixed_fps = checked_fps(fps)
+        self.name = str(path)
+        self.skipped = 0
+        self._capture: cv2.VideoCapture | None = None
+        capture = self._opened()
+        try:
+            decoded, first = capture.read()
+            if not decoded:
+                raise SourceError(f"{path} is no video, or not one frame of it can be decoded")
+            height, width = first.shape[:2]
+            stated = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+            rate = capture.get(cv2.CAP_PROP_FPS)
+        finally:
+            capture.release()
+        self._stated = int(stated) if math.isfinite(stated) and stated >= 1 else None
+        self._rate = self._fixed_fps or (rate if 0 < rate <= MAX_FPS else DEFAULT_FPS)  # NaN compares false
+        self.count = len(window.indices(self._stated)) if self._stated else None  # as the container states it
+        if self.count == 0:
+            raise SourceError(f"--start {window.start} is past the end of {path}: it has {self._stated} frames")
+        self.camera = choice.camera(width, height, [path.with_suffix(".yaml")], str(path))
+
+    def __iter__(self) -> Iterator[Frame]:
+        self.close()
+        self.skipped = 0
+        self._capture = capture = self._opened()
+        delivered = 0
+        index = 0
+        last_ns = -1
+        stop = None if self._window.max_frames is None else self._window.start + self._window.max_frames
+        while (stop is None or index < stop) and capture.isOpened() and capture.grab():
+            last_ns = self._time_ns(capture, index, last_ns)
+            if index >= self._window.start and (index - self._window.start) % self._window.stride == 0:
+                image = self._retrieve(capture, index)
+                if image is not None:
+                    yield Frame(delivered, last_ns, image, self.camera)
+                    delivered += 1
+            index += 1
+        self._check_end(index, stop, delivered)
+        self.close()
+
+    def close(self) -> None:
+        """Release the file; a second call does nothing."""
+        if self._capture is not None:
+            self._capture.release()
+            self._capture = None
+
+    def _opened(self) -> cv2.VideoCapture:
+        if not self._path.exists():
+            raise SourceError(f"no video at {self._path}")
+        if self._path.is_dir():
+            raise SourceError(f"{self._path} is a folder, not a video file; for a folder of pictures use --images")
+        try:
+            capture = cv2.VideoCapture(str(self._path))
+        except cv2.error as error:  # some builds raise where others return a closed capture
+            raise SourceError(f"{self._path} is no video that OpenCV can read") from error
+        if not capture.isOpened():
+            raise SourceError(f"{self._path} is no video that OpenCV can read")
+        return capture
+
+    def _time_ns(self, capture: cv2.VideoCapture, index: int, last_ns: int) -> int:
+        """Time of the frame just grabbed, strictly later than `last_ns`."""
+        if self._fixed_fps is not None:
+            return frame_time_ns(index, self._fixed_fps)
+        time_ms = capture.get(cv2.CAP_PROP_POS_MSEC)
+        if math.isfinite(time_ms) and round(time_ms * 1e6) > last_ns:
+            return round(time_ms * 1e6)
+        return last_ns + frame_time_ns(1, self._rate)  # no stamps, or some repeat: by the rate from the last one
+
+    def _retrieve(self, capture: cv2.VideoCapture, index: int) -> np.ndarray | None:
+        """The grabbed frame as RGB, None (counted) if it cannot be decoded or changed its size."""
+        decoded, bgr = capture.retrieve()
+        if decoded and bgr is not None and bgr.shape[:2] == (self.camera.height, self.camera.width):
+            return np.ascontiguousarray(bgr[..., ::-1])
+        self.skipped += 1
+        problem = f"changed to {bgr.shape[1]}x{bgr.shape[0]}" if decoded and bgr is not None else "cannot be decoded"
+        log.warning("skipped a frame: frame %d of %s %s", index, self._path, problem)
+        return None
+
+    def _check_end(self, index: int, stop: int | None, delivered: int) -> None:
+        if delivered == 0:
+            raise SourceError(f"no frame of {self._path} could be read (from frame {self._window.start} on)")
+        expected = min(self._stated or 0, stop or math.inf)
+        if index < SHORTFALL * expected:
+            log.warning("%s ended after %d of %g frames: is the file damaged?", self._path, index, expected)

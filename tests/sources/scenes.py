@@ -1,0 +1,64 @@
+"""Tiny recordings made by hand, for the tests of the sources."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+WIDTH, HEIGHT = 32, 24
+
+
+def picture(number: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
+    """RGB whose red says the number; green and blue differ from it."""
+    image = np.empty((height, width, 3), np.uint8)
+    image[...] = (5 * number, 200, 90)
+    return image
+
+
+def save(path: Path, image: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), np.ascontiguousarray(image[..., ::-1]) if image.ndim == 3 else image)
+
+
+def number_of(image: np.ndarray) -> int:
+    """The number of a `picture`, checking that its channels are in RGB order."""
+    assert abs(int(image[0, 0, 1]) - 200) < 12 and abs(int(image[0, 0, 2]) - 90) < 12
+    return round(float(image[..., 0].mean()) / 5)
+
+
+def tum_folder(path: Path, stamps: list[str], calibration: bool = True) -> Path:
+    """A TUM folder with these image stamps, depth of n + 1 metres at each, 4 ms later."""
+    lines = []
+    for n, stamp in enumerate(stamps):
+        save(path / f"rgb/{stamp}.png", picture(n))
+        lines.append(f"{stamp} rgb/{stamp}.png\n")
+    path.mkdir(exist_ok=True)
+    (path / "rgb.txt").write_text("# colour images\n# timestamp filename\n" + "".join(lines))
+    if calibration:
+        (path / "calibration.yaml").write_text(f"width: {WIDTH}\nheight: {HEIGHT}\ncalibration: [30, 31, 15.5, 11.5]\n")
+    return path
+
+
+def add_depth(path: Path, stamps: list[str]) -> None:
+    lines = []
+    for n, stamp in enumerate(stamps):
+        depth = np.full((HEIGHT, WIDTH), 5000 * (n + 1), np.uint16)
+        depth[0, 0] = 0
+        save(path / f"depth/{stamp}.png", depth)
+        lines.append(f"{stamp} depth/{stamp}.png\n")
+    (path / "depth.txt").write_text("".join(lines))
+
+
+def image_folder(path: Path, names: list[str]) -> Path:
+    for n, name in enumerate(names):
+        save(path / name, picture(n))
+    return path
+
+
+def video(path: Path, frames: int, fps: float = 25.0, code: str = "MJPG") -> Path:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*code), fps, (WIDTH, HEIGHT))
+    assert writer.isOpened()
+    for n in range(frames):
+        writer.write(np.ascontiguousarray(picture(n)[..., ::-1]))
+    writer.release()
+    return path

@@ -1,0 +1,87 @@
+"""EuRoC folders: stamps in nanoseconds, ground truth moved from the body to the camera."""
+
+import numpy as np
+import pytest
+
+from slam.errors import SourceError
+from slam.geometry.camera import Camera
+from slam.sources.euroc import EurocSource
+from slam.sources.groundtruth import read_groundtruth
+
+TIMES = [1403636579763555584, 1403636579813555456]
+SENSOR = """sensor_type: camera
+T_BS:
+  cols: 4
+  rows: 4
+  data: [0, -1, 0, 0.1,
+         1, 0, 0, 0.2,
+         0, 0, 1, 0.3,
+         0, 0, 0, 1]
+resolution: [32, 24]
+intrinsics: [30, 31, 15.5, 11.5]
+distortion_model: radial-tangential
+distortion_coefficients: [-0.28, 0.07, 0.0002, 1.8e-05]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, scenes):
+    camera = tmp_path / "V1_01_easy/mav0/cam0"
+    for n, time_ns in enumerate(TIMES):
+        scenes.save(camera / f"data/{time_ns}.png", scenes.picture(n))
+    rows = "".join(f"{time_ns},{time_ns}.png\r\n" for time_ns in TIMES)
+    (camera / "data.csv").write_text("#timestamp [ns],filename\r\n" + rows)
+    (camera / "sensor.yaml").write_text(SENSOR)
+    truth = camera.parent / "state_groundtruth_estimate0"
+    truth.mkdir()
+    # the body turned by 90 degrees about x: quaternion w x y z = (c, c, 0, 0)
+    c = 0.5**0.5
+    (truth / "data.csv").write_text(f"#timestamp,p,q,v,bw,ba\n{TIMES[0]},1,2,3,{c},{c},0,0" + ",0" * 9 + "\n")
+    return tmp_path / "V1_01_easy"
+
+
+def test_frames(folder, scenes):
+    source = EurocSource(folder)
+    frames = list(source)
+    assert [frame.time_ns for frame in frames] == TIMES
+    assert [scenes.number_of(frame.image) for frame in frames] == [0, 1]
+    assert source.camera == Camera(32, 24, 30, 31, 15.5, 11.5, (-0.28, 0.07, 0.0002, 1.8e-05))
+
+
+def test_ground_truth_is_of_the_camera(folder):
+    """T_wc = T_wb T_bc by hand: R_wb maps y to z and z to -y, so p = (1, 2, 3) + (0.1, -0.3, 0.2)."""
+    truth = read_groundtruth(folder)
+    assert truth.time_ns.tolist() == TIMES[:1]
+    np.testing.assert_allclose(
+        truth.T_wc[0], [[0, -1, 0, 1.1], [0, 0, -1, 1.7], [1, 0, 0, 3.2], [0, 0, 0, 1]], atol=1e-12
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("#t,f\n5,a.png\n5,b.png\n", r"data.csv, line 3: time 5 is not later than 5"),
+        ("#t,f\n0.5,a.png\n", r"data.csv, line 2: expected a time in ns and 1 more columns"),
+        ("#t,f\n", r"data.csv is empty"),
+    ],
+)
+def test_bad_lists(folder, text: str, message: str):
+    (folder / "mav0/cam0/data.csv").write_text(text)
+    with pytest.raises(SourceError, match=message):
+        EurocSource(folder)
+
+
+def test_bad_ground_truth(folder):
+    truth = folder / "mav0/state_groundtruth_estimate0/data.csv"
+    truth.write_text("5,1,2,3,0,0,0,0\n")
+    with pytest.raises(SourceError, match="not finite or no rotations"):
+        read_groundtruth(folder)
+    truth.write_text("5,1,2,x,1,0,0,0\n")
+    with pytest.raises(SourceError, match=r"could not convert string to float: 'x'; expected time, position"):
+        read_groundtruth(folder)
+    truth.unlink()
+    with pytest.raises(SourceError, match="has no ground truth with orientation"):
+        read_groundtruth(folder)
+    (folder / "mav0/cam0/sensor.yaml").write_text("a: 1\n")
+    with pytest.raises(SourceError, match="has no T_BS"):
+        read_groundtruth(folder)
