@@ -1,0 +1,244 @@
+"""Stereo network: inverse depth of a keyframe by a plane sweep through neighbouring views.
+
+References: Teed & Deng, DeepV2D, ICLR 2020, sec. 3.1 (volume pooled over views, 3D regulariser, soft-argmax); Guo et
+al., Group-wise correlation stereo network, CVPR 2019; RAFT (convex upsampling). Deviations from DeepV2D: hypotheses
+are uniform in inverse depth and may follow a prior, the volume holds correlations, and each 3D convolution is split
+into one over the image and one over the hypotheses, so that all are 2D convolutions on the same memory.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from slam.errors import ConfigError
+from slam.geometry.camera import sample, scaled_intrinsics
+from slam.geometry.flow import MIN_DEPTH_RATIO, in_image, project, rays
+from slam.networks.encoder import EncoderConfig, FeatureMaps
+from slam.networks.motion import ImageFeatures
+from slam.networks.precision import half_precision
+
+STRIDE = 4  # of the volume
+
+
+@dataclass(frozen=True)
+class StereoConfig:
+    """Sizes of the stereo network."""
+
+    groups: int = 8  # correlations per hypothesis and pixel
+    width: int = 16  # channels of the volume at its finest; twice and three times that further down
+    planes: int = 32  # hypotheses, a multiple of 4
+
+    def __post_init__(self) -> None:
+        if min(vars(self).values()) < 1 or self.planes % 4:
+            raise ConfigError(f"stereo sizes must be positive and planes a multiple of 4, got {self}")
+
+
+def wide_hypotheses(low: Tensor, high: Tensor, planes: int) -> Tensor:
+    """Inverse depths (B, planes, 1, 1), uniform from low to high, (B,) each."""
+    share = torch.linspace(0, 1, planes, device=low.device, dtype=low.dtype)[None, :]
+    return (low[:, None] + (high - low)[:, None] * share)[..., None, None]
+
+
+def hypotheses_around(prior: Tensor, planes: int, low: float = 0.4, high: float = 2.5) -> Tensor:
+    """Inverse depths (B, planes, H/4, W/4), uniform from `low` to `high` times a prior.
+
+    Args:
+        prior: (B, H, W) inverse depth at network size; unknown pixels (0) take the median of the known ones.
+        planes: count.
+        low, high: range as factors of the prior.
+    """
+    middle = STRIDE // 2
+    coarse = prior[:, middle::STRIDE, middle::STRIDE]
+    known = torch.where(prior > 0, prior, torch.full_like(prior, torch.nan)).flatten(1)
+    median = known.nanmedian(1).values.nan_to_num(1.0)[:, None, None]
+    coarse = torch.where(coarse > 0, coarse, median)
+    share = torch.linspace(low, high, planes, device=prior.device, dtype=prior.dtype)
+    return coarse[:, None] * share[None, :, None, None]
+
+
+def plane_sweep(
+    matching_k: Tensor, matching_j: Sequence[Tensor], T_jk: Tensor, K: Tensor, hypotheses: Tensor, groups: int
+) -> Tensor:
+    """Group-wise correlation of the keyframe with its neighbours, for every hypothesis, averaged over the views.
+
+    Args:
+        matching_k: (B, C, h, w) features of the keyframes.
+        matching_j: M tensors (B, C, h, w) of the neighbours.
+        T_jk: (B, M, 4, 4) neighbour from keyframe.
+        K: (B, 3, 3) intrinsics at h x w.
+        hypotheses: (B, D, h or 1, w or 1) inverse depths.
+        groups: G, a divisor of C.
+
+    Returns:
+        (B, D, h, w, G + 1): the mean of the views that see the point, and their share among the views.
+    """
+    B, C, h, w = matching_k.shape
+    D, M = hypotheses.shape[1], len(matching_j)
+    ray = rays(K.to(hypotheses), h, w)
+    d = hypotheses.expand(B, D, h, w)
+    keyframe = matching_k.float().unflatten(1, (groups, C // groups))[:, :, :, None]  # (B, G, C/G, 1, h, w)
+    total = hypotheses.new_zeros(B, groups, D, h, w)
+    count = hypotheses.new_zeros(B, 1, D, h, w)
+    for m in range(M):
+        T = T_jk[:, m].to(hypotheses)
+        turned = ray @ T[:, None, :3, :3].mT  # (B, h, w, 3)
+        q = turned[:, None] + d[..., None] * T[:, None, None, None, :3, 3]  # (B, D, h, w, 3)
+        ahead = q[..., 2] > MIN_DEPTH_RATIO
+        uv = project(torch.cat([q[..., :2], q[..., 2:].clamp_min(MIN_DEPTH_RATIO)], -1), K.to(hypotheses))
+        seen = (ahead & in_image(uv, h, w)).to(hypotheses.dtype)[:, None]
+        warped = sample(matching_j[m].float(), uv.flatten(1, 2)).view(B, groups, C // groups, D, h, w)
+        total = total + (warped * keyframe).mean(2) * seen
+        count = count + seen
+    volume = torch.cat([total / count.clamp_min(1), count / M], 1)
+    return volume.permute(0, 2, 3, 4, 1)
+
+
+class VolumeConv(nn.Module):
+    """A 3x3x3 convolution split into 3x3 over the image and 3 over the hypotheses, with a relu between.
+
+    Volumes are (B, D, h, w, C) in memory; both convolutions read that memory as pictures in channels_last.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.stride = stride
+        self.space = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1)
+        self.planes = nn.Conv2d(outputs, outputs, (3, 1), stride=(stride, 1), padding=(1, 0))
+
+    def forward(self, volume: Tensor) -> Tensor:
+        """(B, D, h, w, C) -> (B, D / stride, h / stride, w / stride, C_out)."""
+        B, D = volume.shape[:2]
+        x = F.relu(self.space(volume.flatten(0, 1).permute(0, 3, 1, 2)))
+        h, w = x.shape[-2:]
+        x = x.permute(0, 2, 3, 1).reshape(B, D, h * w, -1)
+        x = self.planes(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return x.unflatten(2, (h, w))
+
+
+def enlarge(volume: Tensor, like: Tensor) -> Tensor:
+    """Repeat (B, D, h, w, C) to twice its size and cut it to the size of `like` (odd sides)."""
+    for axis in (1, 2, 3):
+        volume = volume.repeat_interleave(2, axis)
+    _, D, h, w, _ = like.shape
+    return volume[:, :D, :h, :w]
+
+
+class Hourglass(nn.Module):
+    """Light 3D hourglass, two levels down, with additive skips."""
+
+    def __init__(self, inputs: int, width: int) -> None:
+        super().__init__()
+        self.stem = VolumeConv(inputs, width)
+        self.down_2 = VolumeConv(width, 2 * width, 2)
+        self.keep_2 = VolumeConv(2 * width, 2 * width)
+        self.down_4 = VolumeConv(2 * width, 3 * width, 2)
+        self.keep_4 = VolumeConv(3 * width, 3 * width)
+        self.up_2 = nn.Linear(3 * width, 2 * width)
+        self.merge_2 = VolumeConv(2 * width, 2 * width)
+        self.up_1 = nn.Linear(2 * width, width)
+        self.merge_1 = VolumeConv(width, width)
+        self.head = nn.Linear(width, 1)
+
+    def forward(self, volume: Tensor, context: Tensor) -> Tensor:
+        """Volume (B, D, h, w, C) and keyframe context (B, 1, h, w, width) -> logits (B, D, h, w)."""
+        x1 = F.relu(self.stem(volume) + context)
+        x2 = F.relu(self.down_2(x1))
+        x2 = F.relu(x2 + self.keep_2(x2))
+        x4 = F.relu(self.down_4(x2))
+        x4 = F.relu(x4 + self.keep_4(x4))
+        x2 = F.relu(x2 + enlarge(self.up_2(x4), x2))
+        x2 = F.relu(x2 + self.merge_2(x2))
+        x1 = F.relu(x1 + enlarge(self.up_1(x2), x1))
+        x1 = F.relu(x1 + self.merge_1(x1))
+        return self.head(x1).squeeze(-1)
+
+
+def convex_upsample(values: Tensor, logits: Tensor) -> Tensor:
+    """Enlarge (B, C, h, w) four times: each fine pixel is a convex mixture of 3x3 coarse ones, logits (B, 144, h, w)."""
+    B, C, h, w = values.shape
+    mixture = logits.float().view(B, 1, 9, STRIDE, STRIDE, h, w).softmax(2)
+    patches = F.unfold(F.pad(values, (1, 1, 1, 1), mode="replicate"), 3).view(B, C, 9, 1, 1, h, w)
+    fine = (mixture * patches).sum(2)  # (B, C, 4, 4, h, w)
+    return fine.permute(0, 1, 4, 2, 5, 3).reshape(B, C, STRIDE * h, STRIDE * w)
+
+
+@dataclass(frozen=True)
+class StereoOutput:
+    """Inverse depth of B keyframes."""
+
+    inv_depth: Tensor  # (B, H, W) float32
+    sigma: Tensor  # (B, H, W) its standard deviation, inverse depth
+    coarse: Tensor  # (B, H/4, W/4) before upsampling
+
+
+class StereoNet(nn.Module):
+    """Plane-sweep stereo on features of the encoder that `FlowSE3` owns."""
+
+    def __init__(self, encoder_config: EncoderConfig = EncoderConfig(), config: StereoConfig = StereoConfig()) -> None:
+        super().__init__()
+        if encoder_config.stereo % config.groups:
+            raise ConfigError(f"stereo.groups must divide encoder.stereo={encoder_config.stereo}, got {config.groups}")
+        self.config = config
+        self.context = nn.Conv2d(encoder_config.image, config.width, 3, padding=1)
+        self.hourglass = Hourglass(config.groups + 1, config.width)
+        self.mask = nn.Sequential(
+            nn.Conv2d(encoder_config.image + 1, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 9 * STRIDE**2, 1)
+        )
+        self.doubt = nn.Sequential(nn.Conv2d(encoder_config.image + 2, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 1, 1))
+        self.to(memory_format=torch.channels_last)
+
+    def forward(
+        self,
+        features_k: Sequence[ImageFeatures],
+        features_j: Sequence[Sequence[ImageFeatures]],
+        T_jk: Tensor,
+        K: Tensor,
+        hypotheses: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Inverse depth of B keyframes from M neighbours each.
+
+        Args:
+            features_k: B features of keyframes, from `FlowSE3.encode`.
+            features_j: M lists of B features: features_j[m][b] is neighbour m of keyframe b.
+            T_jk: (B, M, 4, 4) neighbour from keyframe.
+            K: (B, 3, 3) intrinsics at network size.
+            hypotheses: (B, D, 1, 1) or (B, D, H/4, W/4), from `wide_hypotheses` or `hypotheses_around`.
+
+        Returns:
+            inv_depth (B, H, W) and its standard deviation sigma (B, H, W), both in inverse depth.
+        """
+        stereo_k = torch.cat([f.maps.stereo for f in features_k])
+        image_k = torch.cat([f.maps.image for f in features_k])
+        stereo_j = [torch.cat([f.maps.stereo for f in view]) for view in features_j]
+        output = self.sweep(stereo_k, image_k, stereo_j, T_jk, K, hypotheses)
+        return output.inv_depth, output.sigma
+
+    def sweep_maps(
+        self, maps_k: FeatureMaps, maps_j: Sequence[FeatureMaps], T_jk: Tensor, K: Tensor, hypotheses: Tensor
+    ) -> StereoOutput:
+        """As `forward`, on stacked feature maps of B pictures each."""
+        return self.sweep(maps_k.stereo, maps_k.image, [m.stereo for m in maps_j], T_jk, K, hypotheses)
+
+    def sweep(
+        self, stereo_k: Tensor, image_k: Tensor, stereo_j: Sequence[Tensor], T_jk: Tensor, K: Tensor, hypotheses: Tensor
+    ) -> StereoOutput:
+        """As `forward`, on the tensors: stereo_k (B, C, h, w), image_k (B, C', h, w), stereo_j M times (B, C, h, w)."""
+        K_4 = scaled_intrinsics(K, 1 / STRIDE)
+        volume = plane_sweep(stereo_k, stereo_j, T_jk, K_4, hypotheses, self.config.groups)
+        with half_precision(stereo_k.device):
+            context = self.context(image_k).permute(0, 2, 3, 1)[:, None]
+            logits = self.hourglass(volume, context)
+        share = logits.float().softmax(1)
+        coarse = (share * hypotheses).sum(1)
+        spread = (share * (hypotheses - coarse[:, None]).square()).sum(1).clamp_min(1e-12).sqrt()
+        spacing = (hypotheses[:, -1] - hypotheses[:, 0]) / (hypotheses.shape[1] - 1)
+        cues = [(spread / spacing).log()[:, None].detach(), share.amax(1, keepdim=True).detach()]
+        with half_precision(stereo_k.device):
+            mask = self.mask(torch.cat([image_k, (coarse / coarse.mean((1, 2), keepdim=True))[:, None].detach()], 1))
+            doubt = self.doubt(torch.cat([image_k.detach(), *cues], 1)).float()[:, 0]
+        sigma = (spread.detach() + 0.1 * spacing) * doubt.clamp(-5, 5).exp()
+        fine = convex_upsample(torch.stack([coarse, sigma], 1), mask)
+        return StereoOutput(fine[:, 0], fine[:, 1], coarse)

@@ -1,0 +1,123 @@
+"""Image encoder shared by motion and stereo: one convolutional trunk of stride 2, 4 and 8.
+
+There are no normalisation layers inside: on a CPU each costs more than the convolution beside it. Every picture is
+standardised before it enters, and every channel to be matched when it leaves, so that scalar products of even random
+features single out the same place. Residual branches start at zero: the untrained trunk is well scaled.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from slam.errors import ConfigError
+
+MIN_CONTRAST = 0.02  # a picture flatter than this (a covered lens) is not amplified further
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Widths of the encoder, channels."""
+
+    width_2: int = 32  # at 1/2 of the picture's sides
+    width_4: int = 48  # at 1/4
+    width_8: int = 80  # at 1/8
+    blocks_4: int = 1  # residual blocks at 1/4
+    blocks_8: int = 2  # residual blocks at 1/8
+    matching: int = 64  # matching features at 1/8, for motion
+    stereo: int = 16  # matching features at 1/4, for stereo
+    image: int = 16  # appearance features at 1/4, for stereo's context
+
+    def __post_init__(self) -> None:
+        if min(vars(self).values()) < 1:
+            raise ConfigError(f"encoder widths and block counts must be positive, got {self}")
+
+
+def standardise(images: Tensor) -> Tensor:
+    """Pictures (N, 3, H, W) float in [0, 1] -> zero mean and unit variance each: takes exposure and contrast out."""
+    mean = images.mean((1, 2, 3), keepdim=True)
+    std = images.std((1, 2, 3), keepdim=True)
+    return (images - mean) / std.clamp_min(MIN_CONTRAST)
+
+
+def standardise_channels(features: Tensor) -> Tensor:
+    """Features (N, C, h, w) -> float32 of zero mean and unit variance in each channel of each picture."""
+    features = features.float()
+    mean = features.mean((2, 3), keepdim=True)
+    variance = (features - mean).square().mean((2, 3), keepdim=True)
+    return (features - mean) * (variance + 1e-4).rsqrt()
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(relu(conv(x))), then relu; the branch starts at zero."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, h, w) -> (N, C, h, w)."""
+        return F.relu(x + self.second(F.relu(self.first(x))))
+
+
+@dataclass(frozen=True)
+class FeatureMaps:
+    """Feature maps of N pictures of size H x W."""
+
+    matching: Tensor  # (N, matching, H/8, W/8)
+    trunk: Tensor  # (N, width_8, H/8, W/8)
+    stereo: Tensor  # (N, stereo, H/4, W/4)
+    image: Tensor  # (N, image, H/4, W/4)
+
+    def __len__(self) -> int:
+        return len(self.matching)
+
+    def __getitem__(self, index: Tensor | slice) -> "FeatureMaps":
+        return FeatureMaps(self.matching[index], self.trunk[index], self.stereo[index], self.image[index])
+
+
+class Encoder(nn.Module):
+    """Pictures -> feature maps at 1/8 and 1/4."""
+
+    def __init__(self, config: EncoderConfig = EncoderConfig()) -> None:
+        super().__init__()
+        self.config = config
+        c = config
+        self.to_2 = nn.Conv2d(12, c.width_2, 3, padding=1)  # on 2x2 pixels stacked: a stride of 2 at no cost
+        self.to_4 = nn.Conv2d(c.width_2, c.width_4, 3, stride=2, padding=1)
+        self.blocks_4 = nn.Sequential(*[ResidualBlock(c.width_4) for _ in range(c.blocks_4)])
+        self.to_8 = nn.Conv2d(c.width_4, c.width_8, 3, stride=2, padding=1)
+        self.blocks_8 = nn.Sequential(*[ResidualBlock(c.width_8) for _ in range(c.blocks_8)])
+        self.matching = nn.Conv2d(c.width_8, c.matching, 1)
+        self.from_8 = nn.Conv2d(c.width_8, c.stereo + c.image, 1)
+        self.stereo = nn.Conv2d(c.width_4, c.stereo + c.image, 3, padding=1)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.zeros_(layer.bias)
+        for layer in (self.to_2, self.to_4, self.to_8):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+
+    def forward(self, images: Tensor) -> FeatureMaps:
+        """Encode pictures.
+
+        Args:
+            images: (N, 3, H, W) float RGB in [0, 1], H and W multiples of 8.
+
+        Returns:
+            FeatureMaps of N pictures.
+
+        Raises:
+            ValueError: if a side is no multiple of 8.
+        """
+        if images.shape[-2] % 8 or images.shape[-1] % 8:
+            raise ValueError(f"picture sides must be multiples of 8, got {tuple(images.shape)}")
+        x = F.pixel_unshuffle(standardise(images), 2).contiguous(memory_format=torch.channels_last)
+        x = F.relu(self.to_2(x))
+        x4 = self.blocks_4(F.relu(self.to_4(x)))
+        x8 = self.blocks_8(F.relu(self.to_8(x4)))
+        wide = F.interpolate(self.from_8(x8), scale_factor=2.0, mode="nearest")
+        stereo, image = (self.stereo(x4) + wide).split([self.config.stereo, self.config.image], 1)
+        return FeatureMaps(standardise_channels(self.matching(x8)), x8, standardise_channels(stereo), F.relu(image))

@@ -1,0 +1,200 @@
+"""Flow-SE3's network: a recurrent unit that finds residual flow and confidence around the current reprojection.
+
+References: Teed & Deng, DeepV2D, ICLR 2020, sec. 3.2; RAFT, ECCV 2020; DROID-SLAM, NeurIPS 2021 (global context of
+the gates). Deviation from DeepV2D: a recurrent unit on correlations in place of an encoder-decoder on warped features.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from slam.errors import ConfigError
+from slam.geometry.camera import pixel_grid
+from slam.networks.correlation import Pyramid
+from slam.networks.encoder import Encoder, EncoderConfig, FeatureMaps
+from slam.networks.precision import half_precision
+from slam.solvers.flow_se3 import MotionStep, flow_se3
+
+FLOW_UNIT = 4.0  # flow enters the network in units of this many pixels at 1/8 ...
+MAX_FLOW = 16.0  # ... clipped to this many pixels
+
+
+@dataclass(frozen=True)
+class MotionConfig:
+    """Sizes of the recurrent unit."""
+
+    hidden: int = 64  # channels of the hidden state
+    motion: int = 48  # channels made of correlation and flow
+    levels: int = 3  # of the correlation pyramid
+    radius: int = 3  # of the lookup, pixels of each level
+
+    def __post_init__(self) -> None:
+        if min(vars(self).values()) < 1:
+            raise ConfigError(f"motion network sizes must be positive, got {self}")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What view i brings to an edge: computed once for each keyframe."""
+
+    hidden: Tensor  # (N, hidden, h, w) first hidden state
+    gates: Tensor  # (N, 3 * hidden, h, w) its share of the gates
+
+
+@dataclass
+class ImageFeatures:
+    """Features of one picture, opaque outside the networks. The context is filled at the first use as view i;
+    threads that meet there write the same value."""
+
+    maps: FeatureMaps  # of one picture (N = 1)
+    context: Context | None = None
+
+
+@dataclass(frozen=True)
+class MotionState:
+    """State of E edges between iterations."""
+
+    pyramid: Pyramid
+    context_gates: Tensor  # (E, 3 * hidden, h, w)
+    hidden: Tensor  # (E, hidden, h, w)
+    target_uv: Tensor | None = None  # (E, h, w, 2) where the last iteration wanted the pixels
+
+
+class RecurrentUnit(nn.Module):
+    """Convolutional GRU whose gates see motion features, a fixed context and the global mean of the hidden state."""
+
+    def __init__(self, hidden: int, motion: int) -> None:
+        super().__init__()
+        self.gates = nn.Conv2d(hidden + motion, 2 * hidden, 3, padding=1)
+        self.candidate = nn.Conv2d(hidden + motion, hidden, 3, padding=1)
+        self.attention = nn.Conv2d(hidden, hidden, 1)
+        self.everywhere = nn.Conv2d(hidden, 3 * hidden, 1)
+
+    def forward(self, hidden: Tensor, motion: Tensor, context_gates: Tensor) -> Tensor:
+        """hidden (E, n, h, w), motion (E, m, h, w), context_gates (E, 3 n, h, w) -> new hidden state (E, n, h, w)."""
+        n = hidden.shape[1]
+        attended = (self.attention(hidden).sigmoid() * hidden).mean((2, 3), keepdim=True)
+        bias = context_gates + self.everywhere(attended)
+        update, reset = (self.gates(torch.cat([hidden, motion], 1)) + bias[:, : 2 * n]).sigmoid().chunk(2, 1)
+        candidate = (self.candidate(torch.cat([reset * hidden, motion], 1)) + bias[:, 2 * n :]).tanh()
+        return torch.lerp(hidden, candidate, update)
+
+
+class FlowSE3(nn.Module):
+    """Learned correspondence: `encode`, `start` and `update`; `forward` unrolls it with the solver for training."""
+
+    stride = 8
+
+    def __init__(
+        self, encoder_config: EncoderConfig = EncoderConfig(), config: MotionConfig = MotionConfig()
+    ) -> None:
+        super().__init__()
+        self.config = config
+        n, m = config.hidden, config.motion
+        self.encoder = Encoder(encoder_config)
+        self.context_head = nn.Conv2d(encoder_config.width_8, 4 * n, 3, padding=1)
+        self.from_correlation = nn.Conv2d(config.levels * (2 * config.radius + 1) ** 2, 64, 1)
+        self.from_flow = nn.Conv2d(5, 32, 3, padding=1)
+        self.to_motion = nn.Conv2d(96, m, 3, padding=1)
+        self.unit = RecurrentUnit(n, m)
+        self.head = nn.Conv2d(n, 64, 3, padding=1)
+        self.flow = nn.Conv2d(64, 4, 3, padding=1)  # residual u, v and logits of their confidence
+        with torch.no_grad():
+            self.flow.weight *= 0.1
+            self.flow.bias.zero_()
+        self.to(memory_format=torch.channels_last)
+
+    def encode(self, images: Tensor) -> list[ImageFeatures]:
+        """Pictures (N, 3, H, W) float RGB in [0, 1] -> features of each."""
+        maps = self.encode_maps(images)
+        return [ImageFeatures(maps[n : n + 1]) for n in range(len(maps))]
+
+    def encode_maps(self, images: Tensor) -> FeatureMaps:
+        """Pictures (N, 3, H, W) float RGB in [0, 1] -> feature maps of all."""
+        with half_precision(images.device):
+            return self.encoder(images)
+
+    def context(self, maps: FeatureMaps) -> Context:
+        """What views i (N of them) bring to their edges."""
+        n = self.config.hidden
+        with half_precision(maps.trunk.device):
+            hidden, gates = self.context_head(maps.trunk).split([n, 3 * n], 1)
+            return Context(hidden.tanh(), gates)
+
+    def start(self, features_i: Sequence[ImageFeatures], features_j: Sequence[ImageFeatures]) -> MotionState:
+        """State of the edges (i, j), one for each pair of the two lists."""
+        for f in features_i:
+            if f.context is None:
+                f.context = self.context(f.maps)
+        contexts = [f.context for f in features_i if f.context is not None]
+        context = Context(torch.cat([c.hidden for c in contexts]), torch.cat([c.gates for c in contexts]))
+        matching_i, matching_j = (torch.cat([f.maps.matching for f in fs]) for fs in (features_i, features_j))
+        return self.start_maps(context, matching_i, matching_j)
+
+    def start_maps(self, context: Context, matching_i: Tensor, matching_j: Tensor) -> MotionState:
+        """State of E edges from the context of views i and matching features (E, C, h, w) of both."""
+        with half_precision(matching_i.device):
+            pyramid = Pyramid.build(matching_i, matching_j, self.config.levels)
+        return MotionState(pyramid, context.gates, context.hidden)
+
+    def update(self, state: MotionState, uv: Tensor) -> tuple[MotionState, Tensor, Tensor]:
+        """One look around the current reprojection.
+
+        Args:
+            state: from `start` or the last `update`.
+            uv: (E, h, w, 2) reprojection of the pixels of i in j, at 1/8 of the picture.
+
+        Returns:
+            state, residual_uv (E, h, w, 2) float32 to be added to uv, weight (E, h, w, 2) float32 in [0, 1].
+        """
+        _, h, w, _ = uv.shape
+        uv = uv.detach().float()
+        flow = uv - pixel_grid(h, w, like=uv)
+        unexplained = torch.zeros_like(uv) if state.target_uv is None else state.target_uv - uv
+        seen = torch.full_like(uv[..., :1], 0.0 if state.target_uv is None else 1.0)
+        motion = torch.cat([flow.clamp(-MAX_FLOW, MAX_FLOW) / FLOW_UNIT, unexplained.clamp(-4, 4), seen], -1)
+        correlation = state.pyramid.lookup(uv, self.config.radius)
+        missing = self.from_correlation.in_channels - correlation.shape[1]  # tiny pictures have fewer levels
+        if missing:
+            correlation = F.pad(correlation, (0, 0, 0, 0, 0, missing))
+        with half_precision(uv.device):
+            x = torch.cat([self.from_correlation(correlation), self.from_flow(motion.permute(0, 3, 1, 2))], 1)
+            x = F.relu(self.to_motion(F.relu(x)))
+            hidden = self.unit(state.hidden, x, state.context_gates)
+            out = self.flow(F.relu(self.head(hidden)))
+        residual_uv, logits = out.float().permute(0, 2, 3, 1).split(2, -1)
+        state = replace(state, hidden=hidden, target_uv=(uv + residual_uv).detach())
+        return state, residual_uv, logits.sigmoid()
+
+    def forward(
+        self,
+        maps: FeatureMaps,
+        edges: Tensor,
+        inv_depth: Tensor,
+        T_ji: Tensor,
+        K: Tensor,
+        iters: int = 4,
+        gn_steps: int = 2,
+    ) -> list[MotionStep]:
+        """Unrolled Flow-SE3 on edges of N encoded pictures.
+
+        Args:
+            maps: of N pictures, from `encode_maps`.
+            edges: (E, 2) int64 indices (i, j) of the pictures.
+            inv_depth: (E, h, w) of views i at 1/8.
+            T_ji: (E, 4, 4) start.
+            K: (E, 3, 3) intrinsics at 1/8.
+            iters, gn_steps: as `flow_se3`.
+
+        Returns:
+            The iterations, as `flow_se3`.
+        """
+        i, j = edges.unbind(-1)
+        views, where = torch.unique(i, return_inverse=True)
+        context = self.context(maps[views])
+        context = Context(context.hidden[where], context.gates[where])
+        state = self.start_maps(context, maps.matching[i], maps.matching[j])
+        return flow_se3(self.update, state, inv_depth, T_ji, K, iters, gn_steps)

@@ -1,0 +1,17 @@
+"""Where half precision pays: one autocast around the convolutions of a network."""
+
+from contextlib import AbstractContextManager
+
+import torch
+
+
+def has_fast_half(device: torch.device) -> bool:
+    """True where bfloat16 convolutions are faster than float32: GPUs since 2020, CPUs with AMX tiles."""
+    if device.type == "cpu":
+        return bool(torch.cpu._is_amx_tile_supported())
+    return device.type == "cuda" and torch.cuda.is_bf16_supported()
+
+
+def half_precision(device: torch.device, enabled: bool = True) -> AbstractContextManager:
+    """Autocast to bfloat16 where it pays, else a context that changes nothing. Geometry stays outside of it."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled and has_fast_half(device))

@@ -1,0 +1,162 @@
+"""Weights files: both networks of one profile in one safetensors file, with their configuration."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from slam.errors import ConfigError, WeightsError
+from slam.networks.depth import StereoConfig, StereoNet
+from slam.networks.encoder import EncoderConfig
+from slam.networks.motion import FlowSE3, MotionConfig
+
+FORMAT = "v2d-slam networks"
+FORMAT_VERSION = 1
+WEIGHTS_DIR = Path(__file__).parent / "weights"
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """What must be known to rebuild the networks of a weights file."""
+
+    profile: str = "fast"
+    width: int = 256  # picture size the networks were trained for; others work, sides are multiples of 8
+    height: int = 192
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    motion: MotionConfig = field(default_factory=MotionConfig)
+    stereo: StereoConfig = field(default_factory=StereoConfig)
+
+    def __post_init__(self) -> None:
+        if self.width % 8 or self.height % 8 or self.width < 8 or self.height < 8:
+            raise ConfigError(f"network size must be multiples of 8, got {self.width}x{self.height}")
+
+
+PROFILES = {
+    "fast": NetworkConfig(),
+    "base": NetworkConfig(
+        "base",
+        320,
+        240,
+        EncoderConfig(64, 96, 128, blocks_4=2, blocks_8=3, matching=128, stereo=32, image=32),
+        MotionConfig(hidden=128, motion=96, levels=4),
+        StereoConfig(groups=16, width=32, planes=48),
+    ),
+}
+
+
+def build_networks(config: NetworkConfig) -> tuple[FlowSE3, StereoNet]:
+    """Untrained networks of a configuration."""
+    return FlowSE3(config.encoder, config.motion), StereoNet(config.encoder, config.stereo)
+
+
+def state_of(motion: FlowSE3, stereo: StereoNet) -> dict[str, Tensor]:
+    """All weights of the two networks by name."""
+    state = {f"motion.{k}": v for k, v in motion.state_dict().items()}
+    return state | {f"stereo.{k}": v for k, v in stereo.state_dict().items()}
+
+
+def save_network(path: Path, config: NetworkConfig, weights: Mapping[str, Tensor], notes: Mapping[str, str]) -> None:
+    """Write weights (as `state_of` names them) in half precision; `notes` go into the metadata. Replaces atomically."""
+    metadata = {
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION),
+        "profile": config.profile,
+        "config": json.dumps(asdict(config)),
+        **notes,
+    }
+    tensors = {k: v.detach().cpu().half().contiguous() for k, v in weights.items()}
+    partial = path.with_suffix(".partial")
+    save_file(tensors, str(partial), metadata=metadata)
+    partial.replace(path)
+
+
+def weights_path(path_or_profile: str | Path) -> Path:
+    """The file of a path, or of a profile's name.
+
+    Raises:
+        WeightsError: if there is no such file or profile.
+    """
+    path = Path(path_or_profile)
+    if path.is_file():
+        return path
+    shipped = WEIGHTS_DIR / f"{path_or_profile}.safetensors"
+    if shipped.is_file():
+        return shipped
+    names = sorted(p.stem for p in WEIGHTS_DIR.glob("*.safetensors")) or ["none"]
+    raise WeightsError(f"no weights '{path_or_profile}': give a file, or a shipped profile ({', '.join(names)})")
+
+
+def read_metadata(path_or_profile: str | Path) -> dict[str, str]:
+    """Metadata of a weights file: format, profile, config (JSON) and the notes of its maker.
+
+    Raises:
+        WeightsError: if the file is missing, damaged, foreign, or of another format version.
+    """
+    path = weights_path(path_or_profile)
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is damaged or no safetensors file ({error}); fetch it again") from error
+    if metadata.get("format") != FORMAT:
+        raise WeightsError(f"{path} was not made for these networks (format: {metadata.get('format')!r})")
+    if metadata.get("format_version") != str(FORMAT_VERSION):
+        raise WeightsError(
+            f"{path} has format version {metadata.get('format_version')}, this program reads {FORMAT_VERSION}"
+        )
+    return metadata
+
+
+def read_config(metadata: Mapping[str, str]) -> NetworkConfig:
+    """Network configuration out of a weights file's metadata.
+
+    Raises:
+        WeightsError: if it has unknown or wrong entries.
+    """
+    try:
+        values: dict[str, Any] = json.loads(metadata["config"])
+        parts = {"encoder": EncoderConfig, "motion": MotionConfig, "stereo": StereoConfig}
+        return NetworkConfig(**{k: parts[k](**v) if k in parts else v for k, v in values.items()})
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
+        raise WeightsError(f"the weights file has no usable network configuration ({error})") from error
+
+
+def load_network(path_or_profile: str | Path) -> tuple[FlowSE3, StereoNet]:
+    """Networks with their weights, float32, in evaluation mode, on the CPU.
+
+    Args:
+        path_or_profile: a weights file, or the name of a shipped profile such as "fast".
+
+    Raises:
+        WeightsError: missing, damaged or foreign file; missing, unknown or misshapen weights are named.
+    """
+    path = weights_path(path_or_profile)
+    motion, stereo = build_networks(read_config(read_metadata(path)))
+    with safe_open(str(path), framework="pt") as file:
+        weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (no mapping)
+    load_state(motion, stereo, weights, str(path))
+    return motion.eval(), stereo.eval()
+
+
+def load_state(motion: FlowSE3, stereo: StereoNet, weights: Mapping[str, Tensor], origin: str) -> None:
+    """Copy weights named by `state_of` into the networks.
+
+    Raises:
+        WeightsError: if any is missing, unknown or has another shape; `origin` says where they came from.
+    """
+    wanted = state_of(motion, stereo)
+    missing, unknown = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
+    misshapen = [k for k in wanted.keys() & weights.keys() if wanted[k].shape != weights[k].shape]
+    for problem, names in (("lacks", missing), ("has unknown", unknown), ("has misshapen", sorted(misshapen))):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise WeightsError(f"{origin} {problem} weights {', '.join(names[:3])}{more}")
+    with torch.no_grad():
+        for name, tensor in wanted.items():
+            tensor.copy_(weights[name])

@@ -1,0 +1,67 @@
+"""Flow-SE3: correspondence and Gauss-Newton in turn, whoever gives the correspondence.
+
+Reference: Teed & Deng, DeepV2D, ICLR 2020, sec. 3.2 (keyframe mode).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from slam.geometry.flow import reproject
+from slam.solvers.gauss_newton import Damping, pose_step
+
+# update(state, uv (E, h, w, 2)) -> state, residual_uv (E, h, w, 2), weight (E, h, w, 2) in [0, 1]
+Update = Callable[[Any, Tensor], tuple[Any, Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class MotionStep:
+    """One iteration of Flow-SE3 on E edges (i, j)."""
+
+    T_ji: Tensor  # (E, 4, 4) float64 after the solve
+    ok: Tensor  # (E,) bool: the solve was well conditioned
+    uv: Tensor  # (E, h, w, 2) reprojection before the solve, pixels of view j
+    residual_uv: Tensor  # (E, h, w, 2) flow that the correspondence found on top of uv
+    weight: Tensor  # (E, h, w, 2) its confidence, 0 where the depth is unknown or the point behind the camera
+    confidence: Tensor  # (E, h, w, 2) as the correspondence gave it
+
+
+def flow_se3(
+    update: Update,
+    state: Any,
+    inv_depth: Tensor,
+    T_ji: Tensor,
+    K: Tensor,
+    iters: int,
+    gn_steps: int = 2,
+    damping: Damping = Damping(),
+    huber_px: float | None = None,
+) -> list[MotionStep]:
+    """Refine the poses of independent edges by the depth of their first view.
+
+    Args:
+        update: the correspondence's update, see `Update`.
+        state: what its `start` returned.
+        inv_depth: (E, h, w) of views i at the correspondence's stride; 0 is unknown and not used.
+        T_ji: (E, 4, 4) start, view j from view i.
+        K: (E, 3, 3) intrinsics at that stride.
+        iters: iterations; gradients do not flow through the pose from one to the next.
+        gn_steps: Gauss-Newton steps in each.
+        damping, huber_px: as `pose_step`.
+
+    Returns:
+        The iterations in order; the last holds the result.
+    """
+    known = (inv_depth > 0)[..., None]
+    steps = []
+    for _ in range(iters):
+        T_ji = T_ji.detach()
+        uv, _, valid = reproject(inv_depth, T_ji, K)
+        state, residual_uv, confidence = update(state, uv)
+        weight = confidence * (known & valid[..., None])
+        solution = pose_step(uv + residual_uv, weight, inv_depth, T_ji, K, gn_steps, damping, huber_px)
+        T_ji = solution.T
+        steps.append(MotionStep(T_ji, solution.ok, uv, residual_uv, weight, confidence))
+    return steps
