@@ -18,6 +18,7 @@ from slam.io.files import read_text
 from slam.io.images import DEPTH_SCALE, read_confidence, read_depth
 from slam.io.run_directory import RunDirectory
 from slam.io.trajectory import parse_time_ns, read_tum
+from slam.sources.groundtruth import read_groundtruth
 
 T = TypeVar("T")
 
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="v2d-eval", description=__doc__)
     parser.add_argument("run", type=Path, help="run directory, or a trajectory file in TUM format")
-    parser.add_argument("--groundtruth", type=Path, required=True, help="TUM trajectory, or the folder it is in")
+    parser.add_argument("--groundtruth", type=Path, required=True, help="TUM trajectory, or the folder of a sequence")
     parser.add_argument("--depth", type=Path, help="TUM depth/ folder: also compare the keyframes' depth")
     parser.add_argument("--online", action="store_true", help="poses as first estimated, not the final ones")
     parser.add_argument("--max-difference", type=float, default=0.02, help="of matched stamps, s (default %(default)s)")
@@ -54,19 +55,19 @@ def evaluate(options: argparse.Namespace) -> None:
     run_folder = options.run if options.run.is_dir() else None
     name = "trajectory_online.txt" if options.online else "trajectory.txt"
     estimate = read_tum(run_folder / name if run_folder else options.run, torn_end=options.online)
-    truth_path = options.groundtruth / "groundtruth.txt" if options.groundtruth.is_dir() else options.groundtruth
     max_difference_ns = round(options.max_difference * 1e9)
-    report = trajectory_report(estimate, read_tum(truth_path), max_difference_ns, frames_seen(run_folder))
+    truth = read_groundtruth(options.groundtruth)
+    report = trajectory_report(estimate, truth, max_difference_ns, frames_seen(run_folder))
     depths = None
     if options.depth is not None:
         depths = keyframe_depths(run_folder or options.run.parent, options.depth, max_difference_ns, options)
-    print(f"{'online' if options.online else 'final'} trajectory of {options.run} against {truth_path}")
+    print(f"{'online' if options.online else 'final'} trajectory of {options.run} against {options.groundtruth}")
     print(table(report, depths))
     out_folder: Path | None = options.out or run_folder
     if out_folder is None:
         return
     out = RunDirectory(out_folder)
-    numbers = {"online": options.online, "groundtruth": str(truth_path), **report.numbers()}
+    numbers = {"online": options.online, "groundtruth": str(options.groundtruth), **report.numbers()}
     if depths is not None:
         numbers["depth"] = {"keyframes": len(depths), **mean_depth(depths).numbers()}
     metrics = read_json(out.path / "metrics.json", dict) if (out.path / "metrics.json").is_file() else {}
