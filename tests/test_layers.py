@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = [
-    {"errors", "threads"},
+    {"errors", "threads", "timing"},
     {"geometry"},
     {"solvers", "frames"},
     {"networks", "classical", "rendering"},
