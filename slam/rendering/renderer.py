@@ -1,0 +1,58 @@
+"""Rendered views: images and exact depth of scenes, batched, on the device of the scenes."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from slam.rendering.casting import cast, make_rays
+from slam.rendering.primitives import Scenes
+from slam.rendering.shading import shade
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """B views."""
+
+    image: Tensor  # (B, 3, H, W) float32 RGB in [0, 1]
+    depth: Tensor  # (B, H, W) float32 z-depth, metres, exact at the pixel centre
+
+
+def render(
+    scenes: Scenes, T_wc: Tensor, K: Tensor, height: int, width: int, *, row_T_wc: Tensor | None = None
+) -> Rendered:
+    """Look at scenes.
+
+    Args:
+        scenes: S scenes.
+        T_wc: (B, 4, 4) with B a multiple of S: the first B / S views are of scene 0, and so on.
+        K: (B, 3, 3) or (3, 3) intrinsics of this image size, pixels.
+        row_T_wc: (B, H, 4, 4) pose at the time of each row (rolling shutter); T_wc is then unused but for its count.
+
+    Raises:
+        ValueError: if B is not a multiple of S or `row_T_wc` does not fit.
+    """
+    B, S = len(T_wc), len(scenes)
+    if B == 0 or B % S:
+        raise ValueError(f"need the same count of views for each of {S} scenes, got {B} poses")
+    if row_T_wc is not None and row_T_wc.shape != (B, height, 4, 4):
+        raise ValueError(f"row_T_wc must be {(B, height, 4, 4)}, got {tuple(row_T_wc.shape)}")
+    T_wc = T_wc.to(scenes.device, torch.float32)
+    K = K.to(scenes.device, torch.float32).expand(B, 3, 3)
+    if row_T_wc is not None:
+        row_T_wc = row_T_wc.to(scenes.device, torch.float32)
+    rays = make_rays(T_wc, K, height, width, B // S, row_T_wc)
+    hits = cast(scenes, rays)
+    depth = rays.image(hits.depth[:, None], height, width)[:, 0]
+    pixel_angle = (1 / K[:, 0, 0]).repeat_interleave(len(rays.scene) // B)
+    image = rays.image(shade(scenes, rays, hits, pixel_angle), height, width)
+    return Rendered(image.contiguous(), depth.contiguous())
+
+
+def render_depth(scenes: Scenes, T_wc: Tensor, K: Tensor, height: int, width: int) -> Tensor:
+    """(B, H, W) z-depth alone, arguments as for `render`."""
+    B = len(T_wc)
+    T_wc = T_wc.to(scenes.device, torch.float32)
+    K = K.to(scenes.device, torch.float32).expand(B, 3, 3)
+    rays = make_rays(T_wc, K, height, width, B // len(scenes), None)
+    return rays.image(cast(scenes, rays).depth[:, None], height, width)[:, 0].contiguous()
