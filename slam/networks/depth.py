@@ -18,7 +18,7 @@ from slam.geometry.camera import sample, scaled_intrinsics
 from slam.geometry.flow import MIN_DEPTH_RATIO, in_image, project, rays
 from slam.networks.encoder import EncoderConfig, FeatureMaps
 from slam.networks.motion import ImageFeatures
-from slam.networks.precision import half_precision
+from slam.networks.precision import channels_last, half_precision
 
 STRIDE = 4  # of the volume
 
@@ -157,7 +157,7 @@ class Hourglass(nn.Module):
 
 
 def convex_upsample(values: Tensor, logits: Tensor) -> Tensor:
-    """Enlarge (B, C, h, w) four times: each fine pixel is a convex mixture of 3x3 coarse ones, logits (B, 144, h, w)."""
+    """Enlarge (B, C, h, w) four times: fine pixels are convex mixtures of 3x3 coarse ones, logits (B, 144, h, w)."""
     B, C, h, w = values.shape
     mixture = logits.float().view(B, 1, 9, STRIDE, STRIDE, h, w).softmax(2)
     patches = F.unfold(F.pad(values, (1, 1, 1, 1), mode="replicate"), 3).view(B, C, 9, 1, 1, h, w)
@@ -187,8 +187,10 @@ class StereoNet(nn.Module):
         self.mask = nn.Sequential(
             nn.Conv2d(encoder_config.image + 1, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 9 * STRIDE**2, 1)
         )
-        self.doubt = nn.Sequential(nn.Conv2d(encoder_config.image + 2, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 1, 1))
-        self.to(memory_format=torch.channels_last)
+        self.doubt = nn.Sequential(
+            nn.Conv2d(encoder_config.image + 2, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 1, 1)
+        )
+        channels_last(self)
 
     def forward(
         self,

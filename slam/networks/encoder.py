@@ -95,7 +95,7 @@ class Encoder(nn.Module):
         self.from_8 = nn.Conv2d(c.width_8, c.stereo + c.image, 1)
         self.stereo = nn.Conv2d(c.width_4, c.stereo + c.image, 3, padding=1)
         for layer in self.modules():
-            if isinstance(layer, nn.Conv2d):
+            if isinstance(layer, nn.Conv2d) and layer.bias is not None:
                 nn.init.zeros_(layer.bias)
         for layer in (self.to_2, self.to_4, self.to_8):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")

@@ -24,9 +24,7 @@ def _corner(centre: float, size: int, radius: int) -> tuple[int, float]:
 
 
 @numba.njit(nogil=True, cache=True)
-def _look(
-    volume: np.ndarray, uv: np.ndarray, level: int, radius: int, out: np.ndarray, first: int
-) -> None:
+def _look(volume: np.ndarray, uv: np.ndarray, level: int, radius: int, out: np.ndarray, first: int) -> None:
     """volume (P, h, w), uv (P, 2) -> out[:, first : first + n * n] of (P, C)."""
     pixels, height, width = volume.shape
     n = 2 * radius + 1
@@ -117,7 +115,9 @@ class _Lookup(torch.autograd.Function):
         pixels = uv.detach().float().contiguous().view(-1, 2)
         out = torch.empty(E, h, w, n * len(volumes.levels))
         for level, volume in enumerate(volumes.levels):
-            _look(volume.flatten(0, 1).numpy(), pixels.numpy(), level, radius, out.view(E * h * w, -1).numpy(), level * n)
+            _look(
+                volume.flatten(0, 1).numpy(), pixels.numpy(), level, radius, out.view(E * h * w, -1).numpy(), level * n
+            )
         ctx.volumes, ctx.pixels, ctx.radius = volumes, pixels, radius
         return out.permute(0, 3, 1, 2)
 

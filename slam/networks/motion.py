@@ -15,7 +15,7 @@ from slam.errors import ConfigError
 from slam.geometry.camera import pixel_grid
 from slam.networks.correlation import Pyramid
 from slam.networks.encoder import Encoder, EncoderConfig, FeatureMaps
-from slam.networks.precision import half_precision
+from slam.networks.precision import channels_last, half_precision
 from slam.solvers.flow_se3 import MotionStep, flow_se3
 
 FLOW_UNIT = 4.0  # flow enters the network in units of this many pixels at 1/8 ...
@@ -88,9 +88,7 @@ class FlowSE3(nn.Module):
 
     stride = 8
 
-    def __init__(
-        self, encoder_config: EncoderConfig = EncoderConfig(), config: MotionConfig = MotionConfig()
-    ) -> None:
+    def __init__(self, encoder_config: EncoderConfig = EncoderConfig(), config: MotionConfig = MotionConfig()) -> None:
         super().__init__()
         self.config = config
         n, m = config.hidden, config.motion
@@ -104,8 +102,7 @@ class FlowSE3(nn.Module):
         self.flow = nn.Conv2d(64, 4, 3, padding=1)  # residual u, v and logits of their confidence
         with torch.no_grad():
             self.flow.weight *= 0.1
-            self.flow.bias.zero_()
-        self.to(memory_format=torch.channels_last)
+        channels_last(self)
 
     def encode(self, images: Tensor) -> list[ImageFeatures]:
         """Pictures (N, 3, H, W) float RGB in [0, 1] -> features of each."""

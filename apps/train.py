@@ -1,0 +1,80 @@
+"""v2d-train: train the networks on rendered scenes."""
+
+import argparse
+import logging
+import signal
+import sys
+from pathlib import Path
+
+import torch
+
+from slam.config import load_config
+from slam.errors import SlamError, UsageError
+from slam.networks.storage import PROFILES
+from slam.training.clips import ClipPool, fill
+from slam.training.rendered import RenderedClips, validation_clips
+from slam.training.trainer import STAGES, TrainConfig, Trainer
+from slam.training.validation import validate_motion, validate_stereo
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(prog="v2d-train", description=__doc__)
+    p.add_argument("--stage", choices=STAGES, default="motion")
+    p.add_argument("--profile", choices=sorted(PROFILES), default="fast")
+    p.add_argument("--minutes", type=float, default=60.0, help="length of the stage's schedule")
+    p.add_argument("--out", type=Path, required=True, help="folder of checkpoint, weights, logs and rendered clips")
+    p.add_argument(
+        "--resume", nargs="?", const=True, default=None, metavar="CHECKPOINT", help="go on (default: of OUT)"
+    )
+    p.add_argument("--config", type=Path, help="YAML file of training settings")
+    p.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
+    p.add_argument("--threads", type=int, default=0, help="CPU threads of torch; 0 leaves its choice")
+    p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting, such as clips=4")
+    return p
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Train one stage."""
+    config = load_config(TrainConfig, arguments.config, [f"stage={arguments.stage}", *arguments.set])
+    network = PROFILES[arguments.profile]
+    if arguments.minutes <= 0:
+        raise UsageError(f"--minutes must be positive, got {arguments.minutes}")
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    device = torch.device(arguments.device)
+    render = RenderedClips(network.width, network.height, device)
+    trainer = Trainer(network, config, ClipPool(config.pool, arguments.out / "clips"), render, device)
+    checkpoint = arguments.out / "checkpoint.pt" if arguments.resume is True else arguments.resume
+    if checkpoint is not None:
+        trainer.load(Path(checkpoint))
+    stopped: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda n, _: stopped.append(n))
+    fresh = torch.Generator().manual_seed(config.seed + 1 + trainer.pool.added)
+    fill(trainer.pool, config.pool_start, lambda: render(fresh))
+    held_out = validation_clips(arguments.out / "validation", render)
+
+    def validate(trainer: Trainer) -> dict[str, float]:
+        current = trainer.swap_average()
+        scores = validate_motion(trainer.motion, held_out) if config.stage != "stereo" else {}
+        scores |= validate_stereo(trainer.motion, trainer.stereo, held_out) if config.stage != "motion" else {}
+        trainer.restore(current)
+        return scores
+
+    trainer.fit(arguments.out, arguments.minutes, validate=validate, stop=lambda: bool(stopped))
+
+
+def main() -> int:
+    """Entry point; returns the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
+    try:
+        run(parser().parse_args())
+    except SlamError as error:
+        print(f"v2d-train: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""Training clips of rendered scenes, made as training goes on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from slam.rendering.paths import clip_poses
+from slam.rendering.renderer import render
+from slam.rendering.scenes import SCENE_KINDS, make_scene, stack
+from slam.training.clips import Clip, ClipPool, fill
+from slam.training.data import uniform
+
+VALIDATION_SEED = 20_000_000
+VALIDATION_CLIPS = 24
+LEAST_MOTION, MOST_MOTION = 0.1, 0.5  # motion_scale of a clip
+
+
+def random_intrinsics(width: int, height: int, generator: torch.Generator) -> Tensor:
+    """(3, 3) float64 intrinsics of an ordinary camera: 45 to 80 degrees across, centre a little off."""
+    focal = width * uniform((), 0.6, 1.2, generator).item()
+    du, dv = (torch.randn(2, generator=generator) * 0.015 * width).tolist()
+    centre = ((width - 1) / 2 + du, (height - 1) / 2 + dv)
+    return torch.tensor([[focal, 0, centre[0]], [0, focal, centre[1]], [0, 0, 1]], dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class RenderedClips:
+    """Makes one clip of a new scene at each call."""
+
+    width: int
+    height: int
+    device: torch.device
+    views: int = 6
+
+    @torch.no_grad()
+    def __call__(self, generator: torch.Generator) -> list[Clip]:
+        """One clip of a random scene; everything random comes from the generator."""
+        kind = SCENE_KINDS[int(torch.randint(len(SCENE_KINDS), (), generator=generator))]
+        scenes = stack([make_scene(kind, generator, self.device)])
+        K = random_intrinsics(self.width, self.height, generator)
+        motion_scale = uniform((), LEAST_MOTION, MOST_MOTION, generator).item()
+        T_wc = clip_poses(scenes, self.views, generator, motion_scale, K, self.height, self.width)[0]
+        rendered = render(scenes, T_wc, K, self.height, self.width)
+        return [Clip.pack(rendered.image, rendered.depth, T_wc, K)]
+
+
+def validation_clips(folder: Path, render_clips: RenderedClips) -> list[Clip]:
+    """The same clips each time, never trained on; kept in a folder."""
+    pool = ClipPool(VALIDATION_CLIPS, folder)
+    generator = torch.Generator().manual_seed(VALIDATION_SEED + len(pool))
+    fill(pool, VALIDATION_CLIPS, lambda: render_clips(generator))
+    return pool.clips

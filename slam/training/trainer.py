@@ -1,0 +1,300 @@
+"""The training loop: fetch, forward, loss, step, log. Resumes exactly from its checkpoint."""
+
+import csv
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from slam.errors import ConfigError, WeightsError
+from slam.geometry import se3
+from slam.networks.depth import hypotheses_around, wide_hypotheses
+from slam.networks.encoder import FeatureMaps
+from slam.networks.storage import NetworkConfig, build_networks, load_state, save_network, state_of
+from slam.training.clips import Clip, ClipPool
+from slam.training.data import (
+    AugmentConfig,
+    Batch,
+    all_edges,
+    make_batch,
+    perturb_depth,
+    perturb_pose,
+    pick_edges,
+    smooth_field,
+    uniform,
+)
+from slam.training.losses import motion_loss, stereo_loss
+
+log = logging.getLogger(__name__)
+
+STAGES = ("motion", "stereo", "joint")
+WARM_UP_STEPS = 100  # of the learning rate
+FINAL_RATE = 0.02  # share of the learning rate left at the end
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train; sizes are per step."""
+
+    stage: str = "motion"
+    learning_rate: float = 6e-4
+    weight_decay: float = 1e-5
+    clip_norm: float = 1.0  # largest norm of the gradient
+    ema: float = 0.999  # decay of the averaged weights
+    clips: int = 5  # clips per step
+    views: int = 4  # views of each clip, stereo: 1 keyframe and the rest
+    edges: int = 24  # pairs per step, motion
+    iters: int = 4  # unrolled iterations of Flow-SE3
+    gn_steps: int = 2
+    max_flow_start: float = 1.5  # largest mean flow of a pair at first, pixels at 1/8 ...
+    max_flow_end: float = 6.0  # ... and from half of the training on
+    pool: int = 1500  # clips kept in memory
+    pool_start: int = 64  # clips rendered before the first step
+    steps_per_render: int = 3  # steps between two renderings
+    seed: int = 0
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def __post_init__(self) -> None:
+        if self.stage not in STAGES:
+            raise ConfigError(f"stage must be one of {', '.join(STAGES)}, got {self.stage!r}")
+        if self.views < 2:
+            raise ConfigError(f"views must be at least 2, got {self.views}")
+
+
+@dataclass
+class Counts:
+    """What a model card tells; goes on through resumed runs."""
+
+    step: int = 0  # of this schedule
+    motion_pairs: int = 0
+    stereo_keyframes: int = 0
+    clips_rendered: int = 0
+    skipped: int = 0  # steps thrown away for a gradient that was not finite
+    seconds: float = 0.0  # of training, all stages
+    stage_seconds: float = 0.0  # of this schedule
+
+
+Render = Callable[[torch.Generator], list[Clip]]
+
+
+class Trainer:
+    """Networks, optimiser, averaged weights, data and counts of one run."""
+
+    def __init__(
+        self, network: NetworkConfig, config: TrainConfig, pool: ClipPool, render: Render, device: torch.device
+    ) -> None:
+        torch.manual_seed(config.seed)
+        self.network, self.config, self.pool, self.render, self.device = network, config, pool, render, device
+        self.motion, self.stereo = build_networks(network)
+        self.motion.to(device)
+        self.stereo.to(device)
+        if config.stage == "stereo":  # the encoder's trunk stays as the motion network wants it
+            for name, parameter in self.motion.named_parameters():
+                parameter.requires_grad_(name.startswith(("encoder.stereo", "encoder.from_8")))
+        self.parameters = [p for m in (self.motion, self.stereo) for p in m.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.AdamW(self.parameters, config.learning_rate, weight_decay=config.weight_decay)
+        self.average = {k: v.detach().clone() for k, v in state_of(self.motion, self.stereo).items()}
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.counts = Counts()
+
+    def learning_rate(self, progress: float) -> float:
+        """Warm-up, then half a cosine over the run; progress in [0, 1]."""
+        warm = min(1.0, (self.counts.step + 1) / WARM_UP_STEPS)
+        cosine = FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+        return self.config.learning_rate * warm * cosine
+
+    def step(self, progress: float) -> dict[str, float]:
+        """One step of the stage; progress in [0, 1] sets learning rate and difficulty. Returns losses by name."""
+        config = self.config
+        if self.counts.step % config.steps_per_render == 0:
+            for clip in self.render(self.generator):
+                self.pool.add(clip)
+                self.counts.clips_rendered += 1
+        clips = self.pool.draw(config.clips, self.generator)
+        batch = make_batch(clips, config.views, config.augment, self.generator, self.device)
+        maps = self.motion.encode_maps(batch.images.flatten(0, 1))
+        loss = torch.zeros((), device=self.device)
+        parts: dict[str, Tensor] = {}
+        if config.stage != "stereo":
+            limit = min(1.0, 2 * progress)
+            max_flow = config.max_flow_start + limit * (config.max_flow_end - config.max_flow_start)
+            motion, found = self.motion_part(maps, batch, max_flow)
+            loss, parts = loss + motion, parts | found
+        if config.stage != "motion":
+            depth, found = self.stereo_part(maps, batch)
+            loss, parts = loss + depth, parts | found
+        self.apply(loss, progress)
+        return {"loss": loss.item()} | {k: v.item() for k, v in parts.items()}
+
+    def apply(self, loss: Tensor, progress: float) -> None:
+        """Backward pass, clipped step, averaged weights; a gradient that is not finite is thrown away and counted."""
+        self.counts.step += 1
+        self.optimiser.zero_grad(set_to_none=True)
+        if loss.requires_grad:
+            loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
+        if not torch.isfinite(norm) or not torch.isfinite(loss):
+            self.counts.skipped += 1
+            return
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.learning_rate(progress)
+        self.optimiser.step()
+        decay = min(self.config.ema, (1 + self.counts.step) / (10 + self.counts.step))
+        with torch.no_grad():
+            state = state_of(self.motion, self.stereo)
+            names = list(state)
+            torch._foreach_lerp_([self.average[k] for k in names], [state[k] for k in names], 1 - decay)
+
+    def motion_part(self, maps: FeatureMaps, batch: Batch, max_flow: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of Flow-SE3 on pairs of the batch, depth and start disturbed."""
+        config = self.config
+        edges = pick_edges(all_edges(batch, self.motion.stride), config.edges, max_flow, self.generator)
+        if len(edges.index) == 0:
+            return torch.zeros((), device=self.device), {}
+        self.counts.motion_pairs += len(edges.index)
+        inv_depth = perturb_depth(edges.inv_depth, self.generator)
+        start = perturb_pose(edges.T_ji, self.generator)
+        steps = self.motion(maps, edges.index, inv_depth, start, edges.K, config.iters, config.gn_steps)
+        return motion_loss(steps, edges.true_uv, edges.visible, inv_depth, edges.K)
+
+    def stereo_part(self, maps: FeatureMaps, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of the plane sweep with the first view of each clip as keyframe, poses slightly wrong."""
+        B, V = batch.inv_depth.shape[:2]
+        count = int(torch.randint(1, V, (), generator=self.generator))  # neighbours
+        truth = batch.inv_depth[:, 0]
+        T_cw = se3.inverse(batch.T_wc)
+        T_jk = T_cw[:, 1 : count + 1] @ batch.T_wc[:, :1]
+        distance = T_jk[..., :3, 3].norm(dim=-1, keepdim=True)
+        noise = torch.randn(B, count, 6, generator=self.generator).to(T_jk)
+        noise = noise * torch.cat([distance.expand(-1, -1, 3) * 0.02, torch.full_like(noise[..., :3], 5e-4)], -1)
+        T_jk = se3.exp(noise) @ T_jk
+        hypotheses = self.hypotheses(truth)
+        index = torch.arange(B, device=self.device) * V
+        output = self.stereo.sweep_maps(
+            maps[index], [maps[index + m + 1] for m in range(count)], T_jk, batch.K, hypotheses
+        )
+        # a baseline of less than a pixel of parallax teaches only the single-image prior: drop it
+        focal = batch.K[:, 0, 0].float()
+        parallax = distance.amax((1, 2)).float() * focal * truth.flatten(1).mean(1)
+        inside = (truth > hypotheses[:, 0].amax((-2, -1))[:, None, None] * 0.5) & (parallax > 2.0)[:, None, None]
+        truth = torch.where(inside, truth, torch.zeros_like(truth))
+        coarse = torch.nn.functional.interpolate(output.coarse[:, None], truth.shape[-2:], mode="nearest")[:, 0]
+        self.counts.stereo_keyframes += B
+        return stereo_loss(output.inv_depth, output.sigma, coarse, truth)
+
+    def hypotheses(self, truth: Tensor) -> Tensor:
+        """Half of the time a wide range around the scene's median, half of the time a range around a wrong prior."""
+        B, H, W = truth.shape
+        planes = self.network.stereo.planes
+        known = torch.where(truth > 0, truth, torch.full_like(truth, torch.nan)).flatten(1)
+        median = known.nanmedian(1).values.nan_to_num(1.0)
+        if torch.rand((), generator=self.generator) < 0.5:
+            unit = median * uniform((B,), 0.75, 1.33, self.generator).to(truth)
+            return wide_hypotheses(0.05 * unit, 3.5 * unit, planes)
+        error = smooth_field(B, H, W, self.generator) * uniform((B, 1, 1), 0, 0.25, self.generator)
+        return hypotheses_around(truth * error.exp().to(truth), planes)
+
+    def swap_average(self) -> dict[str, Tensor]:
+        """Put the averaged weights into the networks; returns the current ones for `restore`."""
+        current = {k: v.detach().clone() for k, v in state_of(self.motion, self.stereo).items()}
+        self.restore(self.average)
+        return current
+
+    def restore(self, weights: dict[str, Tensor]) -> None:
+        """Put weights into the networks."""
+        load_state(self.motion, self.stereo, weights, "the averaged weights")
+
+    def save(self, folder: Path) -> None:
+        """Write checkpoint and averaged weights, each atomically."""
+        folder.mkdir(parents=True, exist_ok=True)
+        checkpoint = {
+            "stage": self.config.stage,
+            "weights": state_of(self.motion, self.stereo),
+            "average": self.average,
+            "optimiser": self.optimiser.state_dict(),
+            "generator": self.generator.get_state(),
+            "counts": vars(self.counts),
+        }
+        partial = folder / "checkpoint.partial"
+        torch.save(checkpoint, partial)
+        partial.replace(folder / "checkpoint.pt")
+        notes = {f"train_{k}": f"{v:.0f}" for k, v in vars(self.counts).items()}
+        save_network(folder / "weights.safetensors", self.network, self.average, notes)
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint. Of the same stage: exactly. Of another stage: its weights, with a new schedule.
+
+        Raises:
+            WeightsError: if the file is no checkpoint of these networks.
+        """
+        try:
+            checkpoint = torch.load(path, map_location=self.device, weights_only=True)
+            weights, average = checkpoint["weights"], checkpoint["average"]
+            optimiser, generator = checkpoint["optimiser"], checkpoint["generator"].cpu()
+            same_stage = checkpoint["stage"] == self.config.stage
+            counts = Counts(**checkpoint["counts"])
+        except (OSError, RuntimeError, KeyError, TypeError, EOFError) as error:
+            raise WeightsError(f"{path} is no checkpoint of this program ({error})") from error
+        load_state(self.motion, self.stereo, weights if same_stage else average, str(path))
+        self.average = {k: v.clone() for k, v in average.items()}
+        self.counts = counts
+        if same_stage:
+            self.optimiser.load_state_dict(optimiser)
+            self.generator.set_state(generator)
+        else:
+            self.counts.step, self.counts.stage_seconds = 0, 0.0
+
+    def fit(
+        self,
+        folder: Path,
+        minutes: float,
+        max_steps: int | None = None,
+        validate: Callable[["Trainer"], dict[str, float]] | None = None,
+        stop: Callable[[], bool] = lambda: False,
+        log_every_s: float = 20.0,
+        save_every_s: float = 180.0,
+    ) -> None:
+        """Train until the stage has had `minutes` (or `max_steps`), or `stop` says so; then save and validate."""
+        logged = saved = last = time.monotonic()
+        sums: dict[str, float] = {}
+        number = 0
+        while not stop():
+            spent = self.counts.stage_seconds / 60
+            progress = self.counts.step / max_steps if max_steps else spent / minutes
+            if progress >= 1:
+                break
+            parts = self.step(progress)
+            for name, value in parts.items():
+                sums[name] = sums.get(name, 0.0) + value
+            number += 1
+            now = time.monotonic()
+            self.counts.seconds += now - last
+            self.counts.stage_seconds += now - last
+            last = now
+            if now - logged > log_every_s:
+                self.report(folder, {k: v / number for k, v in sums.items()} | {"ms": 1e3 * (now - logged) / number})
+                sums, number, logged = {}, 0, now
+            if now - saved > save_every_s:
+                self.save(folder)
+                if validate is not None:
+                    self.report(folder, validate(self), "validation.csv")
+                saved = logged = last = time.monotonic()
+        self.save(folder)
+        if validate is not None:
+            self.report(folder, validate(self), "validation.csv")
+
+    def report(self, folder: Path, values: dict[str, float], file: str = "train.csv") -> None:
+        """One line to the log and to a CSV file."""
+        row = {"stage": self.config.stage, "step": self.counts.step, "pairs": self.counts.motion_pairs}
+        row |= {"keyframes": self.counts.stereo_keyframes, "seconds": round(self.counts.seconds)}
+        rounded = {k: f"{v:.4g}" for k, v in values.items()}
+        log.info("%s", " ".join(f"{k} {v}" for k, v in (row | rounded).items()))
+        path = folder / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", newline="") as stream:
+            csv.writer(stream).writerow([f"{k}={v}" for k, v in (row | rounded).items()])
