@@ -41,8 +41,9 @@ def resolve_sequence(name: str, data_root: Path | None = None, fetch: bool = Fal
     Raises:
         SourceError: if it is neither; says where it looked, what is there and which names are known.
     """
-    if Path(name).exists():
-        return Path(name)
+    path = Path(name).expanduser()
+    if path.exists():
+        return path
     known, inner = _known_sequence(name)
     roots = _roots(data_root)
     found = [root / folder for root in roots for folder in known.folders if (root / folder).is_dir()]

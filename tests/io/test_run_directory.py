@@ -2,6 +2,8 @@
 
 import errno
 import json
+import subprocess
+import sys
 from datetime import datetime
 from pathlib import Path
 
@@ -67,6 +69,23 @@ def test_a_full_disk_is_noted_and_the_rest_written(tmp_path, caplog):
     assert "map.ply is missing: No space left on device" in caplog.text
     assert run.write("map.ply", lambda path: path.write_text("now") and None)
     assert run.missing == {}
+
+
+def test_a_real_refusal_in_the_middle_of_a_file(tmp_path):
+    """The system stops a process at 4096 bytes a file: the cloud is missing, whole, and the small files are there."""
+    pytest.importorskip("resource", reason="this system has no file size limits")
+    program = (
+        "import resource, sys; import numpy as np; from pathlib import Path\n"
+        "from slam.io.ply import PointCloud, write_ply\n"
+        "from slam.io.run_directory import RunDirectory\n"
+        "run = RunDirectory(Path(sys.argv[1]))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "run.write('map.ply', lambda path: write_ply(path, PointCloud(np.zeros((10000, 3)))))\n"
+        "run.write_json('run.json', {'missing': run.missing})\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "run")], check=True)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.json"]
+    assert "File too large" in json.loads((tmp_path / "run/run.json").read_text())["missing"]["map.ply"]
 
 
 def test_programming_errors_are_not_swallowed(tmp_path):

@@ -65,6 +65,13 @@ def test_a_path_is_itself_and_a_folder_inside_can_be_named(place):
         resolve_sequence("7scenes/chess/seq-04")
 
 
+def test_home_is_expanded(place, monkeypatch):
+    monkeypatch.setenv("HOME", str(place))
+    monkeypatch.setenv("USERPROFILE", str(place))
+    (place / "desk").mkdir()
+    assert resolve_sequence("~/desk") == place / "desk"
+
+
 def test_missing_sequence_says_where_it_looked(place):
     for n in range(10):
         (place / "datasets" / f"other{n}").mkdir(parents=True)
