@@ -89,6 +89,7 @@ def _random_twists(depth: Tensor, views: int, generator: torch.Generator) -> Ten
     omega = torch.where(keeps_target, uniform(generator, S, 1, low=0.3, high=0.9) * orbit + 0.2 * omega, omega)
     share = uniform(generator, S, 1)  # of translation
     share = torch.where(share < 0.06, 0.0, torch.where(share > 0.9, 1.0, 0.25 + 0.75 * share))
+    keeps_target = keeps_target & (share > 0)
     xi = torch.cat([share * v, torch.where(keeps_target, share, 1 - share) * omega], -1)
     bend = 0.25 * xi.norm(dim=-1, keepdim=True) * torch.randn(S, 6, generator=_fork(generator), dtype=torch.float64)
     bend = bend * torch.cat([share, share, share, 1 - share, 1 - share, 1 - share], -1) / views

@@ -148,8 +148,7 @@ def weave(rng: Rng, size: int) -> Array:
     n = int(rng.choice([16, 32, 64]))
     k = 2 * np.pi * n * np.arange(size) / size
     threads = np.sin(k)[:, None] * np.sin(k)[None]
-    value = 0.5 + 0.2 * threads.astype(np.float32) + 0.08 * octave_noise(rng, size, 0.6)
-    value = value + 0.1 * octave_noise(rng, size, 1.6)
+    value: Array = 0.5 + 0.2 * threads + 0.08 * octave_noise(rng, size, 0.6) + 0.1 * octave_noise(rng, size, 1.6)
     return _two_tone(value, _colour(rng, 0.6) * 0.6, _colour(rng, 0.6))
 
 

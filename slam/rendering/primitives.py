@@ -27,7 +27,7 @@ class Scene:
     half: Tensor  # (P, 3) half extents
     face_material: Tensor  # (P, 6) int64 material of faces -x +x -y +y -z +z; round shapes use the first
     uv_offset: Tensor  # (P, 2) in repeats of the texture
-    # (M, 10): texture, period in metres (0: the texture fits the face once), gloss 0..1, emission, gain rgb, offset rgb;
+    # (M, 10): texture, period in metres (0: fits the face once), gloss 0..1, emission, gain rgb, offset rgb;
     # the albedo is offset + gain * texture
     material: Tensor
     light: Tensor  # (L, 6) position, colour
