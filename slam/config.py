@@ -7,14 +7,23 @@ their full path.
 import difflib
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
+from slam.backend.optimizer import BackendConfig
+from slam.classical.dis import DisConfig
+from slam.classical.plane_sweep import PlaneSweepConfig
 from slam.errors import ConfigError
+from slam.frontend.initialiser import InitialiserConfig
+from slam.frontend.keyframing import KeyframingConfig
+from slam.frontend.motion_model import MotionModelConfig
+from slam.frontend.relocaliser import RelocaliserConfig
+from slam.mapping.fusion import FusionConfig
+from slam.mapping.matching import MatcherConfig
 
 T = TypeVar("T")
 
@@ -220,3 +229,40 @@ def _whole(value: float) -> int:
     if value != int(value):
         raise ValueError(f"{value} is not whole")
     return int(value)
+
+
+@dataclass(frozen=True)
+class MotionConfig:
+    """Where the flow comes from."""
+
+    flow: Literal["learned", "dis"] = "dis"
+    dis: DisConfig = DisConfig()
+
+
+@dataclass(frozen=True)
+class DepthConfig:
+    """Where the dense depth of keyframes comes from."""
+
+    stereo: Literal["learned", "classical"] = "classical"
+    sweep: PlaneSweepConfig = PlaneSweepConfig()
+
+
+@dataclass(frozen=True)
+class SlamConfig:
+    """All settings of a run; the defaults alone run."""
+
+    pixels: int = 256 * 192  # of the network size, whose aspect is the camera's
+    profile: str = "fast"  # of the networks
+    motion: MotionConfig = MotionConfig()
+    depth: DepthConfig = DepthConfig()
+    matcher: MatcherConfig = MatcherConfig()
+    initialiser: InitialiserConfig = InitialiserConfig()
+    motion_model: MotionModelConfig = MotionModelConfig()
+    keyframing: KeyframingConfig = KeyframingConfig()
+    relocaliser: RelocaliserConfig = RelocaliserConfig()
+    backend: BackendConfig = BackendConfig()
+    fusion: FusionConfig = FusionConfig()
+
+    def __post_init__(self) -> None:
+        if not 64 * 64 <= self.pixels <= 2048 * 2048:
+            raise ConfigError(f"pixels must be from 4096 to 4194304, got {self.pixels}")

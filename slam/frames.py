@@ -58,6 +58,7 @@ class Keyframe:
     cell_weight: Tensor  # (hc, wc) float32 in [0, 1]: trust of tracking in that depth
     scale: float = 1.0  # product of all corrections of this depth's scale; translations measured against it follow
     refined: bool = False  # the backend has worked on it
+    parent_id: int = -1  # the keyframe it was tracked against; -1 of the first
 
 
 @dataclass(frozen=True)
@@ -109,3 +110,23 @@ class Snapshot:
 
     keyframes: tuple[Keyframe, ...]
     estimate: Estimate | None
+
+
+@dataclass
+class Counts:
+    """Frames of a run; the tracking thread counts, others get copies."""
+
+    seen: int = 0
+    tracked: int = 0
+    lost: int = 0
+    dropped: int = 0  # not taken from a live source in time
+    skipped: int = 0  # could not be read
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is published after each frame."""
+
+    snapshot: Snapshot
+    status: Status
+    counts: Counts

@@ -1,123 +1,213 @@
 """The system: builds the parts, owns the threads, runs the loop."""
 
 import logging
-import time
-from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from slam.backend.optimizer import Optimizer
-from slam.frames import Estimate, Frame, Keyframe, Snapshot, Status, Update, View, Window
+from slam.backend.stereo import ClassicalStereo, Stereo
+from slam.classical.dis import DisFlow
+from slam.config import SlamConfig
+from slam.frames import Counts, Estimate, Frame, Keyframe, Progress, Status, Update, View, Window
 from slam.frontend.initialiser import Initialiser, InitialMap
 from slam.frontend.keyframing import wants_keyframe
 from slam.frontend.motion_model import MotionModel
+from slam.frontend.relocaliser import Relocaliser
 from slam.frontend.tracker import track
-from slam.geometry import se3
-from slam.geometry.camera import scaled_intrinsics
+from slam.geometry.camera import Camera, scaled_intrinsics
 from slam.mapping.matching import Matcher
 from slam.mapping.store import KeyframeStore, identity
-from slam.mapping.warp import filled, warp_inv_depth
+from slam.mapping.warp import enlarged, filled, warp_inv_depth
+from slam.sources import Source
 from slam.sources.preparation import Preparation
-from slam.threads import Worker
+from slam.threads import Inline, Reader, Worker
+from slam.timing import StageTimes
 
 log = logging.getLogger(__name__)
 
+CARRIED_TRUST = 0.5  # of a depth carried over to a new keyframe, until the backend has seen it
+MIN_TRUST = 0.02  # of a depth that is only a continuation of its surroundings
 
-class System:
-    def __init__(self, config, camera, correspondence, stereo, threads=True):
+
+class Slam:
+    """Monocular dense SLAM: feed it frames in order of time with `step`, or a whole source with `run`."""
+
+    def __init__(
+        self, config: SlamConfig, camera: Camera, correspondence: Any, stereo: Stereo | None, threads: bool = True
+    ) -> None:
         self.config = config
+        self.threads = threads
         self.preparation = Preparation(camera, config.pixels)
         self.correspondence = correspondence
         self.matcher = Matcher(correspondence, config.matcher)
         self.initialiser = Initialiser(self.matcher, config.initialiser)
-        self.motion = MotionModel(config.velocity_damping)
+        self.motion_model = MotionModel(config.motion_model)
+        self.relocaliser = Relocaliser(self.matcher, config.relocaliser)
         self.store = KeyframeStore()
-        self.optimizer = Optimizer(self.matcher, stereo, config.backend)
-        self.worker = Worker(self.optimizer.process, "backend") if threads else None
+        optimizer = Optimizer(self.matcher, stereo, config.backend)
+        self.backend: Worker[Window, Update] | Inline[Window, Update] = (
+            Worker(optimizer.process, "backend") if threads else Inline(optimizer.process)
+        )
         self.status = Status.INIT
-        self.updates = []
-        self.lost = 0
-        self.clock = Counter()
+        self.counts = Counts()
+        self.times = StageTimes()
+        self._reference_id = -1
 
-    def process(self, frame):
-        t = time.perf_counter()
-        view = self.view(frame)
-        self.clock["encode"] += time.perf_counter() - t
-        if self.worker:
-            for u in self.worker.results():
-                self.apply(u)
-        t = time.perf_counter()
-        if not len(self.store):
-            first = self.initialiser.add(view)
-            if first:
-                self.begin(first)
-            e = None
+    def run(
+        self,
+        source: Source,
+        publish: Callable[[Progress], None] = lambda progress: None,
+        on_poses: Callable[[list[Estimate]], None] = lambda estimates: None,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Track and map a source to its end, or until `stopped`.
+
+        Args:
+            source: frames in order of time.
+            publish: given the state after each frame; must not wait.
+            on_poses: given new estimates as first made, in order of time.
+            stopped: asked before each frame.
+
+        Raises:
+            SlamError: what the source or a thread died of; the map so far stays in `store`.
+        """
+        reader = Reader(source, source.live) if self.threads else None
+        try:
+            for frame in reader if reader is not None else source:
+                if stopped():
+                    break
+                on_poses(self.step(frame))
+                self.counts.skipped = source.skipped
+                self.counts.dropped = reader.dropped if reader is not None else 0
+                estimate = self.store.last_estimate()
+                publish(Progress(self.store.snapshot(estimate), self.status, replace(self.counts)))
+        finally:
+            if reader is not None:
+                reader.close()
+            self.finish()
+
+    def step(self, frame: Frame) -> list[Estimate]:
+        """Take one frame.
+
+        Returns:
+            New estimates in order of time: none before the first map, then those of all gathered frames, then one.
+        """
+        self.counts.seen += 1
+        with torch.inference_mode():
+            for update in self.backend.results():
+                self._apply(update)
+            with self.times.measure("prepare"):
+                view = self._prepared(frame)
+            if self.status is Status.INIT:
+                with self.times.measure("initialise"):
+                    return self._initialise(view)
+            with self.times.measure("track"):
+                estimate = self._locate(view)
+            self._record(estimate)
+            if wants_keyframe(estimate, self.config.keyframing):
+                self._add_keyframe(view, estimate)
+            return [estimate]
+
+    def finish(self) -> None:
+        """Wait for the backend and take its last results."""
+        for update in self.backend.close():
+            self._apply(update)
+
+    def _prepared(self, frame: Frame) -> View:
+        image, sensor_depth = self.preparation(frame)
+        picture = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
+        features = self.correspondence.encode(picture)[0]
+        return View(frame.id, frame.time_ns, image, self.preparation.camera.matrix(), features, sensor_depth)
+
+    def _initialise(self, view: View) -> list[Estimate]:
+        first = self.initialiser.add(view)
+        if first is None:
+            return []
+        cells = (first.cell_inv_depth, first.cell_weight)
+        depth = (enlarged(cells[0], first.view), enlarged(cells[1], first.view))
+        keyframe = self.store.add(first.view, identity(), depth, cells)
+        self._reference_id = keyframe.id
+        estimates = self._placed(first, keyframe)
+        for estimate in estimates:
+            self._record(estimate)
+        self.status = estimates[-1].status
+        log.info("first map from %d frames, %d of them placed", self.counts.seen, self.counts.tracked)
+        if self.status is Status.TRACKING:
+            self._add_keyframe(view, estimates[-1])
+        return estimates
+
+    def _placed(self, first: InitialMap, keyframe: Keyframe) -> list[Estimate]:
+        """Estimates of all frames gathered before the first map, in order of time."""
+        earlier, T_ck = [], identity()
+        for view in reversed(first.before):
+            estimate = track(self.matcher, view, keyframe, [T_ck])
+            earlier.append(estimate)
+            T_ck = estimate.T_ck if estimate.status is Status.TRACKING else T_ck
+        itself = track(self.matcher, first.view, keyframe, [identity()])
+        later = [
+            track(self.matcher, view, keyframe, [T_ck]) for view, T_ck in zip(first.views, first.T_cks, strict=True)
+        ]
+        return [*reversed(earlier), itself, *later]
+
+    def _locate(self, view: View) -> Estimate:
+        """Track against the reference keyframe; where that fails, look for the place among all keyframes."""
+        reference = self.store[self._reference_id]
+        if self.status is Status.TRACKING:
+            estimate = track(self.matcher, view, reference, self.motion_model.guesses(reference, self.store))
+            if estimate.status is Status.TRACKING:
+                return estimate
+        self.motion_model.forget()
+        estimate = self.relocaliser.find(view, self.store)
+        if estimate.status is Status.TRACKING:
+            log.info("frame %d found again at keyframe %d", view.frame_id, estimate.keyframe_id)
+            self._reference_id = estimate.keyframe_id
+        elif self.status is Status.TRACKING:
+            log.warning("tracking lost at frame %d", view.frame_id)
+        return estimate
+
+    def _record(self, estimate: Estimate) -> None:
+        self.store.record(estimate)
+        self.status = estimate.status
+        if estimate.status is Status.TRACKING:
+            self.counts.tracked += 1
+            self.motion_model.observe(estimate, self.store)
         else:
-            e = self.track(view)
-        self.clock["track"] += time.perf_counter() - t
-        return e
+            self.counts.lost += 1
 
-    def view(self, frame):
-        image, depth = self.preparation(frame)
-        x = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
-        return View(frame.id, frame.time_ns, image, self.preparation.camera.matrix(), self.correspondence.encode(x)[0], depth)
+    def _add_keyframe(self, view: View, estimate: Estimate) -> None:
+        """Make a frame a keyframe: its depth is carried over from the reference until the backend has refined it."""
+        reference = self.store[estimate.keyframe_id]
+        K_cells = scaled_intrinsics(view.K, 1 / self.correspondence.stride)
+        inv_depth, weight = warp_inv_depth(reference.cell_inv_depth, reference.cell_weight, estimate.T_ck, K_cells)
+        inv_depth = torch.where(inv_depth > 0, inv_depth, filled(inv_depth, weight))
+        trust = (CARRIED_TRUST * weight).clamp_min(MIN_TRUST)
+        depth = (enlarged(inv_depth, view), enlarged(weight, view))
+        keyframe = self.store.add(view, estimate.T_wc, depth, (inv_depth, trust), reference.id)
+        self._reference_id = keyframe.id
+        with self.times.measure("wait for backend"):
+            self.backend.submit(self.store.window(keyframe.id, self.config.backend.window))
 
-    def begin(self, m):
-        h, w = m.view.image.shape[:2]
-        k = self.store.add(m.view, identity(), dense(m.cell_inv_depth, m.cell_weight, (h, w)), (m.cell_inv_depth, m.cell_weight))
-        e = Estimate(m.view.frame_id, m.view.time_ns, Status.TRACKING, k.id, identity(), 1.0, identity(), 1, 1, 1, 0)
-        self.store.record(e)
-        for view, T in zip(m.views, m.T_cks, strict=True):
-            e = track(self.matcher, view, k, [T])
-            self.store.record(e)
-            if e.status is Status.TRACKING:
-                self.motion.observe(e, self.store)
-        self.status = Status.TRACKING
-        if e.status is Status.TRACKING:
-            self.add_keyframe(view, e)
-
-    def track(self, view):
-        ref = self.store.newest()
-        e = track(self.matcher, view, ref, self.motion.guesses(ref, self.store))
-        self.store.record(e)
-        if e.status is Status.LOST:
-            self.lost += 1
-            self.motion.forget()
-            return e
-        self.motion.observe(e, self.store)
-        if wants_keyframe(e, self.config.keyframing):
-            self.add_keyframe(view, e)
-        return e
-
-    def add_keyframe(self, view, e):
-        ref = self.store[e.keyframe_id]
-        s = self.correspondence.stride
-        Kc = scaled_intrinsics(view.K, 1 / s)
-        d, w = warp_inv_depth(ref.cell_inv_depth, ref.cell_weight, e.T_ck, Kc)
-        d = torch.where(d > 0, d, filled(d, w.clamp_min(1e-3)))
-        k = self.store.add(view, e.T_wc, dense(d, w, view.image.shape[:2]), (d, (0.5 * w).clamp_min(0.02)), scale=1.0)
-        win = self.store.window(self.config.backend.window)
-        if self.worker:
-            self.worker.submit(win)
-        else:
-            self.apply(self.optimizer.process(win))
-
-    def apply(self, u):
-        self.store.apply(u)
-        for k, v in u.seconds.items():
-            self.clock[k] += v
-        self.clock["jobs"] += 1
-
-    def finish(self):
-        if self.worker:
-            for u in self.worker.close():
-                self.apply(u)
+    def _apply(self, update: Update) -> None:
+        self.store.apply(update)
+        for stage, seconds in update.seconds.items():
+            self.times.add(f"backend: {stage}", seconds)
 
 
-def dense(d, w, size):
-    up = torch.nn.functional.interpolate(torch.stack([d, w])[None], size=size, mode="bilinear", align_corners=False)[0]
-    return up[0], up[1]
+def build(
+    config: SlamConfig, camera: Camera, weights: Path | None = None, threads: bool = True
+) -> tuple[Slam, dict[str, Any]]:
+    """The system that a configuration asks for, and the facts about it that a run records.
+
+    Raises:
+        WeightsError: if networks are asked for and their weights cannot be used.
+    """
+    facts: dict[str, Any] = {"flow": config.motion.flow, "stereo": config.depth.stereo, "threads": threads}
+    correspondence: Any = DisFlow(config.motion.dis)
+    stereo: Stereo = ClassicalStereo(config.depth.sweep)
+    facts["device"] = "cpu"
+    return Slam(config, camera, correspondence, stereo, threads), facts

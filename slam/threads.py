@@ -1,8 +1,8 @@
-"""A worker thread with a bounded inbox whose errors travel, and a mailbox of one."""
+"""Threads with bounded queues whose errors travel: a worker, a reader, and a mailbox of one."""
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 Job = TypeVar("Job")
@@ -70,6 +70,88 @@ class Worker(Generic[Job, Result]):
     def _raise(self) -> None:
         if self._error is not None:
             raise self._error
+
+
+class Inline(Generic[Job, Result]):
+    """The face of `Worker` without a thread: a job is done when it is submitted (inline mode)."""
+
+    def __init__(self, work: Callable[[Job], Result]) -> None:
+        self._work = work
+        self._done: list[Result] = []
+
+    def submit(self, job: Job) -> None:
+        """Do the job now."""
+        self._done.append(self._work(job))
+
+    def try_submit(self, job: Job) -> bool:
+        """Do the job now; there is always room."""
+        self.submit(job)
+        return True
+
+    def results(self) -> list[Result]:
+        """Results since the last call."""
+        done, self._done = self._done, []
+        return done
+
+    def close(self) -> list[Result]:
+        """The last results."""
+        return self.results()
+
+
+class Reader(Generic[Job]):
+    """Iterates over a source on its own thread; iterate over the reader to get the items.
+
+    A recorded source waits when `capacity` items are ahead; of a live one the newest item is kept and `dropped` counts
+    the others.
+    """
+
+    def __init__(self, source: Iterable[Job], live: bool, capacity: int = 4) -> None:
+        self.dropped = 0
+        self._source = source
+        self._live = live
+        self._queue: queue.Queue[tuple[Job] | None] = queue.Queue(1 if live else capacity)
+        self._closed = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="reader", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            for item in self._source:
+                if not self._put((item,)):
+                    return
+        except BaseException as error:  # raised again where the items are taken
+            self._error = error
+        self._put(None, keep=True)
+
+    def _put(self, item: tuple[Job] | None, keep: bool = False) -> bool:
+        """False once the reader is closed."""
+        while not self._closed.is_set():
+            try:
+                self._queue.put(item, timeout=0.0 if self._live and not keep else 0.1)
+                return True
+            except queue.Full:
+                if self._live and not keep:
+                    self._drop()
+        return False
+
+    def _drop(self) -> None:
+        try:
+            self._queue.get_nowait()
+            self.dropped += 1
+        except queue.Empty:
+            return  # just taken: there is room now
+
+    def __iter__(self) -> Iterator[Job]:
+        while (item := self._queue.get()) is not None:
+            yield item[0]
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        """End the thread; items not yet taken are discarded."""
+        self._closed.set()
+        self._thread.join()
 
 
 class Mailbox(Generic[Job]):

@@ -18,7 +18,7 @@ LAYERS = [
     {"io"},
     {"mapping", "sources"},
     {"frontend", "backend", "viewer", "evaluation", "training"},
-    {"config"},
+    {"config", "report"},
     {"system"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}

@@ -6,13 +6,13 @@ its dense depth by stereo, which is the prior of the next adjustment.
 
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from slam.frames import Keyframe, Update, View, Window
+from slam.backend.stereo import Stereo
+from slam.frames import Keyframe, Update, Window
 from slam.geometry import se3
 from slam.geometry.camera import scaled_intrinsics
 from slam.mapping.matching import Match, Matcher
@@ -20,9 +20,6 @@ from slam.mapping.warp import filled
 from slam.solvers.bundle import BundleSolution, bundle_adjust
 
 log = logging.getLogger(__name__)
-
-# Stereo(keyframe, neighbours, T_jk (4, 4) each) -> inv_depth (h, w), standard deviation (h, w), confidence (h, w)
-Stereo = Callable[[Keyframe, list[View], list[Tensor]], tuple[Tensor, Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -141,8 +138,8 @@ class Optimizer:
             near = sorted((m for m in range(len(keyframes)) if m != n), key=lambda m: (abs(m - n), m))
             others = [keyframes[m] for m in near[: self.config.neighbours]]
             T_jk = [se3.inverse(o.T_wc) @ k.T_wc for o in others]
-            inv_depth, _, confidence = self.stereo(k, [o.view for o in others], T_jk)
-            out[n] = replace(k, inv_depth=inv_depth, confidence=confidence)
+            depth = self.stereo(k, [o.view for o in others], T_jk)
+            out[n] = replace(k, inv_depth=depth.inv_depth, confidence=depth.confidence)
         return tuple(out)
 
 

@@ -31,10 +31,11 @@ MIN_INV_DEPTH = 1e-3
 class InitialiserConfig:
     """Pixels are of the network size."""
 
-    parallax_px: float = 6.0  # 75th percentile of the flow that no rotation explains
+    parallax_px: float = 3.0  # 75th percentile of the flow that no rotation explains
     min_known_ratio: float = 0.4  # part of the textured cells that must get a depth
     max_error_px: float = 1.0  # median misfit of the result
     max_depth_deviation: float = 0.3  # relative standard deviation at which a cell's depth counts as unknown
+    min_views: int = 5  # gathered before the first attempt
     views: int = 8  # adjusted together
     max_gathered: int = 400  # frames kept while waiting for parallax
     steps: int = 20  # of the bundle adjustment
@@ -49,6 +50,7 @@ class InitialMap:
     cell_weight: Tensor  # (hc, wc)
     views: tuple[View, ...]  # after the first
     T_cks: tuple[Tensor, ...]  # (4, 4) guesses of their poses
+    before: tuple[View, ...]  # earlier views, that could not be used
 
 
 class Initialiser:
@@ -59,6 +61,8 @@ class Initialiser:
         self.config = config
         self.views: list[View] = []
         self.matches: list[Match] = []  # of views[1:] to views[0]
+        self.dropped: list[View] = []  # before views[0]
+        self._tried_px = 0.0  # parallax of the last attempt
 
     def add(self, view: View) -> InitialMap | None:
         """Take a view; the map, if this one made it possible."""
@@ -72,8 +76,9 @@ class Initialiser:
         self.views.append(view)
         self.matches.append(match)
         parallax_px = self._parallax_px(match)
-        if parallax_px < self.config.parallax_px:
+        if len(self.views) < self.config.min_views or parallax_px < max(self.config.parallax_px, 1.2 * self._tried_px):
             return None
+        self._tried_px = parallax_px
         return self._solve()
 
     def _constant_depth(self, view: View) -> tuple[Tensor, Tensor]:
@@ -87,16 +92,19 @@ class Initialiser:
 
     def _restart(self, view: View) -> None:
         """Begin again from the middle of what was gathered; matches to the old first view are worthless then."""
-        kept = self.views[(len(self.views) + 1) // 2 :] + [view]
+        middle = (len(self.views) + 1) // 2
+        self._begin(self.views[:middle], [*self.views[middle:], view])
+
+    def _begin(self, dropped: list[View], kept: list[View]) -> None:
         log.debug("initialisation starts again from frame %d", kept[0].frame_id)
-        self.views, self.matches = [kept[0]], []
-        for later in kept[1:]:
-            match = self._match(later)
-            if match.ok:
-                self.views.append(later)
-                self.matches.append(match)
-            else:
-                self.views, self.matches = [later], []
+        self.dropped = (self.dropped + dropped)[-self.config.max_gathered :]
+        self.views, self.matches, self._tried_px = kept[:1], [], 0.0
+        for n, view in enumerate(kept[1:], 1):
+            match = self._match(view)
+            if not match.ok:
+                return self._begin(kept[:n], kept[n:])
+            self.views.append(view)
+            self.matches.append(match)
 
     def _parallax_px(self, match: Match) -> float:
         """75th percentile of the flow left by the best rotation, over the cells with a flow."""
@@ -112,7 +120,7 @@ class Initialiser:
         chosen = sorted(set(np.linspace(0, len(self.matches) - 1, config.views).round().astype(int)))
         matches = [self.matches[n] for n in chosen]
         N = len(matches) + 1
-        T_cw = torch.stack([identity()] + [m.T_ck for m in matches])
+        T_cw = torch.stack([identity(), *(m.T_ck for m in matches)])
         start, _ = self._constant_depth(self.views[0])
         inv_depth = start.expand(N, *start.shape).contiguous()
         edges = torch.tensor([(0, n) for n in range(1, N)])
@@ -153,6 +161,7 @@ class Initialiser:
             cell_weight,
             tuple(self.views[1:]),
             tuple(_nearest(len(self.matches), chosen, solution.T_cw[1:], scale)),
+            tuple(self.dropped),
         )
 
 

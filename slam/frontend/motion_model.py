@@ -1,5 +1,7 @@
 """Where the next frame will be: damped constant velocity, relative to whichever keyframe is the reference."""
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
 from slam.frames import Estimate, Keyframe
@@ -7,11 +9,18 @@ from slam.geometry import se3
 from slam.mapping.store import KeyframeStore, identity, rescaled
 
 
+@dataclass(frozen=True)
+class MotionModelConfig:
+    """The guess for the next frame."""
+
+    damping: float = 0.5  # part of the last step that is expected again: 0 standing still, 1 constant velocity
+
+
 class MotionModel:
     """Remembers the last pose and step; positions follow their keyframe when the backend moves it."""
 
-    def __init__(self, damping: float) -> None:
-        self.damping = damping
+    def __init__(self, config: MotionModelConfig = MotionModelConfig()) -> None:
+        self.config = config
         self._last: Estimate | None = None
         self._step = identity()  # T of the last camera from the one before
 
@@ -35,4 +44,4 @@ class MotionModel:
             T_ck = rescaled(last.T_ck, reference.scale / last.scale)
         else:
             T_ck = se3.inverse(store.pose_of(last)) @ reference.T_wc
-        return [se3.exp(self.damping * se3.log(self._step)) @ T_ck, T_ck]
+        return [se3.exp(self.config.damping * se3.log(self._step)) @ T_ck, T_ck]

@@ -19,7 +19,7 @@ class MatcherConfig:
     """How two views are matched and when the result is believed; pixels are of the network size."""
 
     iterations: int = 3  # of Flow-SE3
-    gn_steps: int = 4  # Gauss-Newton steps in each
+    gn_steps: int = 2  # Gauss-Newton steps in each
     huber_px: float = 1.0  # robust threshold
     inlier_px: float = 2.0  # a cell that fits better than this is an inlier
     min_inlier_ratio: float = 0.35  # below it the match has failed
@@ -54,9 +54,7 @@ class Matcher:
         self.correspondence = correspondence
         self.config = config
 
-    def match(
-        self, view_k: View, cells: tuple[Tensor, Tensor], view_c: View, T_ck: Tensor, K: Tensor
-    ) -> Match:
+    def match(self, view_k: View, cells: tuple[Tensor, Tensor], view_c: View, T_ck: Tensor, K: Tensor) -> Match:
         """Flow-SE3 of one edge.
 
         Args:

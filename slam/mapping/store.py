@@ -32,15 +32,16 @@ class KeyframeStore:
         """All keyframes, oldest first."""
         return tuple(self._keyframes.values())
 
-    def newest(self) -> Keyframe:
-        """The keyframe added last."""
-        return self._keyframes[next(reversed(self._keyframes))]
-
     def add(
-        self, view: View, T_wc: Tensor, depth: tuple[Tensor, Tensor], cells: tuple[Tensor, Tensor], scale: float = 1.0
+        self,
+        view: View,
+        T_wc: Tensor,
+        depth: tuple[Tensor, Tensor],
+        cells: tuple[Tensor, Tensor],
+        parent_id: int = -1,
     ) -> Keyframe:
         """Insert a keyframe; `depth` is (inv_depth, confidence), `cells` (cell_inv_depth, cell_weight)."""
-        keyframe = Keyframe(self._next_id, view, T_wc, *depth, *cells, scale=scale)
+        keyframe = Keyframe(self._next_id, view, T_wc, *depth, *cells, parent_id=parent_id)
         self._keyframes[keyframe.id] = keyframe
         self._next_id += 1
         return keyframe
@@ -49,9 +50,17 @@ class KeyframeStore:
         """Remember a frame's pose relative to its keyframe."""
         self._estimates.append(estimate)
 
-    def window(self, size: int) -> Window:
-        """The newest `size` keyframes."""
-        return Window(self.keyframes[-size:])
+    def last_estimate(self) -> Estimate | None:
+        """What the tracker said of the last frame."""
+        return self._estimates[-1] if self._estimates else None
+
+    def window(self, keyframe_id: int, size: int) -> Window:
+        """A keyframe and those it was tracked from, up to `size`, itself last."""
+        chain: list[Keyframe] = []
+        while keyframe_id in self._keyframes and len(chain) < size:
+            chain.append(self._keyframes[keyframe_id])
+            keyframe_id = chain[-1].parent_id
+        return Window(tuple(reversed(chain)))
 
     def apply(self, update: Update) -> None:
         """Take over refined keyframes. Younger ones that the backend had not seen move along with the newest it had."""

@@ -5,6 +5,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from slam.frames import View
 from slam.geometry.flow import reproject
 
 
@@ -56,6 +57,12 @@ def filled(value: Tensor, weight: Tensor, sigma: float = 2.0, floor: float = 1e-
         blurred = _blur(torch.stack([value * w, w]), sigma * 2**level)
         numerator, denominator = numerator + blurred[0] * 0.1**level, denominator + blurred[1] * 0.1**level
     return numerator / denominator
+
+
+def enlarged(cells: Tensor, view: View) -> Tensor:
+    """Values (hc, wc) at cell centres, interpolated to the view's pixels (h, w)."""
+    size = view.image.shape[:2]
+    return torch.nn.functional.interpolate(cells[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
 
 
 def _blur(images: Tensor, sigma: float) -> Tensor:

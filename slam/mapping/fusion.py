@@ -1,0 +1,105 @@
+"""The dense map: points that several keyframes agree on.
+
+A pixel enters the map if its confidence passes and enough other keyframes see a surface at the same depth there:
+`|z - z'| / (z + z') < 0.05`, the depth inconsistency of Bian et al., SC-Depth, IJCV 2021.
+"""
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+
+from slam.errors import ConfigError
+from slam.frames import Keyframe
+from slam.geometry import se3
+from slam.io.ply import PointCloud
+
+
+@dataclass(frozen=True)
+class FusionConfig:
+    """What enters the map."""
+
+    min_confidence: float = 0.5
+    min_agreeing: int = 2  # other keyframes; fewer where fewer exist
+    max_inconsistency: float = 0.05  # |z - z'| / (z + z')
+    neighbours: int = 6  # keyframes asked, nearest in time
+    stride: int = 2  # pixels of the network size between points
+    voxel_ratio: float = 0.004  # side of a voxel of the fused cloud, times the median depth
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.min_confidence <= 1.0:
+            raise ConfigError(f"min_confidence must be in [0, 1], got {self.min_confidence}")
+        if self.stride < 1 or self.neighbours < 1:
+            raise ConfigError(f"stride and neighbours must be at least 1, got {self.stride}, {self.neighbours}")
+
+
+@numba.njit(cache=True, nogil=True)
+def _vote(
+    inv_depth: np.ndarray, T_jk: np.ndarray, K: np.ndarray, inv_depth_j: np.ndarray, limit: float, votes: np.ndarray
+) -> None:
+    """Add one to the pixels of k whose depth keyframe j confirms."""
+    H, W = inv_depth.shape
+    fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
+    for v in range(H):
+        for u in range(W):
+            d = inv_depth[v, u]
+            if d <= 0:
+                continue
+            x, y = (u - cx) / fx, (v - cy) / fy
+            qx = T_jk[0, 0] * x + T_jk[0, 1] * y + T_jk[0, 2] + d * T_jk[0, 3]
+            qy = T_jk[1, 0] * x + T_jk[1, 1] * y + T_jk[1, 2] + d * T_jk[1, 3]
+            qz = T_jk[2, 0] * x + T_jk[2, 1] * y + T_jk[2, 2] + d * T_jk[2, 3]
+            if qz <= 0.05:
+                continue
+            uj, vj = int(np.floor(fx * qx / qz + cx + 0.5)), int(np.floor(fy * qy / qz + cy + 0.5))
+            if 0 <= uj < W and 0 <= vj < H and inv_depth_j[vj, uj] > 0:
+                a, b = d / qz, inv_depth_j[vj, uj]  # |1/a - 1/b| / (1/a + 1/b) = |a - b| / (a + b)
+                if abs(a - b) < limit * (a + b):
+                    votes[v, u] += 1
+
+
+def agreement(keyframe: Keyframe, others: list[Keyframe], config: FusionConfig = FusionConfig()) -> np.ndarray:
+    """(h, w) int32: how many of the other keyframes confirm each pixel's depth."""
+    inv_depth = keyframe.inv_depth.numpy()
+    votes = np.zeros(inv_depth.shape, np.int32)
+    K = keyframe.view.K.numpy()
+    for other in others:
+        T_jk = (se3.inverse(other.T_wc) @ keyframe.T_wc).numpy()
+        _vote(inv_depth, T_jk, K, other.inv_depth.numpy(), config.max_inconsistency, votes)
+    return votes
+
+
+def keyframe_cloud(keyframe: Keyframe, others: list[Keyframe], config: FusionConfig = FusionConfig()) -> PointCloud:
+    """The confirmed points of one keyframe, in its camera frame."""
+    enough = min(config.min_agreeing, len(others))
+    good = (agreement(keyframe, others, config) >= enough) & (keyframe.confidence.numpy() >= config.min_confidence)
+    v, u = (a * config.stride for a in np.nonzero(good[:: config.stride, :: config.stride]))
+    K, z = keyframe.view.K.numpy(), 1 / keyframe.inv_depth.numpy()[v, u]
+    points = np.stack([(u - K[0, 2]) / K[0, 0] * z, (v - K[1, 2]) / K[1, 1] * z, z], -1)
+    return PointCloud(points.astype(np.float32), keyframe.view.image[v, u])
+
+
+def nearest_keyframes(keyframes: tuple[Keyframe, ...], index: int, count: int) -> list[Keyframe]:
+    """The `count` keyframes nearest in order to the one at `index`, without it."""
+    order = sorted(range(len(keyframes)), key=lambda n: (abs(n - index), n))
+    return [keyframes[n] for n in order[1 : count + 1]]
+
+
+def fused_cloud(keyframes: tuple[Keyframe, ...], config: FusionConfig = FusionConfig()) -> PointCloud:
+    """The points of all keyframes in the world frame, one in each voxel."""
+    points, colors, depths = [np.zeros((0, 3), np.float32)], [np.zeros((0, 3), np.uint8)], [np.zeros(0, np.float32)]
+    for n, keyframe in enumerate(keyframes):
+        cloud = keyframe_cloud(keyframe, nearest_keyframes(keyframes, n, config.neighbours), config)
+        assert cloud.colors is not None
+        T_wc = keyframe.T_wc.numpy()
+        points.append((cloud.points @ T_wc[:3, :3].T + T_wc[:3, 3]).astype(np.float32))
+        colors.append(cloud.colors)
+        depths.append(cloud.points[:, 2])
+    p, c, z = np.concatenate(points), np.concatenate(colors), np.concatenate(depths)
+    if len(p) == 0:
+        return PointCloud(p, c)
+    voxel = np.floor(p / (config.voxel_ratio * float(np.median(z)))).astype(np.int64)
+    key = (voxel[:, 0] * 73856093) ^ (voxel[:, 1] * 19349663) ^ (voxel[:, 2] * 83492791)
+    _, first = np.unique(key, return_index=True)
+    first.sort()
+    return PointCloud(p[first], c[first])

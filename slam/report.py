@@ -1,0 +1,160 @@
+"""What a run leaves behind: its status line, its files, and the words at its end."""
+
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from slam import __version__
+from slam.errors import SlamError
+from slam.evaluation.trajectory import ate, path_length
+from slam.frames import Counts, Estimate, Keyframe, Progress, Status, Trajectory
+from slam.io.results import write_cloud, write_keyframes, write_trajectories
+from slam.io.run_directory import RunDirectory
+from slam.io.trajectory import OnlineTrajectoryWriter
+from slam.mapping.fusion import FusionConfig, fused_cloud
+from slam.timing import StageTime
+
+log = logging.getLogger(__name__)
+
+MONOCULAR_SCALE = "unknown (monocular): one unit is the median depth of the first keyframe"
+STATUS_PERIOD_S = 0.5
+
+
+class Report:
+    """Accompanies a run: online trajectory and status line while it goes on, everything else at its end."""
+
+    def __init__(self, out: Path | None, source: str, total: int | None, stream: TextIO | None = sys.stderr) -> None:
+        """Make the run directory; raises OutputError if that is refused. `stream` None shows no status."""
+        self.directory = RunDirectory.create() if out is None else RunDirectory(out)
+        self.source = source
+        self.total = total
+        self.stream = stream
+        self.words = "\n".join(
+            [
+                f"v2d-slam {__version__}, {source}",
+                "T_wc: camera to world, world is the first keyframe",
+                f"scale: {MONOCULAR_SCALE}",
+            ]
+        )
+        self._online = OnlineTrajectoryWriter(self.directory.path / "trajectory_online.txt", self.words)
+        self._start_s = time.perf_counter()
+        self._shown_s = 0.0
+
+    def write_online(self, estimates: Sequence[Estimate]) -> None:
+        """Append poses as first estimated."""
+        for estimate in estimates:
+            if estimate.status is Status.TRACKING:
+                self._online.append(estimate.time_ns, estimate.T_wc.numpy())
+
+    def show(self, progress: Progress) -> None:
+        """Refresh the status line, a few times a second: in place on a terminal, as lines every 10 s elsewhere."""
+        if self.stream is None:
+            return
+        now_s = time.perf_counter()
+        in_place = self.stream.isatty()
+        if now_s - self._shown_s < (STATUS_PERIOD_S if in_place else 20 * STATUS_PERIOD_S):
+            return
+        self._shown_s = now_s
+        line = status_line(progress, self.total, now_s - self._start_s)
+        self.stream.write(f"\r{line}\033[K" if in_place else f"{line}\n")
+        self.stream.flush()
+
+    def finish(
+        self,
+        keyframes: Sequence[Keyframe],
+        trajectories: tuple[Trajectory, Trajectory],
+        counts: Counts,
+        times: Sequence[StageTime],
+        facts: dict[str, Any],
+        fusion: FusionConfig,
+        config: dict[str, Any],
+        truth: Trajectory | None,
+    ) -> str:
+        """Write all files; what the disk refuses is noted in `run.json` and logged.
+
+        Returns:
+            A summary to print.
+        """
+        seconds = time.perf_counter() - self._start_s
+        self._online.close()
+        if self.stream is not None and self.stream.isatty():
+            self.stream.write("\r\033[K")
+        run = self.directory
+        run.write_yaml("config.yaml", config)
+        write_trajectories(run, *trajectories, self.words)
+        write_keyframes(run, keyframes)
+        write_cloud(run, fused_cloud(tuple(keyframes), fusion), self.words)
+        summary = [summary_line(counts, len(keyframes), seconds)]
+        metrics: dict[str, Any] = {"frames_seen": counts.seen, "poses": len(trajectories[0])}
+        if truth is not None:
+            words, numbers = scored(trajectories[0], truth, counts.seen)
+            metrics |= numbers
+            summary.append(words)
+        run.write_json("metrics.json", metrics)
+        stages = {
+            t.name: {"count": t.count, "median_ms": t.median_ms, "p90_ms": t.p90_ms, "total_s": t.total_s}
+            for t in times
+        }
+        run.write_json(
+            "run.json",
+            {
+                "version": __version__,
+                "source": self.source,
+                **facts,
+                "scale_source": MONOCULAR_SCALE,
+                **{f"frames_{name}": value for name, value in vars(counts).items()},
+                "keyframes": len(keyframes),
+                "seconds": round(seconds, 3),
+                "fps": round(counts.seen / seconds, 2),
+                "stages": stages,
+                "missing": run.missing,
+            },
+        )
+        summary += [stage_table(times), f"results in {run.path}"]
+        if run.missing:
+            summary.append(f"not written: {', '.join(run.missing)}")
+        return "\n".join(summary)
+
+
+def scored(estimate: Trajectory, truth: Trajectory, seen: int) -> tuple[str, dict[str, Any]]:
+    """ATE after Sim(3) alignment in words and numbers; where it cannot be had, why."""
+    try:
+        result = ate(estimate, truth, "sim3", frames_seen=seen)
+    except SlamError as error:
+        return f"no score: {error}", {}
+    length_m = path_length(truth)
+    words = (
+        f"ATE (Sim(3)-aligned) {result.rmse:.4f} m over a path of {length_m:.2f} m "
+        f"({100 * result.rmse / max(length_m, 1e-9):.2f} %), "
+        f"{100 * result.coverage:.1f} % of the frames have a pose"
+    )
+    return words, {"ate_sim3": result.numbers()}
+
+
+def summary_line(counts: Counts, keyframes: int, seconds: float) -> str:
+    """The run in one line."""
+    return (
+        f"{counts.seen} frames in {seconds:.1f} s ({counts.seen / seconds:.1f} frames/s): {counts.tracked} tracked, "
+        f"{counts.lost} lost, {counts.dropped} dropped, {counts.skipped} skipped, {keyframes} keyframes"
+    )
+
+
+def stage_table(times: Sequence[StageTime]) -> str:
+    """Time of each stage, as lines."""
+    lines = [f"{'stage':24s} {'count':>6s} {'median ms':>10s} {'p90 ms':>8s} {'total s':>8s}"]
+    lines += [f"{t.name:24s} {t.count:6d} {t.median_ms:10.1f} {t.p90_ms:8.1f} {t.total_s:8.2f}" for t in times]
+    return "\n".join(lines)
+
+
+def status_line(progress: Progress, total: int | None, seconds: float) -> str:
+    """The line that is shown while a run goes on."""
+    counts = progress.counts
+    frames = f"{counts.seen}/{total}" if total else f"{counts.seen}"
+    return (
+        f"frame {frames}  {counts.seen / max(seconds, 1e-3):.1f} fps  {progress.status.value}  "
+        f"keyframes {len(progress.snapshot.keyframes)}  lost {counts.lost}  dropped {counts.dropped}  "
+        f"skipped {counts.skipped}"
+    )
