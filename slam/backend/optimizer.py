@@ -6,13 +6,13 @@ its dense depth by stereo, which is the prior of the next adjustment.
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from slam.backend.stereo import Stereo
-from slam.frames import Keyframe, Update, Window
+from slam.frames import Keyframe, Update, View, Window
 from slam.geometry import se3
 from slam.geometry.camera import scaled_intrinsics
 from slam.mapping.matching import Match, Matcher
@@ -20,6 +20,18 @@ from slam.mapping.warp import filled
 from slam.solvers.bundle import BundleSolution, bundle_adjust
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DenseDepth:
+    """A dense depth map and its certainty."""
+
+    inv_depth: Tensor  # (h, w) float32
+    confidence: Tensor  # (h, w) float32 in [0, 1]
+
+
+# stereo(keyframe, neighbours, T_jk (4, 4) of each)
+Stereo = Callable[[Keyframe, list[View], list[Tensor]], DenseDepth]
 
 
 @dataclass(frozen=True)

@@ -1,30 +1,15 @@
 """Dense depth of a keyframe from its neighbours: plane sweep or stereo network behind one call."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
 
+from slam.backend.optimizer import DenseDepth
 from slam.classical.plane_sweep import PlaneSweepConfig, plane_sweep
 from slam.frames import Keyframe, View
-from slam.networks.depth import StereoNet
 
 RANGE_MARGIN = 0.6  # of inverse depth, beyond the range seen at the cells: new surfaces come into view
 MIN_CELLS = 30  # trusted cells that a range needs
-
-
-@dataclass(frozen=True)
-class DenseDepth:
-    """A dense depth map and its certainty."""
-
-    inv_depth: Tensor  # (h, w) float32
-    confidence: Tensor  # (h, w) float32 in [0, 1]
-
-
-# stereo(keyframe, neighbours, T_jk (4, 4) of each)
-Stereo = Callable[[Keyframe, list[View], list[Tensor]], DenseDepth]
 
 
 def inv_depth_range(keyframe: Keyframe) -> tuple[float, float]:
