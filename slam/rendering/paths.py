@@ -1,139 +1,246 @@
-"""Camera motion for training: clips of a few views round a viewpoint, with a wanted amount of image flow."""
+"""Hand-held camera paths through a scene: smooth, with tremor, clear of geometry, looking at things."""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from slam.errors import ConfigError
 from slam.geometry import se3
-from slam.geometry.camera import pixel_grid
-from slam.geometry.flow import in_image, reproject
-from slam.rendering.primitives import Scenes, distance
-from slam.rendering.renderer import render_depth
-from slam.rendering.viewpoints import PREVIEW, default_intrinsics, good_viewpoints, preview_intrinsics, uniform
+from slam.rendering.clips import clip_poses
+from slam.rendering.primitives import Scene, Scenes, distance, stack
+from slam.rendering.renderer import render
+from slam.rendering.viewpoints import (
+    PREVIEW,
+    default_intrinsics,
+    look_at,
+    preview_intrinsics,
+    random_targets,
+    texture_score,
+    uniform,
+)
 
-MIN_FLOW_PX, MAX_FLOW_PX = 2.0, 60.0  # median flow between neighbouring views at 256 columns
-MIN_OVERLAP = 0.4  # of a view that its neighbour sees too
-MIN_CLEARANCE = 0.25  # metres from a camera to any surface
-SHRINK_STEPS = 8
+__all__ = ["PATH_VARIANTS", "clip_poses", "handheld_path"]
+
+MAX_SPEED = 0.6  # metres a second
+MAX_TURN_RAD = 0.9  # radians a second
+CLEARANCE = 0.25  # metres to any surface
+ATTEMPTS = 6
+CONTROL_RATE = 10  # control points of a path a second
+
+Sketch = tuple[Tensor, Tensor]  # positions and targets, both (n, 3) world
 
 
-def clip_poses(
-    scenes: Scenes,
-    views: int,
+def handheld_path(
+    scene: Scene | Scenes,
+    count: int,
+    fps: float,
     generator: torch.Generator,
-    motion_scale: float = 1.0,
-    K: Tensor | None = None,
-    height: int = 192,
-    width: int = 256,
+    variant: str = "loop",
+    tremor: float = 1.0,
 ) -> Tensor:
-    """Views of each scene round a viewpoint, consecutive ones a steady hand's motion apart.
-
-    The median flow between neighbours is spread evenly in its logarithm from 2 px to 2 + 58 * motion_scale px (of 256
-    columns), split between translation and rotation at random; it is cut where a camera would come nearer than
-    0.25 m to a surface or neighbours would share less than 40 % of their picture.
+    """A path as of somebody walking about with a camera.
 
     Args:
-        views: V >= 1.
-        motion_scale: in [0, 1].
-        K: (3, 3) intrinsics for `height` x `width`; by default 60 degrees across.
+        scene: one scene (or a batch of one).
+        count: poses, >= 1.
+        fps: poses a second.
+        variant: one of PATH_VARIANTS; "loop" ends where it began.
+        tremor: 1 for a usual hand, 0 for none.
 
     Returns:
-        (S, V, 4, 4) float64 T_wc on the CPU.
+        (count, 4, 4) float64 T_wc on the CPU, nowhere nearer than 0.25 m to a surface.
 
     Raises:
-        ValueError: if `views` < 1 or `motion_scale` is outside [0, 1].
+        ConfigError: for an unknown variant, no poses, or a scene without room for a camera.
     """
-    if views < 1 or not 0 <= motion_scale <= 1:
-        raise ValueError(f"need views >= 1 and motion_scale in [0, 1], got {views} and {motion_scale}")
-    S = len(scenes)
-    K = default_intrinsics(height, width) if K is None else K.double().cpu()
-    K_small = preview_intrinsics(K, height, width)
-    T_wb, depth = good_viewpoints(scenes, generator, K, height, width)
-    if views == 1:
-        return T_wb[:, None]
-    depth = depth.double().cpu()
-    span = torch.tensor(MIN_FLOW_PX + (MAX_FLOW_PX - MIN_FLOW_PX) * motion_scale).double() / MIN_FLOW_PX
-    wanted = MIN_FLOW_PX * span ** uniform(generator, S) * PREVIEW[1] / 256
-    twists = _random_twists(depth, views, generator)
-    scale = torch.ones(S, 6, dtype=torch.float64)
-    for _ in range(3):
-        scale = scale * _correction(depth, T_wb, _poses(T_wb, twists, scale), K_small, wanted)
-    for _ in range(SHRINK_STEPS):
-        T_wc = _poses(T_wb, twists, scale)
-        clear = distance(scenes, T_wc[..., :3, 3].to(scenes.device, torch.float32)).amin(1).cpu()
-        close, apart = clear < MIN_CLEARANCE, overlap(scenes, T_wc, K_small, *PREVIEW).amin(1) < MIN_OVERLAP
-        if not (close | apart).any():
-            return T_wc
-        scale = torch.where(apart[:, None], 0.65 * scale, scale)
-        wanted = torch.where(apart, 0.65 * wanted, wanted)
-        shorter = torch.cat([0.6 * scale[:, :3], scale[:, 3:]], -1)
-        # what translation may not give, rotation does
-        turn = _correction(depth, T_wb, _poses(T_wb, twists, shorter), K_small, wanted).clamp(1, 2).expand(-1, 3)
-        scale = torch.where(close[:, None], torch.cat([shorter[:, :3], turn * shorter[:, 3:]], -1), scale)
-    return torch.where((close | apart)[:, None, None, None], _poses(T_wb, twists, 0.02 * scale), T_wc)
+    if variant not in _SKETCHES:
+        raise ConfigError(f"no path variant '{variant}'; there are {', '.join(PATH_VARIANTS)}")
+    if count < 1 or fps <= 0:
+        raise ConfigError(f"a path needs count >= 1 and fps > 0, got {count} and {fps}")
+    scenes = stack([scene]) if isinstance(scene, Scene) else scene
+    control = max(8, round(count / fps * CONTROL_RATE))
+    best, best_score = None, -1.0
+    for _ in range(ATTEMPTS):
+        position, target = _SKETCHES[variant](scenes, control, generator)
+        closed = variant == "loop"
+        position, target = _limited(scenes, position, target, count / fps, closed)
+        score = _judge(scenes, look_at(position, target))
+        if score > best_score:
+            best, best_score = (position, target), score
+    assert best is not None
+    T_wc = look_at(_resampled(best[0], count), _resampled(best[1], count))
+    if tremor > 0:
+        T_wc = T_wc @ se3.exp(tremor * _tremor(count, fps, variant == "loop", generator))
+    clear = distance(scenes, T_wc[None, :, :3, 3].to(scenes.device, torch.float32)).min()
+    if clear < CLEARANCE:
+        raise ConfigError(f"no room for a camera in this scene: {float(clear):.2f} m to a surface; try another seed")
+    return T_wc
 
 
-def _correction(depth: Tensor, T_wb: Tensor, T_wc: Tensor, K: Tensor, wanted: Tensor) -> Tensor:
-    """(S, 1) factor on the motion that gives the wanted flow."""
-    return (wanted / _base_flow(depth, T_wb, T_wc, K).clamp_min(1e-3)).clamp(0.05, 20)[:, None]
+def _room(scenes: Scenes) -> tuple[Tensor, Tensor]:
+    return scenes.centre[0, 0].double().cpu(), scenes.half[0, 0].double().cpu()
 
 
-def _random_twists(depth: Tensor, views: int, generator: torch.Generator) -> Tensor:
-    """(S, V, 6) motion of each view from the base in the base frame, for about unit flow in focal lengths."""
-    S = len(depth)
-    middle = depth.flatten(1).median(1).values[:, None]
-    v = torch.nn.functional.normalize(torch.randn(S, 3, generator=_fork(generator), dtype=torch.float64), dim=-1)
-    v = v * middle * torch.tensor([1.0, 0.7, 1.0])
-    omega = torch.randn(S, 3, generator=_fork(generator), dtype=torch.float64) * torch.tensor([0.6, 1.0, 0.4])
-    orbit = torch.stack([v[:, 1], -v[:, 0], torch.zeros(S)], -1) / middle  # turns back to what it looked at
-    keeps_target = uniform(generator, S, 1) < 0.35
-    omega = torch.where(keeps_target, uniform(generator, S, 1, low=0.3, high=0.9) * orbit + 0.2 * omega, omega)
-    share = uniform(generator, S, 1)  # of translation
-    share = torch.where(share < 0.06, 0.0, torch.where(share > 0.9, 1.0, 0.25 + 0.75 * share))
-    keeps_target = keeps_target & (share > 0)
-    xi = torch.cat([share * v, torch.where(keeps_target, share, 1 - share) * omega], -1)
-    bend = 0.25 * xi.norm(dim=-1, keepdim=True) * torch.randn(S, 6, generator=_fork(generator), dtype=torch.float64)
-    bend = bend * torch.cat([share, share, share, 1 - share, 1 - share, 1 - share], -1) / views
-    s = torch.arange(views) - (views - 1) / 2 + uniform(generator, S, views, low=-0.15, high=0.15)
-    return s[..., None] * xi[:, None] + s.square()[..., None] * bend[:, None]
+def _free_point(scenes: Scenes, generator: torch.Generator, low: float = 1.0, high: float = 1.7) -> Tensor:
+    """(3,) a clear place, at eye height `low` .. `high` above the floor; the clearest of some."""
+    centre, half = _room(scenes)
+    point = centre + half * uniform(generator, 40, 3, low=-0.8, high=0.8)
+    point[:, 1] = -uniform(generator, 40, low=low, high=min(high, 1.8 * float(half[1])))
+    clear = distance(scenes, point[None].to(scenes.device, torch.float32))[0].cpu().double()
+    return point[(clear.clamp_max(0.8) + 0.3 * uniform(generator, 40)).argmax()]
 
 
-def _fork(generator: torch.Generator) -> torch.Generator:
-    """A CPU generator that continues from the given one, wherever that lives."""
-    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-    return torch.Generator().manual_seed(seed)
+def _loop(scenes: Scenes, n: int, generator: torch.Generator) -> Sketch:
+    """Round the middle of the room looking across it or outwards; in a narrow room, there and back."""
+    centre, half = _room(scenes)
+    angle = 2 * torch.pi * (torch.arange(n) / n + uniform(generator, 1)) * torch.sign(uniform(generator, 1) - 0.5)
+    height = -float(uniform(generator, 1, low=1.1, high=1.6))
+    radius = half[[0, 2]] * uniform(generator, 2, low=0.4, high=0.6)
+    circle = torch.stack([angle.cos() * radius[0], torch.zeros(n), angle.sin() * radius[1]], -1).double()
+    position = circle + torch.stack([centre[0], torch.tensor(height).double(), centre[2]])
+    position[:, 1] += 0.12 * torch.sin(2 * angle)
+    across = -1.0 if float(uniform(generator, 1)) < 0.7 and float(half.min()) > 1.3 else 2.5
+    target = centre + across * (circle * torch.tensor([1.0, 0.0, 1.0]))
+    target[:, 1] = -0.8 + 0.3 * torch.sin(angle + 1)
+    return position, target
 
 
-def _poses(T_wb: Tensor, twists: Tensor, scale: Tensor) -> Tensor:
-    return T_wb[:, None] @ se3.exp(twists * scale[:, None])
+def _orbit(scenes: Scenes, n: int, generator: torch.Generator) -> Sketch:
+    """An arc round one thing, there and half back."""
+    target = random_targets(scenes, 12, generator)[0]
+    stand = torch.stack([_free_point(scenes, generator, 1.0, 1.6) for _ in range(4)])
+    reach = (stand[:, None] - target[None]).norm(dim=-1)
+    pick = int((reach - 1.6).abs().argmin())
+    start, goal = stand[pick // 12], target[pick % 12]
+    arm = start - goal
+    sway = 0.8 * torch.sin(torch.linspace(-1.3, 2.6, n).double()) * torch.sign(uniform(generator, 1) - 0.5)
+    omega = torch.zeros(n, 3, dtype=torch.float64)
+    omega[:, 1] = sway
+    position = goal + (se3.so3_exp(omega) @ arm) * (1 + 0.15 * torch.sin(1.7 * sway))[:, None]
+    position[:, 1] += 0.1 * torch.sin(2 * sway)
+    return position, goal.expand(n, 3)
 
 
-def _base_flow(depth: Tensor, T_wb: Tensor, T_wc: Tensor, K: Tensor) -> Tensor:
-    """(S,) median flow of the base view's points between neighbours, averaged over the clip; preview pixels."""
-    S, V = T_wc.shape[:2]
-    T_cb = (se3.inverse(T_wc) @ T_wb[:, None]).flatten(0, 1)
-    uv, _, _ = reproject(1 / depth.repeat_interleave(V, 0), T_cb, K.expand(S * V, 3, 3))
-    step = uv.view(S, V, -1, 2).diff(dim=1).norm(dim=-1)
-    return step.median(-1).values.mean(-1)
+def _sweep(scenes: Scenes, n: int, generator: torch.Generator) -> Sketch:
+    """Standing at one place, swaying, looking from thing to thing."""
+    stand = _free_point(scenes, generator)
+    position = stand + 0.25 * _smooth_noise(n, n / 3, generator)
+    goals = random_targets(scenes, 6, generator)[0]
+    azimuth = torch.atan2(goals[:, 0] - stand[0], goals[:, 2] - stand[2])
+    return position, _steps(goals[azimuth.argsort()][:4], n)
 
 
-def neighbour_flow(scenes: Scenes, T_wc: Tensor, K: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Exact flow from each view to the next, by rendered depth.
-
-    Args:
-        T_wc: (S, V, 4, 4); K: (3, 3) for height x width.
-
-    Returns:
-        (S, V - 1, H, W, 2) pixels, and (S, V - 1, H, W) bool: lands inside the next view.
-    """
-    S, V = T_wc.shape[:2]
-    depth = render_depth(scenes, T_wc.flatten(0, 1), K, height, width).double().cpu().view(S, V, height, width)
-    T_ji = se3.inverse(T_wc[:, 1:]) @ T_wc[:, :-1]
-    uv, _, valid = reproject(1 / depth[:, :-1].flatten(0, 1), T_ji.flatten(0, 1), K.double().expand(S * (V - 1), 3, 3))
-    inside = valid & in_image(uv, height, width, margin=-0.5)
-    flow = uv - pixel_grid(height, width, like=uv)
-    return flow.view(S, V - 1, height, width, 2), inside.view(S, V - 1, height, width)
+def _walk(scenes: Scenes, n: int, generator: torch.Generator) -> Sketch:
+    """From place to place through the room."""
+    places = torch.stack([_free_point(scenes, generator) for _ in range(4)])
+    order = [0]
+    while len(order) < len(places):
+        rest = [i for i in range(len(places)) if i not in order]
+        order.append(min(rest, key=lambda i: float((places[i] - places[order[-1]]).norm())))
+    s = torch.linspace(0, len(places) - 1, n).double()
+    low = s.floor().long().clamp_max(len(places) - 2)
+    position = torch.lerp(places[order][low], places[order][low + 1], (s - low)[:, None])
+    return position, _steps(random_targets(scenes, 4, generator)[0], n)
 
 
-def overlap(scenes: Scenes, T_wc: Tensor, K: Tensor, height: int, width: int) -> Tensor:
-    """(S, V - 1) share of each view's pixels that land inside the next view (arguments of `neighbour_flow`)."""
-    return neighbour_flow(scenes, T_wc, K, height, width)[1].double().mean((-1, -2))
+_SKETCHES: dict[str, Callable[[Scenes, int, torch.Generator], Sketch]] = {
+    "loop": _loop,
+    "orbit": _orbit,
+    "sweep": _sweep,
+    "walk": _walk,
+}
+PATH_VARIANTS = tuple(_SKETCHES)
+
+
+def _steps(points: Tensor, n: int) -> Tensor:
+    """(n, 3) the points (k, 3) one after another, each for as long."""
+    return points[(torch.arange(n) * len(points)) // n]
+
+
+def _smoothed(values: Tensor, sigma: float, closed: bool) -> Tensor:
+    """(n, 3) after a Gaussian of `sigma` samples, periodic or with the ends held."""
+    reach = min(int(3 * sigma) + 1, len(values) - 1)
+    t = torch.arange(-reach, reach + 1).double()
+    kernel = torch.exp(-0.5 * (t / max(sigma, 1e-3)).square())
+    padded = torch.nn.functional.pad(values.T[None], (reach, reach), mode="circular" if closed else "replicate")
+    return torch.nn.functional.conv1d(padded, (kernel / kernel.sum()).expand(3, 1, -1), groups=3)[0].T
+
+
+def _smooth_noise(n: int, period: float, generator: torch.Generator, closed: bool = False) -> Tensor:
+    """(n, 3) noise of unit deviation and about that period in samples."""
+    values = uniform(generator, n, 3, low=-1, high=1)
+    values = _smoothed(values, period / 4, closed)
+    return values / values.std(0).clamp_min(1e-9) if n > 1 else 0 * values
+
+
+def _limited(scenes: Scenes, position: Tensor, target: Tensor, seconds: float, closed: bool) -> Sketch:
+    """The sketch smoothed, pushed off surfaces, and no faster than a hand moves."""
+    n = len(position)
+    rate = n / seconds
+    for _ in range(12):
+        position = _smoothed(_pushed(scenes, position), 0.35 * rate, closed)
+        if distance(scenes, position[None].to(scenes.device, torch.float32)).min() > CLEARANCE + 0.1:
+            break
+    target = _smoothed(target, 0.8 * rate, closed)
+    fastest = float(position.diff(dim=0).norm(dim=-1).max()) * rate
+    # shrinking towards the clearest point keeps the shape, and ends clear of everything
+    clear = distance(scenes, position[None].to(scenes.device, torch.float32))[0].cpu()
+    anchor = position[clear.argmax()]
+    shrink = min(1.0, MAX_SPEED / max(fastest, 1e-6))
+    for _ in range(30):
+        shrunk = anchor + shrink * (position - anchor)
+        if distance(scenes, shrunk[None].to(scenes.device, torch.float32)).min() > CLEARANCE + 0.08:
+            break
+        shrink *= 0.85
+    for _ in range(12):
+        T = look_at(shrunk, target)
+        if float(se3.angle_rad(se3.inverse(T[:-1]) @ T[1:]).max()) * rate < MAX_TURN_RAD:
+            break
+        # nearer to one common direction: the mean of the targets, pushed away from the camera
+        middle = target.mean(0)
+        target = middle + 0.8 * (target - middle)
+        if not closed:
+            target = _smoothed(target, 0.4 * rate, closed)
+    return shrunk, target
+
+
+def _pushed(scenes: Scenes, position: Tensor) -> Tensor:
+    """Points moved off surfaces nearer than half a metre, along the gradient of the distance."""
+    h = 0.05
+    probes = torch.cat([torch.zeros(1, 3), h * torch.eye(3), -h * torch.eye(3)])
+    points = (position[:, None].float() + probes).reshape(1, -1, 3).to(scenes.device)
+    d = distance(scenes, points).view(-1, 7).cpu().double()
+    gradient = (d[:, 1:4] - d[:, 4:]) / (2 * h)
+    gradient = gradient / gradient.norm(dim=-1, keepdim=True).clamp_min(1e-6)
+    return position + gradient * (0.5 - d[:, :1]).clamp(0, 0.3) * 0.5
+
+
+def _judge(scenes: Scenes, T_wc: Tensor) -> float:
+    """How much there is to see in the poorest tenth of a path."""
+    views = T_wc[:: max(1, len(T_wc) // 16)]
+    K = preview_intrinsics(default_intrinsics(192, 256), 192, 256)
+    small = render(scenes, views, K, *PREVIEW)
+    near_enough = (small.depth.flatten(1).median(1).values > 0.35).float()
+    return float((texture_score(small.image) * near_enough).quantile(0.1))
+
+
+def _resampled(values: Tensor, count: int) -> Tensor:
+    """(n, 3) control points -> (count, 3) on a natural-looking C1 curve (Catmull-Rom), ends kept."""
+    n = len(values)
+    s = torch.linspace(0, n - 1, count, dtype=torch.float64)
+    i = s.floor().long().clamp_max(n - 2)
+    t = (s - i)[:, None]
+    p = [values[(i + k).clamp(0, n - 1)] for k in (-1, 0, 1, 2)]
+    a = 2 * p[1]
+    b = p[2] - p[0]
+    c = 2 * p[0] - 5 * p[1] + 4 * p[2] - p[3]
+    d = -p[0] + 3 * p[1] - 3 * p[2] + p[3]
+    return 0.5 * (a + t * (b + t * (c + t * d)))
+
+
+def _tremor(count: int, fps: float, closed: bool, generator: torch.Generator) -> Tensor:
+    """(count, 6) twists: a slow drift about 2 s, and a tremor of 0.3 s of 1 mm and 0.1 degrees."""
+    slow = [_smooth_noise(count, 2.0 * fps, generator, closed) for _ in range(2)]
+    quick = [_smooth_noise(count, 0.3 * fps, generator, closed) for _ in range(2)]
+    return torch.cat([0.006 * slow[0] + 0.001 * quick[0], 0.008 * slow[1] + 0.0018 * quick[1]], -1)

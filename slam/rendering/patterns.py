@@ -139,7 +139,7 @@ def stripes(rng: Rng, size: int) -> Array:
     value = np.broadcast_to(line[:, None], (size, size)).copy()
     if rng.random() < 0.6:
         value = np.maximum(value, line[None])
-    value = 0.9 * value + 0.03 * octave_noise(rng, size, 0.8)
+    value = (0.9 * value + 0.03 * octave_noise(rng, size, 0.8)).astype(np.float32)
     return _two_tone(value, _colour(rng), _colour(rng))
 
 

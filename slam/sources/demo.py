@@ -1,0 +1,99 @@
+"""A rendered hand-held sequence with known poses: needs no data, camera or network."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from slam.errors import ConfigError
+from slam.frames import Frame, Trajectory
+from slam.geometry.camera import Camera
+from slam.rendering.effects import convolve, streak_kernels
+from slam.rendering.paths import PATH_VARIANTS, handheld_path
+from slam.rendering.renderer import render
+from slam.rendering.scenes import SCENE_KINDS, make_scene, stack
+
+START_NS = 1_000_000_000  # time of the first frame
+BATCH = 4  # frames rendered at a time
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """What to render."""
+
+    kind: str = "living"  # one of SCENE_KINDS
+    variant: str = "loop"  # one of PATH_VARIANTS
+    seed: int = 0
+    frames: int = 300
+    width: int = 320  # pixels
+    height: int = 240
+    fps: float = 30.0
+    hfov_deg: float = 62.0  # horizontal field of view
+    noise: float = 0.01  # standard deviation of the sensor's noise, of full scale
+    exposure_drift_stops: float = 0.15  # slow change of exposure
+    blur_px: float = 0.45  # standard deviation of the lens blur
+
+    def __post_init__(self) -> None:
+        if self.kind not in SCENE_KINDS:
+            raise ConfigError(f"demo.kind must be one of {', '.join(SCENE_KINDS)}, got '{self.kind}'")
+        if self.variant not in PATH_VARIANTS:
+            raise ConfigError(f"demo.variant must be one of {', '.join(PATH_VARIANTS)}, got '{self.variant}'")
+        for name in ("frames", "width", "height", "fps"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"demo.{name} must be positive, got {getattr(self, name)}")
+        if not 1 <= self.hfov_deg <= 150:
+            raise ConfigError(f"demo.hfov_deg must be in 1..150, got {self.hfov_deg}")
+        if min(self.noise, self.exposure_drift_stops, self.blur_px) < 0:
+            raise ConfigError("demo.noise, demo.exposure_drift_stops and demo.blur_px must be at least 0")
+
+
+class DemoSource:
+    """Renders frame after frame; iterating again gives the same bytes."""
+
+    live = False
+
+    def __init__(self, config: DemoConfig = DemoConfig(), with_depth: bool = False, device: str = "cpu") -> None:
+        self.config = config
+        self.with_depth = with_depth
+        self.count: int | None = config.frames
+        self.skipped = 0
+        focal = 0.5 * config.width / float(np.tan(np.radians(config.hfov_deg) / 2))
+        centre = ((config.width - 1) / 2, (config.height - 1) / 2)
+        self.camera = Camera(config.width, config.height, focal, focal, *centre)
+        generator = torch.Generator().manual_seed(config.seed)
+        self._scenes = stack([make_scene(config.kind, generator, device)])
+        self._T_wc = handheld_path(self._scenes, config.frames, config.fps, generator, config.variant)
+        self._time_ns = START_NS + np.round(np.arange(config.frames) * 1e9 / config.fps).astype(np.int64)
+        phase = torch.linspace(0, 4 * torch.pi, config.frames)
+        self._exposure = 2 ** (config.exposure_drift_stops * torch.sin(phase))
+        self._lens = streak_kernels(torch.tensor([config.blur_px]), torch.zeros(1), torch.zeros(1))
+
+    def __len__(self) -> int:
+        return self.config.frames
+
+    def __iter__(self) -> Iterator[Frame]:
+        generator = torch.Generator().manual_seed(self.config.seed + 1)
+        for start in range(0, len(self), BATCH):
+            yield from self._rendered(start, min(start + BATCH, len(self)), generator)
+
+    def _rendered(self, start: int, stop: int, generator: torch.Generator) -> list[Frame]:
+        c = self.config
+        with torch.inference_mode():
+            views = render(self._scenes, self._T_wc[start:stop], self.camera.matrix(), c.height, c.width)
+            image = convolve(views.image, self._lens.to(views.image).expand(stop - start, -1, -1)).cpu()
+            image = image * self._exposure[start:stop, None, None, None]
+            image = image + c.noise * torch.randn(image.shape, generator=generator)
+            pixels = (255 * image.clamp(0, 1)).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+            depth = views.depth.cpu().numpy() if self.with_depth else [None] * len(pixels)
+        return [
+            Frame(start + k, int(self._time_ns[start + k]), pixels[k], self.camera, depth[k])
+            for k in range(stop - start)
+        ]
+
+    def groundtruth(self) -> Trajectory:
+        """True poses of all frames, metres."""
+        return Trajectory(self._time_ns.copy(), self._T_wc.numpy().copy())
+
+    def close(self) -> None:
+        """Nothing is open."""
