@@ -36,9 +36,9 @@ class EncoderConfig:
 
 def standardise(images: Tensor) -> Tensor:
     """Pictures (N, 3, H, W) float in [0, 1] -> zero mean and unit variance each: takes exposure and contrast out."""
-    mean = images.mean((1, 2, 3), keepdim=True)
-    std = images.std((1, 2, 3), keepdim=True)
-    return (images - mean) / std.clamp_min(MIN_CONTRAST)
+    centred = images - images.mean((1, 2, 3), keepdim=True)
+    std = centred.square().mean((1, 2, 3), keepdim=True).sqrt()
+    return centred / std.clamp_min(MIN_CONTRAST)
 
 
 def standardise_channels(features: Tensor) -> Tensor:

@@ -52,8 +52,10 @@ class ClipPool:
         self.added = 0  # clips ever added
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            for path in sorted(folder.glob("*.safetensors"), key=lambda p: int(p.stem))[-capacity:]:
-                self._place(int(path.stem), _read(path))
+            newest = sorted(int(path.stem) for path in folder.glob("*.safetensors"))[-capacity:]
+            for number in sorted(newest, key=lambda n: n % capacity):
+                self.clips.append(_read(folder / f"{number}.safetensors"))
+            self.added = newest[-1] + 1 if newest else 0
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -61,7 +63,11 @@ class ClipPool:
     def add(self, clip: Clip) -> None:
         """Put a clip into the pool, and into its folder."""
         number = self.added
-        self._place(number, clip)
+        self.added += 1
+        if len(self.clips) < self.capacity:
+            self.clips.append(clip)
+        else:
+            self.clips[number % self.capacity] = clip
         if self.folder is None:
             return
         path = self.folder / f"{number}.safetensors"
@@ -69,14 +75,6 @@ class ClipPool:
         save_file({k: v.contiguous() for k, v in vars(clip).items()}, str(partial))
         partial.replace(path)
         (self.folder / f"{number - self.capacity}.safetensors").unlink(missing_ok=True)
-
-    def _place(self, number: int, clip: Clip) -> None:
-        slot = number % self.capacity
-        if slot < len(self.clips):
-            self.clips[slot] = clip
-        else:
-            self.clips.append(clip)
-        self.added = number + 1
 
     def draw(self, count: int, generator: torch.Generator) -> list[Clip]:
         """`count` clips at random, with repetition."""

@@ -3,6 +3,7 @@
 import csv
 import logging
 import math
+import pickle
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -49,8 +50,8 @@ class TrainConfig:
     clips: int = 5  # clips per step
     views: int = 4  # views of each clip, stereo: 1 keyframe and the rest
     edges: int = 24  # pairs per step, motion
-    iters: int = 4  # unrolled iterations of Flow-SE3
-    gn_steps: int = 2
+    iters: int = 3  # unrolled iterations of Flow-SE3
+    gn_steps: int = 1  # with small motions the second changes little, and costs as much
     max_flow_start: float = 1.5  # largest mean flow of a pair at first, pixels at 1/8 ...
     max_flow_end: float = 6.0  # ... and from half of the training on
     pool: int = 1500  # clips kept in memory
@@ -238,8 +239,9 @@ class Trainer:
             optimiser, generator = checkpoint["optimiser"], checkpoint["generator"].cpu()
             same_stage = checkpoint["stage"] == self.config.stage
             counts = Counts(**checkpoint["counts"])
-        except (OSError, RuntimeError, KeyError, TypeError, EOFError) as error:
-            raise WeightsError(f"{path} is no checkpoint of this program ({error})") from error
+        except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise WeightsError(f"{path} is no checkpoint of this program ({reason})") from error
         load_state(self.motion, self.stereo, weights if same_stage else average, str(path))
         self.average = {k: v.clone() for k, v in average.items()}
         self.counts = counts

@@ -1,5 +1,8 @@
 """Clips of a slanted, textured plane, by formula: exact truth without a renderer."""
 
+from collections.abc import Callable, Iterator
+
+import pytest
 import torch
 from torch import Tensor
 
@@ -7,17 +10,31 @@ from slam.geometry import se3
 from slam.geometry.flow import rays
 from slam.training.clips import Clip
 
-FOCAL = 60.0
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """With two threads, tiny tensors spend their time at OpenMP's barriers."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
-def plane_clip(
+@pytest.fixture
+def plane_clip() -> Callable[..., Clip]:
+    """Makes a clip from a generator."""
+    return make_plane_clip
+
+
+def make_plane_clip(
     generator: torch.Generator, views: int = 3, height: int = 48, width: int = 64, step: float = 0.08
 ) -> Clip:
     """A plane about 1 unit away, seen from `views` poses a few centimetres and degrees apart."""
-    K = torch.tensor([[FOCAL, 0, (width - 1) / 2], [0, FOCAL, (height - 1) / 2], [0, 0, 1]], dtype=torch.float64)
+    focal = 0.9 * width
+    K = torch.tensor([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]], dtype=torch.float64)
     normal = torch.tensor([0.0, 0, 1], dtype=torch.float64) + 0.3 * _randn(generator, 3)
     normal = normal / normal[2]  # n . p = 1: the plane meets the axis at depth 1
-    waves = _randn(generator, 24, 2) * 12
+    waves = _randn(generator, 24, 2) * 0.2 * width
     phase, tint = 6.28 * torch.rand(24, generator=generator).double(), _randn(generator, 24, 3)
     images, depths, poses = [], [], []
     for v in range(views):

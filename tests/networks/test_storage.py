@@ -1,0 +1,85 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from slam.errors import ConfigError, WeightsError
+from slam.networks.depth import StereoConfig, StereoNet
+from slam.networks.encoder import EncoderConfig
+from slam.networks.motion import MotionConfig
+from slam.networks.storage import NetworkConfig, build_networks, load_network, read_metadata, save_network, state_of
+
+TINY = NetworkConfig(
+    "tiny", 64, 48, EncoderConfig(8, 8, 8, stereo=8, image=8), MotionConfig(8, 8), StereoConfig(4, 8, 8)
+)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    torch.manual_seed(0)
+    weights = state_of(*build_networks(TINY))
+    path = tmp_path / "tiny.safetensors"
+    save_network(path, TINY, weights, {"train_step": "7"})
+    return path, weights
+
+
+def test_what_was_saved_is_loaded_with_its_configuration(saved):
+    path, weights = saved
+    motion, stereo = load_network(path)
+    assert motion.config == TINY.motion and stereo.config == TINY.stereo and motion.encoder.config == TINY.encoder
+    assert not motion.training
+    for name, value in state_of(motion, stereo).items():
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, weights[name], rtol=1e-3, atol=1e-7)  # half precision on disk
+    assert read_metadata(path)["train_step"] == "7"
+
+
+def test_missing_and_unknown_weights_are_named(tmp_path, saved):
+    _, weights = saved
+    for change, message in (
+        (lambda w: w.pop("motion.unit.gates.weight"), "lacks weights motion.unit.gates.weight"),
+        (lambda w: w.update(extra=torch.zeros(1)), "has unknown weights extra"),
+        (lambda w: w.update({"motion.head.bias": torch.zeros(3)}), "has misshapen weights motion.head.bias"),
+    ):
+        changed = dict(weights)
+        change(changed)
+        path = tmp_path / "changed.safetensors"
+        save_network(path, TINY, changed, {})
+        with pytest.raises(WeightsError, match=message):
+            load_network(path)
+
+
+def test_missing_damaged_foreign_and_future_files_are_refused(tmp_path, saved):
+    path, weights = saved
+    with pytest.raises(WeightsError, match="no weights 'nonsense'"):
+        load_network("nonsense")
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(WeightsError, match="damaged"):
+        load_network(damaged)
+    foreign = tmp_path / "foreign.safetensors"
+    save_file({"w": torch.zeros(1)}, str(foreign))
+    with pytest.raises(WeightsError, match="was not made for these networks"):
+        load_network(foreign)
+    future = tmp_path / "future.safetensors"
+    metadata = read_metadata(path) | {"format_version": "99"}
+    save_file({k: v.contiguous() for k, v in weights.items()}, str(future), metadata=metadata)
+    with pytest.raises(WeightsError, match="format version 99"):
+        load_network(future)
+    strange = tmp_path / "strange.safetensors"
+    metadata = read_metadata(path) | {"config": '{"profile": "x", "legs": 4}'}
+    save_file({k: v.contiguous() for k, v in weights.items()}, str(strange), metadata=metadata)
+    with pytest.raises(WeightsError, match="legs"):
+        load_network(strange)
+
+
+def test_impossible_sizes_are_refused():
+    with pytest.raises(ConfigError, match="250x192"):
+        NetworkConfig(width=250)
+    with pytest.raises(ConfigError, match="multiple of 4"):
+        StereoConfig(planes=30)
+    with pytest.raises(ConfigError, match="divide"):
+        StereoNet(EncoderConfig(stereo=10), StereoConfig(groups=4))
+    with pytest.raises(ConfigError, match="positive"):
+        replace(EncoderConfig(), matching=0)

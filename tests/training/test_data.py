@@ -1,0 +1,126 @@
+import torch
+
+from slam.geometry import se3
+from slam.geometry.camera import sample, scaled_intrinsics
+from slam.geometry.flow import reproject
+from slam.training.clips import INV_DEPTH_SCALE, Clip, ClipPool
+from slam.training.data import (
+    AugmentConfig,
+    all_edges,
+    at_cells,
+    make_batch,
+    mean_flow,
+    perturb_depth,
+    perturb_pose,
+    pick_edges,
+    true_flow,
+)
+from slam.training.validation import NO_CHANGE
+
+CPU = torch.device("cpu")
+CROPPED = AugmentConfig(crop_height=40, crop_width=48, flip=1.0, grey=0, exposure=0, gamma=0, noise=0)
+
+
+def colour_error(batch, stride: int = 1) -> float:
+    """Mean absolute difference of a picture and its neighbour read at the true flow: small if and only if all agree."""
+    a, b = 0, 1
+    T_ji = se3.inverse(batch.T_wc[:, b]) @ batch.T_wc[:, a]
+    uv, _, _ = reproject(batch.inv_depth[:, a], T_ji, batch.K)
+    H, W = uv.shape[1:3]
+    inside = ((uv > 0) & (uv < torch.tensor([W - 1.0, H - 1.0]))).all(-1)
+    difference = (sample(batch.images[:, b], uv) - batch.images[:, a]).abs().mean(1)
+    return difference[inside].mean().item()
+
+
+def test_crop_and_mirror_keep_pictures_depth_poses_and_intrinsics_together(plane_clip):
+    """Photo-consistency of the true flow: 0.01 as made; a forgotten principal point or sign costs far more."""
+    g = torch.Generator().manual_seed(0)
+    clips = [plane_clip(g) for _ in range(4)]
+    plain = colour_error(make_batch(clips, 2, NO_CHANGE, g, CPU))
+    changed = make_batch(clips, 2, CROPPED, g, CPU)
+    assert changed.images.shape == (4, 2, 3, 40, 48)
+    assert plain < 0.02
+    assert colour_error(changed) < 0.02
+    shifted = changed.K.clone()
+    shifted[:, 0, 2] += 8
+    unmirrored = type(changed)(changed.images.flip(-1), changed.inv_depth, changed.T_wc, changed.K)
+    assert colour_error(unmirrored) > 0.04  # the check can fail
+
+
+def test_edges_hold_the_flow_of_the_true_pose_and_picking_respects_the_limit(plane_clip):
+    g = torch.Generator().manual_seed(1)
+    batch = make_batch([plane_clip(g) for _ in range(3)], 3, NO_CHANGE, g, CPU)
+    edges = all_edges(batch, 8)
+    assert edges.index.shape == (18, 2) and (edges.index // 3)[:, 0].equal((edges.index // 3)[:, 1])
+    uv, _, _ = reproject(edges.inv_depth, edges.T_ji, edges.K)
+    torch.testing.assert_close(uv, edges.true_uv)
+    limit = float(mean_flow(edges).median())
+    picked = pick_edges(edges, 5, limit, g, min_visible=0.1)
+    assert 0 < len(picked.index) <= 5 and (mean_flow(picked) < limit).all()
+
+
+def test_a_surface_behind_another_is_not_visible():
+    """View j has a near wall (inverse depth 2) on its left half; the far wall of i (1) is hidden there."""
+    far, near = torch.ones(1, 16, 32), torch.ones(1, 16, 32)
+    near[..., :16] = 2.0
+    K = torch.tensor([[[20.0, 0, 15.5], [0, 20, 7.5], [0, 0, 1]]], dtype=torch.float64)
+    eye = torch.eye(4, dtype=torch.float64)[None]
+    cells, uv, visible = true_flow(far, near, eye, K, 8)
+    assert not visible[0, :, :2].any()
+    assert visible[0, :, 2:].all()
+    assert cells.shape == (1, 2, 4) and uv.shape == (1, 2, 4, 2)
+
+
+def test_cells_read_the_pixels_around_their_centre():
+    """Inverse depth = 1 + column: the centre of cell 0 of 8 is at 3.5, so 4.5; a ramp of 5 % and more is no surface."""
+    ramp = 1 + torch.arange(16.0).expand(1, 8, 16)
+    value, smooth = at_cells(ramp, 8)
+    torch.testing.assert_close(value, torch.tensor([[[4.5, 12.5]]]))
+    assert not smooth.any()
+    assert at_cells(ramp / 100 + 1, 8)[1].all()
+    ramp[0, 3, 3] = 0.0  # unknown
+    value, _ = at_cells(ramp, 8)
+    assert value[0, 0, 0] == 0
+
+
+def test_intrinsics_of_cells_project_cell_centres():
+    """A pixel at 8 c + 3.5 is cell c: the rule that `at_cells` and `scaled_intrinsics` must share."""
+    K = torch.tensor([[200.0, 0, 100.3], [0, 210, 90.1], [0, 0, 1]], dtype=torch.float64)
+    p = torch.tensor([0.2, -0.1, 1.3], dtype=torch.float64)
+    pixel, cell = (K @ p / p[2])[:2], (scaled_intrinsics(K, 1 / 8) @ p / p[2])[:2]
+    torch.testing.assert_close(cell * 8 + 3.5, pixel)
+
+
+def test_disturbances_cover_truth_constant_and_holes_and_start_poses_stay_between_rest_and_motion():
+    g = torch.Generator().manual_seed(2)
+    truth = 0.5 + torch.rand(300, 6, 8, generator=g)
+    disturbed = perturb_depth(truth, g)
+    same = (disturbed == truth).flatten(1).all(1)
+    constant = (disturbed.flatten(1).std(1) < 1e-6) & ~same
+    holes = (disturbed == 0).flatten(1).any(1)
+    assert 0.2 < same.float().mean() < 0.45 and 0.08 < constant.float().mean() < 0.28 and holes.float().mean() > 0.3
+    xi = torch.randn(300, 6, generator=g).double() * 0.05
+    start = se3.log(perturb_pose(se3.exp(xi), g))
+    assert 0.4 < (start.abs().amax(1) < 1e-12).double().mean() < 0.6
+    assert (start.norm(dim=1) < 2.5 * xi.norm(dim=1)).all()
+
+
+def test_pool_keeps_the_newest_and_survives_on_disk(tmp_path, plane_clip):
+    g = torch.Generator().manual_seed(3)
+    clips = [plane_clip(g, 2, 16, 16) for _ in range(5)]
+    pool = ClipPool(3, tmp_path)
+    for clip in clips:
+        pool.add(clip)
+    again = ClipPool(3, tmp_path)
+    assert [c is d for c, d in zip(pool.clips, [clips[3], clips[4], clips[2]])] == [True] * 3
+    assert again.added == 5 and len(again) == 3
+    for a, b in zip(pool.clips, again.clips):
+        for name, value in vars(a).items():
+            assert torch.equal(value, getattr(b, name))
+
+
+def test_packing_keeps_inverse_depth_to_its_step_and_marks_the_unknown():
+    depth = torch.tensor([[[0.0, 1.0, 3.0, float("inf")]]])
+    clip = Clip.pack(torch.zeros(1, 3, 1, 4), depth, torch.eye(4)[None], torch.eye(3))
+    expected = torch.tensor([[[0.0, 1.0, 1 / 3, 0.0]]])
+    torch.testing.assert_close(clip.inv_depth, expected, rtol=0, atol=0.5 / INV_DEPTH_SCALE)

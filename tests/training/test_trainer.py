@@ -1,0 +1,105 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from slam.errors import ConfigError, WeightsError
+from slam.networks.depth import StereoConfig
+from slam.networks.encoder import EncoderConfig
+from slam.networks.motion import MotionConfig
+from slam.networks.storage import NetworkConfig, load_network, read_metadata, state_of
+from slam.training.clips import ClipPool
+from slam.training.trainer import TrainConfig, Trainer
+from slam.training.validation import NO_CHANGE
+
+TINY = NetworkConfig(
+    "tiny",
+    64,
+    48,
+    EncoderConfig(8, 16, 24, blocks_4=1, blocks_8=1, matching=24, stereo=8, image=8),
+    MotionConfig(hidden=16, motion=16, levels=2, radius=2),
+    StereoConfig(groups=4, width=8, planes=16),
+)
+CPU = torch.device("cpu")
+PLAIN = replace(NO_CHANGE, crop_height=48, crop_width=64)
+
+
+def trainer(stage: str, plane_clip, clips: int = 2, **settings) -> Trainer:
+    generator = torch.Generator().manual_seed(7)
+    pool = ClipPool(8)
+    for _ in range(clips):
+        pool.add(plane_clip(generator))
+    config = TrainConfig(stage=stage, clips=2, views=3, edges=8, iters=2, augment=PLAIN, **settings)
+    return Trainer(TINY, config, pool, lambda g: [], CPU)
+
+
+@pytest.mark.parametrize(("stage", "name", "factor"), [("motion", "residual", 0.5), ("stereo", "depth", 0.6)])
+def test_training_on_two_clips_lowers_the_error(stage: str, name: str, factor: float, plane_clip):
+    """Ten steps' mean before against after 150 steps; untrained weights stay at 1, a wrong sign of the flow above it."""
+    t = trainer(stage, plane_clip, learning_rate=3e-3)
+    errors = [t.step(0.1).get(name) for _ in range(150)]
+    found = [e for e in errors if e is not None]
+    assert sum(found[-10:]) < factor * sum(found[:10])
+
+
+def test_resumed_training_takes_the_same_next_step(tmp_path, plane_clip):
+    first = trainer("joint", plane_clip)
+    for _ in range(3):
+        first.step(0.2)
+    first.save(tmp_path)
+    resumed = trainer("joint", plane_clip)
+    resumed.load(tmp_path / "checkpoint.pt")
+    assert first.step(0.3) == resumed.step(0.3)
+    for a, b in zip(state_of(first.motion, first.stereo).values(), state_of(resumed.motion, resumed.stereo).values()):
+        assert torch.equal(a, b)
+    for name, value in first.average.items():
+        assert torch.equal(value, resumed.average[name])
+    assert vars(first.counts) == vars(resumed.counts) and first.counts.step == 4
+
+
+def test_another_stage_starts_from_the_averaged_weights_with_a_new_schedule(tmp_path, plane_clip):
+    first = trainer("motion", plane_clip)
+    for _ in range(3):
+        first.step(0.2)
+    first.save(tmp_path)
+    second = trainer("stereo", plane_clip)
+    second.load(tmp_path / "checkpoint.pt")
+    assert second.counts.step == 0 and second.counts.motion_pairs == first.counts.motion_pairs > 0
+    before = state_of(second.motion, second.stereo)
+    assert all(torch.equal(v, first.average[k]) for k, v in before.items())
+    frozen = {k: v.clone() for k, v in before.items() if "encoder.to_" in k or "unit" in k}
+    second.step(0.2)
+    after = state_of(second.motion, second.stereo)
+    assert all(torch.equal(v, after[k]) for k, v in frozen.items())
+    assert not torch.equal(after["stereo.context.weight"], first.average["stereo.context.weight"])
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted(plane_clip):
+    t = trainer("motion", plane_clip)
+    before = {k: v.clone() for k, v in state_of(t.motion, t.stereo).items()}
+    t.apply(next(t.motion.parameters()).sum() * float("nan"), 0.1)
+    assert t.counts.skipped == 1
+    assert all(torch.equal(v, before[k]) for k, v in state_of(t.motion, t.stereo).items())
+
+
+def test_fit_ends_after_its_steps_and_writes_weights_that_load(tmp_path, plane_clip):
+    t = trainer("motion", plane_clip)
+    t.fit(tmp_path, minutes=60, max_steps=3, validate=lambda t: {"score": 1.0})
+    assert t.counts.step == 3
+    motion, stereo = load_network(tmp_path / "weights.safetensors")
+    for name, value in state_of(motion, stereo).items():
+        torch.testing.assert_close(value, t.average[name], rtol=1e-3, atol=1e-6)  # half precision on disk
+    assert read_metadata(tmp_path / "weights.safetensors")["train_step"] == "3"
+    assert "score=1" in (tmp_path / "validation.csv").read_text()
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path, plane_clip):
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(b"nothing of the kind")
+    with pytest.raises(WeightsError, match="no checkpoint"):
+        trainer("motion", plane_clip).load(path)
+
+
+def test_unknown_stage_is_refused():
+    with pytest.raises(ConfigError, match="'walking'"):
+        TrainConfig(stage="walking")
