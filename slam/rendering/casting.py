@@ -15,7 +15,7 @@ from slam.rendering.primitives import BOX, CYLINDER, ELLIPSOID, NOTHING, ROOM, S
 TILE = 16  # pixels
 NEAR = 0.02  # metres
 FAR = 1e6  # nothing hit
-CHUNK = 1 << 19  # rays times primitives at a time on a CPU: intermediates stay in its cache
+CHUNK = 1 << 15  # rays times primitives at a time on a CPU: intermediates stay in its cache
 CHUNK_DEVICE = 1 << 25
 
 

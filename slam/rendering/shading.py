@@ -1,25 +1,40 @@
-"""Colour of the points that rays hit: texture, ambient and point lights, gloss."""
+"""Colour of the points that rays hit: texture, ambient and point lights, gloss.
+
+Everything is elementwise over (tiles, pixels), one tensor a coordinate: on a CPU a few tiles at a time stay in its cache.
+"""
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from slam.rendering import textures
 from slam.rendering.casting import Hits, Rays
-from slam.rendering.primitives import (
-    BOX,
-    CYLINDER,
-    EMISSION,
-    GAIN,
-    GLOSS,
-    MATERIAL_WIDTH,
-    OFFSET,
-    PERIOD,
-    ROOM,
-    TEXTURE,
-    Scenes,
-)
+from slam.rendering.primitives import BOX, CYLINDER, EMISSION, GAIN, GLOSS, OFFSET, PERIOD, ROOM, TEXTURE, Scenes
 
 CORNER_REACH = 0.5  # metres from a corner of the room within which the ambient light fades
+CHUNK_TILES = 48  # on a CPU
+
+Vector = tuple[Tensor, Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Surface:
+    """The hit points of some tiles, all (tiles, pixels)."""
+
+    p_w: Vector
+    normal: Vector  # world, unit, towards the camera
+    view: Vector  # unit, from the camera
+    cosine: Tensor  # between them
+    u: Tensor  # texture coordinates, repeats
+    v: Tensor
+    period: Tensor  # metres of one repeat, the shorter side
+    material: Tensor  # (MATERIAL_WIDTH, tiles, pixels)
+
+
+def dot(a: Vector, b: Vector) -> Tensor:
+    """Elementwise scalar product."""
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
 def shade(scenes: Scenes, rays: Rays, hits: Hits, pixel_angle: Tensor) -> Tensor:
@@ -28,87 +43,106 @@ def shade(scenes: Scenes, rays: Rays, hits: Hits, pixel_angle: Tensor) -> Tensor
     Args:
         pixel_angle: (n,) size of a pixel at depth 1, for the choice of the mip level.
     """
-    n, pixels = hits.depth.shape
-    N = n * pixels
-    S, P = scenes.kind.shape
-    prim, depth = hits.primitive.flatten(), hits.depth.flatten()
-    scene = rays.scene[:, None].expand(-1, pixels).flatten()
-    d = rays.direction.transpose(0, 1).reshape(3, N)
-    p_w = rays.origin.expand(-1, -1, pixels).transpose(0, 1).reshape(3, N) + depth * d
+    tables = _tables(scenes)
+    n = len(rays.scene)
+    step = CHUNK_TILES if rays.direction.device.type == "cpu" else n
+    parts = [_shade_tiles(scenes, tables, rays, hits, pixel_angle, slice(i, i + step)) for i in range(0, n, step)]
+    return torch.cat(parts)
 
-    table = torch.cat([scenes.R.flatten(2), scenes.centre, scenes.half, scenes.uv_offset], -1)  # (S, P, 17)
-    row = table.flatten(0, 1).T.contiguous()[:, prim]
-    R, centre, half, offset = row[:9].view(3, 3, N), row[9:12], row[12:15], row[15:17]
+
+def _tables(scenes: Scenes) -> tuple[Tensor, Tensor]:
+    """(17, S P) numbers of the primitives and (10, S M) of the materials, a column each."""
+    shapes = torch.cat([scenes.R.flatten(2), scenes.centre, scenes.half, scenes.uv_offset], -1)
+    return shapes.flatten(0, 1).T.contiguous(), scenes.material.flatten(0, 1).T.contiguous()
+
+
+def _shade_tiles(
+    scenes: Scenes, tables: tuple[Tensor, Tensor], rays: Rays, hits: Hits, pixel_angle: Tensor, part: slice
+) -> Tensor:
+    scene, depth = rays.scene[part], hits.depth[part]
+    s = _surface(scenes, tables, rays, hits, part)
+    m = s.material
+    texels = pixel_angle[part, None] * scenes.atlas.size * depth / (s.period * s.cosine.sqrt())
+    sampled = textures.sample(scenes.atlas, m[TEXTURE].long(), s.u, s.v, texels.log2())
+    light, shine = _lighting(scenes, scene, s)
+    glow = m[EMISSION]
+    colour = []
+    for k in range(3):
+        albedo = (m[OFFSET + k] + m[GAIN + k] * sampled[k]).clamp_(0, 1)
+        # the albedo is display-referred: light acts on its square, the square root brings it back
+        value = albedo * (light[k] + glow).sqrt_() + shine[k]
+        colour.append(value * (1 + value.square().square_()).rsqrt_().sqrt_())  # soft shoulder
+    return torch.stack(colour, 1)
+
+
+def _surface(scenes: Scenes, tables: tuple[Tensor, Tensor], rays: Rays, hits: Hits, part: slice) -> Surface:
+    prim, depth = hits.primitive[part], hits.depth[part]
+    shape = prim.shape
+    d: Vector = rays.direction[part].unbind(1)  # type: ignore[assignment]
+    o = rays.origin[part].unbind(1)
+    p_w: Vector = tuple(o[k] + depth * d[k] for k in range(3))  # type: ignore[assignment]
+    row = tables[0].index_select(1, prim.flatten()).view(-1, *shape)
+    R, centre, half = row[:9], row[9:12], row[12:15]
+    rel = [p_w[k] - centre[k] for k in range(3)]
+    unit = [(R[k] * rel[0] + R[3 + k] * rel[1] + R[6 + k] * rel[2]) / half[k] for k in range(3)]
     kind = scenes.kind.flatten()[prim]
-    unit = (R * (p_w - centre)[:, None]).sum(0) / half
-    size = unit.abs()
-    curved = (kind != BOX) & (kind != ROOM)
-    cap = (kind == CYLINDER) & (size[1] >= unit[0].hypot(unit[2]))
-    axis = torch.where(cap, 1, size.argmax(0))
-    flat_normal = torch.nn.functional.one_hot(axis, 3).T * unit.sign()
-    radial = unit.clone()
-    radial[1].masked_fill_(kind == CYLINDER, 0)
-    normal_l = torch.where(curved & ~cap, radial, flat_normal) / half
-    normal = torch.nn.functional.normalize((R * normal_l).sum(1), dim=0)
-    facing = (normal * d).sum(0)
-    normal = torch.where(facing > 0, -normal, normal)
-    ray_length = d.norm(dim=0)
-    cosine = (facing.abs() / ray_length).clamp_min(0.02)
+    is_cylinder = kind == CYLINDER
+    curved = is_cylinder | ((kind != BOX) & (kind != ROOM))
 
-    around = torch.atan2(unit[0], unit[2])
-    face_u = torch.where(axis == 0, unit[2], unit[0])
-    face_v = torch.where(axis == 1, unit[2], unit[1])
-    half_u = torch.where(axis == 0, half[2], half[0])
-    half_v = torch.where(axis == 1, half[2], half[1])
-    side = curved & ~cap
-    face_u = torch.where(side, around / torch.pi, face_u)
-    half_u = torch.where(side, half_u * torch.pi, half_u)
-    face_v = torch.where(side & (kind != CYLINDER), unit[1].clamp(-1, 1).asin() * (2 / torch.pi), face_v)
-    face_v = torch.where(side & (kind == CYLINDER), unit[1], face_v)
-    half_v = torch.where(side, half[1], half_v)
+    ax, ay, az = (c.abs() for c in unit)
+    is_y = torch.where(is_cylinder, ay >= (unit[0] * unit[0] + unit[2] * unit[2]).sqrt(), (ay >= ax) & (ay >= az))
+    is_x = (ax >= az) & ~is_y
+    side = curved & ~(is_y & is_cylinder)
+    flat = [is_x, is_y, ~(is_x | is_y)]
+    bent = [unit[0], torch.where(is_cylinder, 0.0, unit[1]), unit[2]]
+    g = [torch.where(side, bent[k], flat[k] * unit[k]) / half[k] for k in range(3)]
+    n = [R[3 * k] * g[0] + R[3 * k + 1] * g[1] + R[3 * k + 2] * g[2] for k in range(3)]
+    ray = (d[0] * d[0] + d[1] * d[1] + d[2] * d[2]).rsqrt_()
+    facing = n[0] * d[0] + n[1] * d[1] + n[2] * d[2]
+    inv = (n[0] * n[0] + n[1] * n[1] + n[2] * n[2]).rsqrt_().copysign_(-facing)
+    normal: Vector = tuple(c * inv for c in n)  # type: ignore[assignment]
 
-    face = torch.where(curved, 0, 2 * axis + (unit.gather(0, axis[None])[0] > 0))
+    # texture coordinates: unit ones across a face, and the metres they span
+    around = torch.atan2(unit[0], unit[2]) / torch.pi
+    latitude = torch.where(is_cylinder, unit[1], unit[1].clamp(-1, 1).asin() * (2 / torch.pi))
+    across = torch.where(side, around, torch.where(is_x, unit[2], unit[0]))
+    down = torch.where(side, latitude, torch.where(is_y, unit[2], unit[1]))
+    half_u = torch.where(side, half[0] * torch.pi, torch.where(is_x, half[2], half[0]))
+    half_v = torch.where(is_y & ~side, half[2], half[1])
+    axis_value = torch.where(is_x, unit[0], torch.where(is_y, unit[1], unit[2]))
+    face = torch.where(curved, 0, 2 * (2 - 2 * is_x.long() - is_y.long()) + (axis_value > 0))
     materials = scenes.material.shape[1]
-    index = scene * materials + scenes.face_material.flatten()[prim * 6 + face]
-    m = scenes.material.flatten(0, 1).T.contiguous()[:, index]
-    assert len(m) == MATERIAL_WIDTH
-    period = m[PERIOD]
-    fits = period <= 0
-    period_u, period_v = torch.where(fits, 2 * half_u, period), torch.where(fits, 2 * half_v, period)
-    u = torch.where(fits, 0.5 * face_u + 0.5, face_u * half_u / period_u + offset[0])
-    v = torch.where(fits, 0.5 * face_v + 0.5, face_v * half_v / period_v + offset[1])
-    angle = pixel_angle[:, None].expand(-1, pixels).flatten()
-    texels = angle * depth * scenes.atlas.size / (torch.minimum(period_u, period_v) * cosine.sqrt())
-    albedo = textures.sample(scenes.atlas, m[TEXTURE].long(), u, v, texels.log2())
-    albedo = (m[OFFSET : OFFSET + 3] + m[GAIN : GAIN + 3] * albedo).clamp(0, 1)
-
-    view = d / ray_length
-    light, gloss = _lighting(scenes, scene, p_w, normal, view, m[GLOSS])
-    light = light + m[EMISSION]
-    # the albedo is display-referred: light acts on its square, the square root brings it back
-    colour = albedo * light.sqrt() + gloss
-    colour = colour / (1 + colour.pow(4)).pow(0.25)  # soft shoulder
-    return colour.view(3, n, pixels).transpose(0, 1)
+    index = scenes.face_material.flatten()[prim * 6 + face] + rays.scene[part, None] * materials
+    m = tables[1].index_select(1, index.flatten()).view(-1, *shape)
+    fits = m[PERIOD] <= 0
+    u = torch.where(fits, 0.5 * across + 0.5, across * half_u / m[PERIOD] + row[15])
+    v = torch.where(fits, 0.5 * down + 0.5, down * half_v / m[PERIOD] + row[16])
+    period = torch.where(fits, 2 * torch.minimum(half_u, half_v), m[PERIOD])
+    cosine = (facing * inv * ray).abs_().clamp_(0.02)
+    view: Vector = (d[0] * ray, d[1] * ray, d[2] * ray)
+    return Surface(p_w, normal, view, cosine, u, v, period, m)
 
 
-def _lighting(
-    scenes: Scenes, scene: Tensor, p_w: Tensor, normal: Tensor, view: Tensor, gloss: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Irradiance (3, N) and highlights (3, N)."""
-    low = (scenes.centre[:, 0] - scenes.half[:, 0]).T[:, scene]
-    high = (scenes.centre[:, 0] + scenes.half[:, 0]).T[:, scene]
-    near = torch.minimum(p_w - low, high - p_w).clamp(0, CORNER_REACH) / CORNER_REACH
-    open_sky = (0.55 + 0.45 * near + 0.45 * normal.abs()).clamp_max(1).prod(0)
-    light = scenes.ambient.T[:, scene] * (open_sky * (0.8 - 0.2 * normal[1]))
-    shine = torch.zeros_like(light)
-    mirror = view - 2 * (view * normal).sum(0) * normal
+def _lighting(scenes: Scenes, scene: Tensor, s: Surface) -> tuple[list[Tensor], list[Tensor]]:
+    """Irradiance and highlights, each a tensor a colour."""
+    low, high = scenes.centre[:, 0] - scenes.half[:, 0], scenes.centre[:, 0] + scenes.half[:, 0]
+    open_sky = 0.8 - 0.2 * s.normal[1]
+    for k in range(3):
+        near = torch.minimum(s.p_w[k] - low[scene, k, None], high[scene, k, None] - s.p_w[k])
+        open_sky = open_sky * (0.55 + near * (0.45 / CORNER_REACH) + 0.45 * s.normal[k].abs()).clamp_(0, 1)
+    light = [scenes.ambient[scene, k, None] * open_sky for k in range(3)]
+    shine = [torch.zeros_like(open_sky) for _ in range(3)]
+    gloss = s.material[GLOSS]
     power = 8 + 120 * gloss
-    for lamp in scenes.light.unbind(1):
-        to = lamp.T[:3, scene] - p_w
-        distance_sq = to.square().sum(0) + 0.3
-        to = to * distance_sq.rsqrt()
-        colour = lamp.T[3:, scene]
-        light = light + colour * ((normal * to).sum(0).clamp_min(0) / (0.25 + distance_sq / 6))
-        highlight = (mirror * to).sum(0).clamp_min(0) ** power * gloss
-        shine = shine + colour.clamp_max(1) * highlight * 0.6
+    reflected = 2 * dot(s.view, s.normal)
+    mirror: Vector = tuple(s.view[k] - reflected * s.normal[k] for k in range(3))  # type: ignore[assignment]
+    for lamp in scenes.light[scene].unbind(1):
+        to: Vector = tuple(lamp[:, k, None] - s.p_w[k] for k in range(3))  # type: ignore[assignment]
+        distance_sq = dot(to, to) + 0.3
+        inv = distance_sq.rsqrt()
+        weight = (dot(s.normal, to) * inv).clamp_(0) / (0.25 + distance_sq / 6)
+        highlight = (power * (dot(mirror, to) * inv - 1)).exp_() * gloss  # close to Phong's power of the cosine
+        for k in range(3):
+            light[k] = light[k].addcmul_(lamp[:, 3 + k, None], weight)
+            shine[k] = shine[k].addcmul_(0.6 * lamp[:, 3 + k, None].clamp_max(1), highlight)
     return light, shine

@@ -17,11 +17,12 @@ ATLAS_SIZE = 256  # texels along a side of level 0
 class Atlas:
     """Textures with their mip levels.
 
-    texels: (T * M, 3) float32; texture `i` starts at row `i * M`, level `l` of it at `starts[l]`, rows from top left.
+    quads: (T * M, 12) uint8; texture `i` starts at row `i * M`, level `l` of it at `starts[l]`, rows from top left. A
+        row holds the colours of a texel, of its neighbours to the right, below, and below right: one read interpolates.
     names: pattern of each texture.
     """
 
-    texels: Tensor
+    quads: Tensor
     starts: Tensor  # (L,) int64
     size: int
     names: tuple[str, ...]
@@ -34,24 +35,24 @@ class Atlas:
     @property
     def per_texture(self) -> int:
         """Texels of one texture over all levels."""
-        return len(self.texels) // len(self.names)
+        return len(self.quads) // len(self.names)
 
     def indices(self, name: str) -> list[int]:
         """The textures made by one pattern."""
         return [i for i, n in enumerate(self.names) if n == name]
 
     def level(self, index: int) -> Tensor:
-        """(T, 3, S, S) all textures at one level."""
+        """(T, 3, S, S) float32 in [0, 1], all textures at one level."""
         side = self.size >> index
         start = int(self.starts[index])
-        rows = self.texels.view(len(self.names), self.per_texture, 3)[:, start : start + side * side]
-        return rows.reshape(-1, side, side, 3).permute(0, 3, 1, 2)
+        rows = self.quads.view(len(self.names), self.per_texture, 12)[:, start : start + side * side, :3]
+        return rows.reshape(-1, side, side, 3).permute(0, 3, 1, 2) / 255
 
     def to(self, device: torch.device | str) -> "Atlas":
         """The same atlas on another device."""
-        if self.texels.device == torch.device(device):
+        if self.quads.device == torch.device(device):
             return self
-        return Atlas(self.texels.to(device), self.starts.to(device), self.size, self.names)
+        return Atlas(self.quads.to(device), self.starts.to(device), self.size, self.names)
 
 
 def build_atlas(images: np.ndarray, names: tuple[str, ...]) -> Atlas:
@@ -64,12 +65,15 @@ def build_atlas(images: np.ndarray, names: tuple[str, ...]) -> Atlas:
     starts: list[int] = []
     while True:
         starts.append(sum(r.shape[1] for r in rows))
-        rows.append(level.reshape(count, -1, 3))
+        texel = np.round(255 * level).astype(np.uint8)
+        right, below = np.roll(texel, -1, 2), np.roll(texel, -1, 1)
+        quad = np.concatenate([texel, right, below, np.roll(right, -1, 1)], -1)
+        rows.append(quad.reshape(count, -1, 12))
         if level.shape[1] == 1:
             break
         level = 0.25 * (level[:, ::2, ::2] + level[:, 1::2, ::2] + level[:, ::2, 1::2] + level[:, 1::2, 1::2])
-    texels = torch.from_numpy(np.concatenate(rows, 1).reshape(-1, 3).copy())
-    return Atlas(texels, torch.tensor(starts), size, names)
+    quads = torch.from_numpy(np.concatenate(rows, 1).reshape(-1, 12))
+    return Atlas(quads, torch.tensor(starts), size, names)
 
 
 @lru_cache(maxsize=2)
@@ -86,37 +90,36 @@ def default_atlas(device: str = "cpu", seed: int = ATLAS_SEED, size: int = ATLAS
     return _default_on_cpu(seed, size).to(device)
 
 
-def sample(atlas: Atlas, index: Tensor, u: Tensor, v: Tensor, level: Tensor) -> Tensor:
+def sample(atlas: Atlas, index: Tensor, u: Tensor, v: Tensor, level: Tensor) -> list[Tensor]:
     """Trilinear lookup with repetition.
 
     Args:
-        index: (N,) int64 texture.
-        u, v: (N,) in repeats of the texture (1 = once across); texel 0 is centred at 0.5 / S.
-        level: (N,) float mip level, log2 of the texels that one pixel covers; clamped.
+        index: (...) int64 texture.
+        u, v: (...) in repeats of the texture (1 = once across); texel 0 is centred at 0.5 / S.
+        level: (...) float mip level, log2 of the texels that one pixel covers; clamped.
 
     Returns:
-        (3, N) colours.
+        red, green and blue (...).
     """
     level = level.clamp(0, atlas.levels - 1)
     low = level.floor()
     weight = level - low
     low = low.long()
-    high = (low + 1).clamp_max(atlas.levels - 1)
     base = index * atlas.per_texture
     near = _bilinear(atlas, base, u, v, low)
-    return torch.lerp(near, _bilinear(atlas, base, u, v, high), weight)
+    far = _bilinear(atlas, base, u, v, (low + 1).clamp_max_(atlas.levels - 1))
+    mixed = torch.lerp(near, far, weight.unsqueeze(-1))
+    return [c.contiguous() for c in mixed.unbind(-1)]
 
 
 def _bilinear(atlas: Atlas, base: Tensor, u: Tensor, v: Tensor, level: Tensor) -> Tensor:
-    side = torch.bitwise_right_shift(torch.full_like(level, atlas.size), level)
-    base = base + atlas.starts[level]
+    """(..., 3) from one level of each texture."""
+    side = torch.bitwise_right_shift(atlas.size, level)
     x, y = u * side - 0.5, v * side - 0.5
     x0, y0 = x.floor(), y.floor()
-    wx, wy = x - x0, y - y0
+    wx, wy = (x - x0).unsqueeze(-1), (y - y0).unsqueeze(-1)
     mask = side - 1  # sides are powers of two: repetition is a bit mask, also for negative numbers
-    x0, y0 = x0.long(), y0.long()
-    left, right = x0 & mask, (x0 + 1) & mask
-    top, bottom = base + (y0 & mask) * side, base + ((y0 + 1) & mask) * side
-    c00, c01 = atlas.texels[top + left].T, atlas.texels[top + right].T
-    c10, c11 = atlas.texels[bottom + left].T, atlas.texels[bottom + right].T
-    return torch.lerp(torch.lerp(c00, c01, wx), torch.lerp(c10, c11, wx), wy)
+    row = base + atlas.starts[level] + (y0.long() & mask) * side + (x0.long() & mask)
+    quad = atlas.quads.index_select(0, row.flatten()).view(*row.shape, 12).float().div_(255)
+    top = torch.lerp(quad[..., 0:3], quad[..., 3:6], wx)
+    return torch.lerp(top, torch.lerp(quad[..., 6:9], quad[..., 9:12], wx), wy)
