@@ -1,6 +1,6 @@
 """Colour of the points that rays hit: texture, ambient and point lights, gloss.
 
-Everything is elementwise over (tiles, pixels), one tensor a coordinate: on a CPU a few tiles at a time stay in its cache.
+Everything is elementwise over (tiles, pixels), one tensor a coordinate; on a CPU a few tiles at a time, in its cache.
 """
 
 from dataclasses import dataclass
