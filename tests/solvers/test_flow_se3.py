@@ -1,0 +1,75 @@
+"""Flow-SE3: correspondence and Gauss-Newton in turn."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from slam.geometry import se3
+from slam.geometry.flow import reproject
+from slam.solvers.flow_se3 import flow_se3
+from slam.solvers.gauss_newton import Damping
+
+F64 = torch.float64
+K = torch.tensor([[[18.0, 0, 7.3], [0, 19.0, 5.8], [0, 0, 1]]], dtype=F64)
+
+
+def scene() -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    inv_depth = 0.3 + torch.rand(1, 12, 16, dtype=F64, generator=generator)
+    T_true = se3.exp(0.15 * torch.randn(1, 6, dtype=F64, generator=generator))
+    return inv_depth, T_true, reproject(inv_depth, T_true, K)[0]
+
+
+def test_a_correspondence_that_sees_half_way_converges_by_iterating():
+    """It reports half of the missing flow each time: the error halves with every iteration."""
+    inv_depth, T_true, truth = scene()
+
+    def update(state: int, uv: Tensor) -> tuple[int, Tensor, Tensor]:
+        return state + 1, 0.5 * (truth - uv), torch.ones_like(uv)
+
+    start = torch.eye(4, dtype=F64)[None]
+    steps = flow_se3(update, 0, inv_depth, start, K, 12, damping=Damping(0, 0))
+    assert len(steps) == 12 and all(step.ok.all() for step in steps)
+    errors = [float(se3.log(step.T_ji @ se3.inverse(T_true)).norm()) for step in steps]
+    assert all(after < 0.65 * before for before, after in zip(errors, errors[1:]))
+    assert errors[-1] < 1e-3 * float(se3.log(T_true).norm())
+    assert torch.equal(steps[0].uv, reproject(inv_depth, start, K)[0])
+    torch.testing.assert_close(steps[1].uv, reproject(inv_depth, steps[0].T_ji, K)[0])
+
+
+def test_unknown_depth_and_points_behind_have_no_weight_though_the_flow_is_sure():
+    inv_depth, T_true, truth = scene()
+    inv_depth = inv_depth.clone()
+    inv_depth[:, :4] = 0
+    T_true = T_true.clone()
+    T_true[:, 2, 3] = -0.5
+    inv_depth[:, -2:] = 4.0
+    truth = reproject(inv_depth, T_true, K)[0]
+    truth[:, :4] += 50  # nonsense where the depth is unknown
+
+    def update(state: Any, uv: Tensor) -> tuple[Any, Tensor, Tensor]:
+        return state, truth - uv, torch.ones_like(uv)
+
+    step = flow_se3(update, None, inv_depth, T_true, K, 1)[-1]
+    assert not step.weight[:, :4].any() and not step.weight[:, -2:].any()
+    assert (step.weight[:, 4:-2] == 1).all() and (step.confidence == 1).all()
+    torch.testing.assert_close(step.T_ji, T_true, rtol=0, atol=1e-9)
+
+
+def test_state_is_handed_on_and_no_gradient_passes_through_the_pose():
+    inv_depth, _, truth = scene()
+    gains = torch.tensor([0.5, 0.8, 1.0], dtype=F64, requires_grad=True)
+
+    def update(state: int, uv: Tensor) -> tuple[int, Tensor, Tensor]:
+        return state + 1, gains[state] * (truth - uv), torch.ones_like(uv)
+
+    steps = flow_se3(update, 0, inv_depth, torch.eye(4, dtype=F64)[None], K, 3)
+    (gradient,) = torch.autograd.grad(steps[-1].T_ji.square().sum(), gains)
+    assert gradient[:2].tolist() == [0, 0] and gradient[2] != 0
+
+
+def test_a_blind_correspondence_is_reported_and_leaves_the_pose():
+    inv_depth, T_true, _ = scene()
+    steps = flow_se3(lambda s, uv: (s, torch.ones_like(uv), torch.zeros_like(uv)), None, inv_depth, T_true, K, 2)
+    assert not steps[-1].ok.any() and torch.equal(steps[-1].T_ji, T_true)
