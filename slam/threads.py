@@ -1,9 +1,15 @@
 """Threads with bounded queues whose errors travel: a worker, a reader, and a mailbox of one."""
 
+import contextlib
+import logging
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
+
+log = logging.getLogger(__name__)
+
+CLOSE_TIMEOUT_S = 2.0  # what a reader waits for its source: a camera needs less for a frame
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -29,12 +35,12 @@ class Worker(Generic[Job, Result]):
                 return
 
     def submit(self, job: Job) -> None:
-        """Hand over a job; waits while the inbox is full. Raises what the worker died of."""
+        """Hand over a job; waits while the inbox is full. Raises what the worker died of, ValueError once closed."""
         self._put(job)
 
     def try_submit(self, job: Job) -> bool:
         """Hand over a job unless the inbox is full. Raises what the worker died of."""
-        self._raise()
+        self._check()
         try:
             self._inbox.put_nowait(job)
         except queue.Full:
@@ -61,11 +67,18 @@ class Worker(Generic[Job, Result]):
 
     def _put(self, job: Job | None) -> None:
         while True:
-            self._raise()
+            self._check()
             try:
                 return self._inbox.put(job, timeout=0.1)
             except queue.Full:
                 continue
+
+    def _check(self) -> None:
+        """Raise if nobody will take a job: waiting for room would never end."""
+        alive = self._thread.is_alive()
+        self._raise()
+        if not alive:
+            raise ValueError("the worker is closed")
 
     def _raise(self) -> None:
         if self._error is not None:
@@ -145,13 +158,29 @@ class Reader(Generic[Job]):
     def __iter__(self) -> Iterator[Job]:
         while (item := self._queue.get()) is not None:
             yield item[0]
+        self._end()  # whoever iterates again must not wait
         if self._error is not None:
             raise self._error
 
     def close(self) -> None:
-        """End the thread; items not yet taken are discarded."""
+        """End the thread and every iteration; items not yet taken are discarded.
+
+        A source that is stuck (a camera that no longer answers) is left behind after CLOSE_TIMEOUT_S, with a WARNING.
+        """
         self._closed.set()
-        self._thread.join()
+        self._thread.join(CLOSE_TIMEOUT_S)
+        if self._thread.is_alive():
+            log.warning("the source does not answer; it is left behind")
+        self._end()
+
+    def _end(self) -> None:
+        """Leave nothing but the sentinel in the queue."""
+        while True:
+            try:
+                return self._queue.put_nowait(None)
+            except queue.Full:
+                with contextlib.suppress(queue.Empty):
+                    self._queue.get_nowait()
 
 
 class Mailbox(Generic[Job]):
