@@ -100,6 +100,9 @@ def _loop(scenes: Scenes, n: int, generator: torch.Generator) -> Sketch:
     circle = torch.stack([angle.cos() * radius[0], torch.zeros(n), angle.sin() * radius[1]], -1).double()
     position = circle + torch.stack([centre[0], torch.tensor(height).double(), centre[2]])
     position[:, 1] += 0.12 * torch.sin(2 * angle)
+    if n / CONTROL_RATE * MAX_TURN_RAD < 7:  # no time for a full turn: look one way, swaying
+        sway = torch.pi * uniform(generator, 1, low=-1, high=1) + 0.04 * n / CONTROL_RATE * torch.sin(angle)
+        return position, position + 3 * torch.stack([sway.sin(), 0.1 + 0 * sway, sway.cos()], -1)
     across = -1.0 if float(uniform(generator, 1)) < 0.7 and float(half.min()) > 1.3 else 2.5
     target = centre + across * (circle * torch.tensor([1.0, 0.0, 1.0]))
     target[:, 1] = -0.8 + 0.3 * torch.sin(angle + 1)

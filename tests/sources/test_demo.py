@@ -1,0 +1,59 @@
+"""The rendered sequence keeps the contract of sources, and its truth is true."""
+
+import numpy as np
+import pytest
+import torch
+
+from slam.errors import ConfigError
+from slam.geometry import se3
+from slam.geometry.camera import sample
+from slam.geometry.flow import in_image, reproject
+from slam.sources.demo import DemoConfig, DemoSource
+
+SMALL = DemoConfig(frames=9, width=96, height=72, seed=5)
+
+
+def test_frames_are_complete_and_repeat():
+    source = DemoSource(SMALL)
+    frames = list(source)
+    assert not source.live and len(source) == source.count == len(frames) == 9 and source.skipped == 0
+    assert [f.id for f in frames] == list(range(9))
+    assert np.diff([f.time_ns for f in frames]) == pytest.approx(1e9 / 30, abs=1)
+    for frame in frames:
+        assert frame.image.shape == (72, 96, 3) and frame.image.dtype == np.uint8
+        assert frame.camera is source.camera and frame.depth is None
+    assert source.camera.width == 96 and source.camera.cx == 47.5
+    again = list(source)
+    assert all(np.array_equal(a.image, b.image) for a, b in zip(frames, again))
+    other = next(iter(DemoSource(DemoConfig(frames=9, width=96, height=72, seed=6))))
+    assert not np.array_equal(other.image, frames[0].image)
+    source.close()
+
+
+def test_true_depth_and_poses_explain_the_pictures():
+    """Warping frame 8 into frame 0 by truth leaves noise; by no motion, much more."""
+    source = DemoSource(DemoConfig(frames=9, width=96, height=72, seed=5, fps=10.0), with_depth=True)
+    frames = list(source)
+    truth = source.groundtruth()
+    assert np.array_equal(truth.time_ns, [f.time_ns for f in frames])
+    K = source.camera.matrix()[None]
+    depth = [torch.from_numpy(frames[k].depth)[None].double() for k in (0, 8)]
+    assert depth[0].min() > 0.2
+    image = [torch.from_numpy(frames[k].image).permute(2, 0, 1)[None].double() / 255 for k in (0, 8)]
+    T_wc = torch.from_numpy(truth.T_wc)
+    uv, q, valid = reproject(1 / depth[0], (se3.inverse(T_wc[8]) @ T_wc[0])[None], K)
+    seen = valid & in_image(uv, 72, 96)
+    seen &= (sample(1 / depth[1][:, None], uv)[:, 0] * depth[0] * q[..., 2] - 1).abs() < 0.02
+    assert seen.double().mean() > 0.3
+    warped = (sample(image[1], uv) - image[0]).abs().mean(1)[seen].mean()
+    still = (image[1] - image[0]).abs().mean(1)[seen].mean()
+    assert warped < 0.05 and warped < 0.6 * still
+
+
+def test_wrong_settings_are_reported():
+    with pytest.raises(ConfigError, match="ocean"):
+        DemoConfig(kind="ocean")
+    with pytest.raises(ConfigError, match="frames"):
+        DemoConfig(frames=0)
+    with pytest.raises(ConfigError, match="hfov"):
+        DemoConfig(hfov_deg=179.0)
