@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from slam.backend.optimizer import Optimizer
-from slam.backend.stereo import ClassicalStereo, Stereo
+from slam.backend.optimizer import Stereo
 from slam.classical.dis import DisFlow
 from slam.config import SlamConfig
 from slam.frames import Counts, Estimate, Frame, Keyframe, Progress, Status, Update, View, Window
 from slam.frontend.initialiser import Initialiser, InitialMap
-from slam.frontend.keyframing import wants_keyframe
+from slam.frontend.keyframing import Keyframing
 from slam.frontend.motion_model import MotionModel
 from slam.frontend.relocaliser import Relocaliser
 from slam.frontend.tracker import track
@@ -47,6 +47,7 @@ class Slam:
         self.matcher = Matcher(correspondence, config.matcher)
         self.initialiser = Initialiser(self.matcher, config.initialiser)
         self.motion_model = MotionModel(config.motion_model)
+        self.keyframing = Keyframing(config.keyframing)
         self.relocaliser = Relocaliser(self.matcher, config.relocaliser)
         self.store = KeyframeStore()
         optimizer = Optimizer(self.matcher, stereo, config.backend)
@@ -109,7 +110,7 @@ class Slam:
             with self.times.measure("track"):
                 estimate = self._locate(view)
             self._record(estimate)
-            if wants_keyframe(estimate, self.config.keyframing):
+            if self.keyframing.wants(estimate):
                 self._add_keyframe(view, estimate)
             return [estimate]
 

@@ -7,14 +7,18 @@ from torch import Tensor
 from slam.backend.optimizer import DenseDepth
 from slam.classical.plane_sweep import PlaneSweepConfig, plane_sweep
 from slam.frames import Keyframe, View
+from slam.networks.depth import StereoNet, wide_hypotheses
+from slam.networks.motion import FlowSE3, ImageFeatures
 
 RANGE_MARGIN = 0.6  # of inverse depth, beyond the range seen at the cells: new surfaces come into view
+TRUSTED = 0.3  # weight of a cell that counts for the range
 MIN_CELLS = 30  # trusted cells that a range needs
+CONFIDENT_DEVIATION = 0.05  # relative standard deviation at which the confidence is one half
 
 
 def inv_depth_range(keyframe: Keyframe) -> tuple[float, float]:
     """Inverse depths to search, from the trusted cells of the keyframe."""
-    trusted = keyframe.cell_inv_depth[keyframe.cell_weight > 0.3]
+    trusted = keyframe.cell_inv_depth[keyframe.cell_weight > TRUSTED]
     d = trusted if len(trusted) >= MIN_CELLS else keyframe.cell_inv_depth.flatten()
     low, high = float(d.quantile(0.01)), float(d.quantile(0.99))
     return low * (1 - RANGE_MARGIN), high * (1 + RANGE_MARGIN)
@@ -27,17 +31,49 @@ class ClassicalStereo:
         self.config = config
 
     def __call__(self, keyframe: Keyframe, neighbours: list[View], T_jk: list[Tensor]) -> DenseDepth:
-        """See `Stereo`."""
+        """See `optimizer.Stereo`."""
         result = plane_sweep(
             gray(keyframe.view),
             [gray(view) for view in neighbours],
             keyframe.view.K.numpy(),
             [T.numpy() for T in T_jk],
             inv_depth_range(keyframe),
-            None,
-            self.config,
+            config=self.config,
         )
         return DenseDepth(torch.from_numpy(result.inv_depth), torch.from_numpy(result.confidence))
+
+
+class LearnedStereo:
+    """The stereo network; `motion` owns the encoder that both networks share."""
+
+    def __init__(self, motion: FlowSE3, stereo: StereoNet) -> None:
+        self.motion = motion
+        self.stereo = stereo
+
+    def __call__(self, keyframe: Keyframe, neighbours: list[View], T_jk: list[Tensor]) -> DenseDepth:
+        """See `optimizer.Stereo`."""
+        low, high = (torch.tensor([d]) for d in inv_depth_range(keyframe))
+        with torch.inference_mode():
+            inv_depth, sigma = self.stereo(
+                [self._features(keyframe.view)],
+                [[self._features(view)] for view in neighbours],
+                torch.stack(T_jk)[None],
+                keyframe.view.K[None],
+                wide_hypotheses(low, high, self.stereo.config.planes),
+            )
+        confidence = 1 / (1 + (sigma / inv_depth.clamp_min(1e-6) / CONFIDENT_DEVIATION).square())
+        return DenseDepth(inv_depth[0].float(), confidence[0].float())
+
+    def _features(self, view: View) -> ImageFeatures:
+        """Of the encoder; with DIS tracking, views carry none of them."""
+        if isinstance(view.features, ImageFeatures):
+            return view.features
+        return self.motion.encode(picture(view.image))[0]
+
+
+def picture(image: np.ndarray) -> Tensor:
+    """(1, 3, h, w) float in [0, 1] of an RGB image (h, w, 3) uint8."""
+    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
 
 
 def gray(view: View) -> np.ndarray:

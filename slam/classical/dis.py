@@ -30,7 +30,7 @@ class DisConfig:
     max_refinement_px: float = 1.5  # a patch that moves farther from the DIS flow has slipped
     forward_backward_px: float = 0.5  # disagreement allowed at zero flow
     forward_backward_ratio: float = 0.05  # and more of it, per pixel of flow
-    texture: float = 100.0  # squared gradient (grey levels per pixel)^2 at which the weight is one half
+    texture: float = 25.0  # squared gradient (grey levels per pixel)^2 at which the weight is one half
 
     def __post_init__(self) -> None:
         if not 0 <= self.finest_scale <= 3:

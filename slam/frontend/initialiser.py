@@ -43,7 +43,7 @@ class InitialiserConfig:
 
 @dataclass(frozen=True)
 class InitialMap:
-    """A first keyframe with depth (mean inverse depth 1) and the views gathered so far."""
+    """A first keyframe with depth (median inverse depth 1) and the views gathered so far."""
 
     view: View
     cell_inv_depth: Tensor  # (hc, wc)
@@ -151,7 +151,7 @@ class Initialiser:
             error_px,
             100 * known_ratio,
         )
-        if error_px > config.max_error_px or known_ratio < config.min_known_ratio:
+        if not (error_px <= config.max_error_px and known_ratio >= config.min_known_ratio):  # no cell in view: NaN
             return None
         scale = float(d[known].median())
         cell_weight = known.float() / (1 + (deviation / 0.1) ** 2)

@@ -1,4 +1,4 @@
-"""When a frame becomes a keyframe: by flow and overlap, never by translation, whose unit is unknown."""
+"""When a frame becomes a keyframe: by flow, overlap and match, never by translation, whose unit is unknown."""
 
 from dataclasses import dataclass
 
@@ -11,10 +11,26 @@ class KeyframingConfig:
 
     flow_px: float = 16.0  # mean flow from the reference keyframe
     min_visible_ratio: float = 0.7  # part of the reference keyframe still in view
+    min_confidence_ratio: float = 0.6  # mean confidence, of the best seen against this reference
 
 
-def wants_keyframe(estimate: Estimate, config: KeyframingConfig) -> bool:
-    """True if a tracked frame should become a keyframe."""
-    return estimate.status is Status.TRACKING and (
-        estimate.mean_flow_px > config.flow_px or estimate.visible_ratio < config.min_visible_ratio
-    )
+class Keyframing:
+    """Watches the estimates against the present reference keyframe."""
+
+    def __init__(self, config: KeyframingConfig = KeyframingConfig()) -> None:
+        self.config = config
+        self._reference_id = -1
+        self._best_confidence = 0.0
+
+    def wants(self, estimate: Estimate) -> bool:
+        """True if this frame, the latest, should become a keyframe."""
+        if estimate.status is not Status.TRACKING:
+            return False
+        if estimate.keyframe_id != self._reference_id:
+            self._reference_id, self._best_confidence = estimate.keyframe_id, 0.0
+        self._best_confidence = max(self._best_confidence, estimate.mean_confidence)
+        return (
+            estimate.mean_flow_px > self.config.flow_px
+            or estimate.visible_ratio < self.config.min_visible_ratio
+            or estimate.mean_confidence < self.config.min_confidence_ratio * self._best_confidence
+        )

@@ -25,8 +25,8 @@ class MotionModel:
         self._step = identity()  # T of the last camera from the one before
 
     def forget(self) -> None:
-        """Tracking was lost: no velocity."""
-        self._step = identity()
+        """Tracking was lost: no velocity, and none from the step over the gap."""
+        self._last, self._step = None, identity()
 
     def observe(self, estimate: Estimate, store: KeyframeStore) -> None:
         """Take a believed estimate as the latest."""

@@ -50,9 +50,9 @@ class Relocaliser:
         for keyframe in store.keyframes:
             if keyframe.id not in self._thumbnails:
                 self._thumbnails[keyframe.id] = thumbnail(keyframe.view)
-        ids = [keyframe.id for keyframe in store.keyframes]
+        ids = [keyframe.id for keyframe in reversed(store.keyframes)]
         stored = torch.stack([self._thumbnails[k] for k in ids])
-        order = (stored @ thumbnail(view)).argsort(descending=True)[: self.config.candidates]
+        order = (stored @ thumbnail(view)).argsort(descending=True, stable=True)[: self.config.candidates]
         return [ids[int(n)] for n in order]
 
 

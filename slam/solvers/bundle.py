@@ -51,8 +51,8 @@ def bundle_adjust(
         T_cw: (N, 4, 4) start poses.
         inv_depth: (N, h, w) start inverse depths.
         prior: inverse depth (N, h, w) and its weight (N, h, w), 1 / variance in units of one pixel^2 of flow error.
-            Weight 0 leaves a pixel free; the prior also fixes the scale.
-        fixed: (N,) bool, poses held.
+            Weight 0 leaves a pixel free, and as it came if no flow tells of it; the prior also fixes the scale.
+        fixed: (N,) bool, poses held; with all held only the depths are adjusted.
         K: (3, 3) intrinsics at this size.
         steps, damping, huber_px: as `gauss_newton.pose_step`.
 
@@ -95,13 +95,14 @@ def bundle_adjust(
         coupling = torch.zeros(N, N, 6, h * w, dtype=torch.float64, device=d.device)  # [depths of, pose of]
         coupling = coupling.index_put((i, j), E_j, accumulate=True).index_put((i, i), E_i, accumulate=True)
         coupling = coupling.flatten(1, 2)[:, index]  # (N, 6 free, P)
-        S = H[index][:, index] - torch.einsum("nap,np,nbp->ab", coupling, C_inv, coupling)
-        rhs = b[index] - torch.einsum("nap,np,np->a", coupling, C_inv, g)
-        xi, ok = solve_damped(S, rhs, total, damping, GAUGE_CONDITION)
-        step = C_inv * (g - torch.einsum("nap,a->np", coupling, xi))
+        eliminated = coupling * C_inv[:, None]
+        S = H[index][:, index] - (eliminated @ coupling.mT).sum(0)
+        rhs = b[index] - (eliminated @ g[..., None]).sum(0).squeeze(-1)
+        xi, ok = solve_damped(S, rhs, total, damping, GAUGE_CONDITION) if len(free) else (rhs, total > 0)
+        step = C_inv * (g - (xi @ coupling))
         ok_all = ok_all & ok & torch.isfinite(step).all()
         T = T.index_copy(0, free, se3.exp(xi.view(-1, 6)) @ T[free])
-        d = torch.maximum(d + step.to(d).view(N, h, w), floor)
+        d = torch.where(known.view(N, h, w), torch.maximum(d + step.to(d).view(N, h, w), floor), d)
     information = information.view(N, h, w)
     T = torch.where(ok_all, T, T_cw.double())
     return BundleSolution(T, torch.where(ok_all, d, inv_depth), information, ok_all)
