@@ -26,6 +26,7 @@ class AugmentConfig:
     grey: float = 0.1  # probability of no colour
     exposure: float = 0.25  # standard deviation of log gain, per clip; a quarter of it per view
     gamma: float = 0.2  # standard deviation of log gamma, per clip
+    blur: float = 0.25  # probability of a softer picture, per view
     noise: float = 0.02  # largest standard deviation of pixel noise, per view
 
     def __post_init__(self) -> None:
@@ -114,6 +115,9 @@ def colour(images: Tensor, config: AugmentConfig, generator: torch.Generator) ->
     images = images * gain.exp().to(device)
     images = images.clamp(1e-4, 1).pow(gamma.to(device))
     images = torch.where(grey, images.mean(2, keepdim=True), images)
+    soft = (torch.rand(B, V, generator=generator) < config.blur).to(device)
+    if soft.any():
+        images[soft] = F.avg_pool2d(F.pad(images[soft], (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     return (images + level * noise).clamp(0, 1)
 
 

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 STAGES = ("motion", "stereo", "joint")
 WARM_UP_STEPS = 100  # of the learning rate
+MIN_PARALLAX_PX = 2.0  # pixels: a smaller baseline teaches the single-image prior alone
 FINAL_RATE = 0.02  # share of the learning rate left at the end
 
 
@@ -52,6 +53,7 @@ class TrainConfig:
     edges: int = 24  # pairs per step, motion
     iters: int = 3  # unrolled iterations of Flow-SE3
     gn_steps: int = 1  # with small motions the second changes little, and costs as much
+    stereo_every: int = 2  # joint: steps from one with stereo to the next
     max_flow_start: float = 1.5  # largest mean flow of a pair at first, pixels at 1/8 ...
     max_flow_end: float = 6.0  # ... and from half of the training on
     pool: int = 1500  # clips kept in memory
@@ -126,7 +128,7 @@ class Trainer:
             max_flow = config.max_flow_start + limit * (config.max_flow_end - config.max_flow_start)
             motion, found = self.motion_part(maps, batch, max_flow)
             loss, parts = loss + motion, parts | found
-        if config.stage != "motion":
+        if config.stage == "stereo" or (config.stage == "joint" and self.counts.step % config.stereo_every == 0):
             depth, found = self.stereo_part(maps, batch)
             loss, parts = loss + depth, parts | found
         self.apply(loss, progress)
@@ -179,11 +181,9 @@ class Trainer:
         output = self.stereo.sweep_maps(
             maps[index], [maps[index + m + 1] for m in range(count)], T_jk, batch.K, hypotheses
         )
-        # a baseline of less than a pixel of parallax teaches only the single-image prior: drop it
-        focal = batch.K[:, 0, 0].float()
-        parallax = distance.amax((1, 2)).float() * focal * truth.flatten(1).mean(1)
-        inside = (truth > hypotheses[:, 0].amax((-2, -1))[:, None, None] * 0.5) & (parallax > 2.0)[:, None, None]
-        truth = torch.where(inside, truth, torch.zeros_like(truth))
+        parallax_px = distance.amax((1, 2)).float() * batch.K[:, 0, 0].float() * truth.flatten(1).mean(1)
+        useful = (parallax_px > MIN_PARALLAX_PX)[:, None, None]
+        truth = torch.where(useful, truth, torch.zeros_like(truth))
         coarse = torch.nn.functional.interpolate(output.coarse[:, None], truth.shape[-2:], mode="nearest")[:, 0]
         self.counts.stereo_keyframes += B
         return stereo_loss(output.inv_depth, output.sigma, coarse, truth)
@@ -259,11 +259,11 @@ class Trainer:
         validate: Callable[["Trainer"], dict[str, float]] | None = None,
         stop: Callable[[], bool] = lambda: False,
         log_every_s: float = 20.0,
-        save_every_s: float = 180.0,
+        save_every_s: float = 300.0,
     ) -> None:
         """Train until the stage has had `minutes` (or `max_steps`), or `stop` says so; then save and validate."""
         logged = saved = last = time.monotonic()
-        sums: dict[str, float] = {}
+        sums: dict[str, tuple[float, int]] = {}
         number = 0
         while not stop():
             spent = self.counts.stage_seconds / 60
@@ -272,14 +272,18 @@ class Trainer:
                 break
             parts = self.step(progress)
             for name, value in parts.items():
-                sums[name] = sums.get(name, 0.0) + value
+                total, count = sums.get(name, (0.0, 0))
+                sums[name] = (total + value, count + 1)
             number += 1
             now = time.monotonic()
             self.counts.seconds += now - last
             self.counts.stage_seconds += now - last
             last = now
             if now - logged > log_every_s:
-                self.report(folder, {k: v / number for k, v in sums.items()} | {"ms": 1e3 * (now - logged) / number})
+                self.report(
+                    folder,
+                    {k: total / count for k, (total, count) in sums.items()} | {"ms": 1e3 * (now - logged) / number},
+                )
                 sums, number, logged = {}, 0, now
             if now - saved > save_every_s:
                 self.save(folder)

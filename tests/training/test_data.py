@@ -18,7 +18,7 @@ from slam.training.data import (
 from slam.training.validation import NO_CHANGE
 
 CPU = torch.device("cpu")
-CROPPED = AugmentConfig(crop_height=40, crop_width=48, flip=1.0, grey=0, exposure=0, gamma=0, noise=0)
+CROPPED = AugmentConfig(crop_height=40, crop_width=48, flip=1.0, grey=0, exposure=0, gamma=0, blur=0, noise=0)
 
 
 def colour_error(batch, stride: int = 1) -> float:
