@@ -11,6 +11,7 @@ import torch
 from slam.config import load_config
 from slam.errors import SlamError, UsageError
 from slam.networks.storage import PROFILES
+from slam.training.card import model_card
 from slam.training.clips import ClipPool, fill
 from slam.training.rendered import RenderedClips, validation_clips
 from slam.training.trainer import STAGES, TrainConfig, Trainer
@@ -60,6 +61,7 @@ def run(arguments: argparse.Namespace) -> None:
         scores = validate_motion(trainer.motion, held_out) if config.stage != "stereo" else {}
         scores |= validate_stereo(trainer.motion, trainer.stereo, held_out) if config.stage != "motion" else {}
         trainer.restore(current)
+        (arguments.out / "weights.md").write_text(model_card(trainer, scores))
         return scores
 
     trainer.fit(arguments.out, arguments.minutes, validate=validate, stop=lambda: bool(stopped))

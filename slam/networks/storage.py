@@ -73,6 +73,7 @@ def save_network(path: Path, config: NetworkConfig, weights: Mapping[str, Tensor
     tensors = {k: v.detach().cpu().half().contiguous() for k, v in weights.items()}
     partial = path.with_suffix(".partial")
     save_file(tensors, str(partial), metadata=metadata)
+    partial.chmod(0o644)  # the library writes for its owner alone
     partial.replace(path)
 
 

@@ -1,0 +1,54 @@
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from apps import train
+from slam.config import load_config
+from slam.networks.storage import PROFILES, load_network
+from slam.training.trainer import TrainConfig
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("profile", sorted(PROFILES))
+def test_configurations_of_the_profiles_load(profile: str):
+    config = load_config(TrainConfig, ROOT / "configs" / f"train_{profile}.yaml", ["stage=joint"])
+    assert config.stage == "joint"
+    assert PROFILES[profile].profile == profile
+    assert config.augment.crop_width <= PROFILES[profile].width
+
+
+def test_program_trains_resumes_and_leaves_weights_with_their_card(tmp_path, monkeypatch, capsys):
+    """A few steps on rendered clips; the second run goes on from the first and counts on."""
+    monkeypatch.setattr("slam.training.rendered.VALIDATION_CLIPS", 1)
+    settings = [
+        "clips=1",
+        "views=2",
+        "edges=2",
+        "iters=1",
+        "pool_start=1",
+        "augment.crop_height=48",
+        "augment.crop_width=64",
+    ]
+    arguments = ["v2d-train", "--minutes", "0.02", "--out", str(tmp_path), "--threads", "1"]
+    arguments += [f"--set={s}" for s in settings]
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert train.main() == 0
+    load_network(tmp_path / "weights.safetensors")
+    card = (tmp_path / "weights.md").read_text()
+    pairs = int(re.search(r"Samples: ([\d,]+) pairs", card).group(1))
+    assert pairs > 0 and "epe_" in card
+    monkeypatch.setattr(sys, "argv", [*arguments, "--resume", "--minutes", "0.04"])
+    assert train.main() == 0
+    assert int(re.search(r"Samples: ([\d,]+) pairs", (tmp_path / "weights.md").read_text()).group(1)) > pairs
+    monkeypatch.setattr(sys, "argv", [*arguments, "--set", "edgs=3"])
+    assert train.main() != 0
+    assert "edgs" in capsys.readouterr().err
+
+
+def test_help_says_what_it_does():
+    run = subprocess.run([sys.executable, "-m", "apps.train", "--help"], capture_output=True, text=True, cwd=ROOT)
+    assert run.returncode == 0 and "--stage" in run.stdout
