@@ -31,22 +31,23 @@ def main() -> None:
     )
     generator = torch.Generator().manual_seed(0)
     for kind in SCENE_KINDS:
-        times, make = [], []
+        times, cpu, make = [], [], []
         for repeat in range(args.repeats + 2):
             start = time.perf_counter()
             scenes = stack([make_scene(kind, generator, args.device) for _ in range(args.batch)])
             make.append(time.perf_counter() - start)
             T_wc = clip_poses(scenes, args.views, generator).flatten(0, 1)
             _synchronise(args.device)
-            start = time.perf_counter()
+            start, start_cpu = time.perf_counter(), time.process_time()
             render(scenes, T_wc, K, height, width)
             _synchronise(args.device)
             if repeat >= 2:
                 times.append((time.perf_counter() - start) / len(T_wc))
+                cpu.append((time.process_time() - start_cpu) / len(T_wc))
         median, p90 = np.percentile(np.array(times) * 1e3, [50, 90])
         scene_ms = np.median(make) / args.batch * 1e3
         print(
-            f"{kind:9s} median {median:7.3f} ms  p90 {p90:7.3f} ms a frame; "
+            f"{kind:9s} median {median:7.3f} ms  p90 {p90:7.3f} ms a frame (processor {1e3 * np.median(cpu):.3f}); "
             f"scene {scene_ms:.1f} ms, {scenes.kind.shape[1]} primitives"
         )
 

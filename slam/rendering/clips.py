@@ -57,19 +57,26 @@ def clip_poses(
     scale = torch.ones(S, 6, dtype=torch.float64)
     for _ in range(3):
         scale = scale * _correction(depth, T_wb, _poses(T_wb, twists, scale), K_small, wanted)
+    T_wc = _poses(T_wb, twists, scale)
+    bad = torch.arange(S)  # clips not yet known to be good
     for _ in range(SHRINK_STEPS):
-        T_wc = _poses(T_wb, twists, scale)
-        clear = distance(scenes, T_wc[..., :3, 3].to(scenes.device, torch.float32)).amin(1).cpu()
-        close, apart = clear < MIN_CLEARANCE, overlap(scenes, T_wc, K_small, *PREVIEW).amin(1) < MIN_OVERLAP
-        if not (close | apart).any():
+        some = scenes.select(bad.to(scenes.device))
+        clear = distance(some, T_wc[bad, :, :3, 3].to(scenes.device, torch.float32)).amin(1).cpu()
+        close, apart = clear < MIN_CLEARANCE, overlap(some, T_wc[bad], K_small, *PREVIEW).amin(1) < MIN_OVERLAP
+        keep = close | apart
+        bad, close, apart = bad[keep], close[keep], apart[keep]
+        if not len(bad):
             return T_wc
-        scale = torch.where(apart[:, None], 0.65 * scale, scale)
-        wanted = torch.where(apart, 0.65 * wanted, wanted)
-        shorter = torch.cat([0.6 * scale[:, :3], scale[:, 3:]], -1)
+        wanted[bad] *= torch.where(apart, 0.65, 1.0)
+        smaller = scale[bad] * torch.where(apart, 0.65, 1.0)[:, None]
+        smaller[:, :3] *= torch.where(close, 0.6, 1.0)[:, None]
         # what translation may not give, rotation does
-        turn = _correction(depth, T_wb, _poses(T_wb, twists, shorter), K_small, wanted).clamp(1, 2).expand(-1, 3)
-        scale = torch.where(close[:, None], torch.cat([shorter[:, :3], turn * shorter[:, 3:]], -1), scale)
-    return torch.where((close | apart)[:, None, None, None], _poses(T_wb, twists, 0.02 * scale), T_wc)
+        gain = _correction(depth[bad], T_wb[bad], _poses(T_wb[bad], twists[bad], smaller), K_small, wanted[bad])
+        smaller[:, 3:] *= torch.where(close[:, None], gain.clamp(1, 2), 1.0)
+        scale[bad] = smaller
+        T_wc[bad] = _poses(T_wb[bad], twists[bad], smaller)
+    T_wc[bad] = _poses(T_wb[bad], twists[bad], 0.02 * scale[bad])
+    return T_wc
 
 
 def _correction(depth: Tensor, T_wb: Tensor, T_wc: Tensor, K: Tensor, wanted: Tensor) -> Tensor:

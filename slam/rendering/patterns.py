@@ -20,7 +20,7 @@ def octave_noise(rng: Rng, size: int, exponent: float = 1.0, stretch: float = 1.
     return (noise / (noise.std() + 1e-9)).astype(np.float32)
 
 
-def _colour(rng: Rng, saturation: float = 0.5) -> Array:
+def _colour(rng: Rng, saturation: float = 0.25) -> Array:
     grey = rng.uniform(0.15, 0.95)
     return np.clip(grey + saturation * rng.uniform(-0.5, 0.5, 3), 0.02, 1.0).astype(np.float32)
 
@@ -38,7 +38,7 @@ def plain(rng: Rng, size: int) -> Array:
 
 def plaster(rng: Rng, size: int) -> Array:
     """Rough wall paper or ceiling tile."""
-    value = 0.75 + rng.uniform(0.02, 0.07) * octave_noise(rng, size, 0.5) + 0.02 * octave_noise(rng, size, 1.5)
+    value = 0.75 + rng.uniform(0.015, 0.05) * octave_noise(rng, size, 0.35) + 0.02 * octave_noise(rng, size, 1.5)
     return np.repeat(value[..., None], 3, -1)
 
 
@@ -88,8 +88,10 @@ def dead_leaves(rng: Rng, size: int) -> Array:
     """Overlapping shaded shapes of all sizes: the statistics of natural images."""
     count = int(rng.uniform(250, 700))
     label, ramp = _discs(rng, size, count, rng.uniform(2.0, 2.8), rng.uniform(0, 0.8))
-    spread, base = rng.uniform(0.2, 0.9), _colour(rng)
-    colours = np.clip(base + spread * (rng.random((count + 1, 3)) - 0.5), 0.03, 1).astype(np.float32)
+    spread, base = rng.uniform(0.2, 0.7), _colour(rng)
+    tone = rng.random((count + 1, 1)) - 0.5
+    hue = rng.random((count + 1, 3)) - 0.5
+    colours = np.clip(base + spread * (tone + 0.5 * hue), 0.03, 1).astype(np.float32)
     image = colours[label] * (1 + 0.25 * ramp[..., None])
     return image + 0.03 * octave_noise(rng, size, 0.6)[..., None]
 
@@ -149,7 +151,7 @@ def weave(rng: Rng, size: int) -> Array:
     k = 2 * np.pi * n * np.arange(size) / size
     threads = np.sin(k)[:, None] * np.sin(k)[None]
     value: Array = 0.5 + 0.2 * threads + 0.08 * octave_noise(rng, size, 0.6) + 0.1 * octave_noise(rng, size, 1.6)
-    return _two_tone(value, _colour(rng, 0.6) * 0.6, _colour(rng, 0.6))
+    return _two_tone(value, _colour(rng, 0.4) * 0.6, _colour(rng, 0.4))
 
 
 def checker(rng: Rng, size: int) -> Array:
@@ -204,7 +206,7 @@ def text(rng: Rng, size: int) -> Array:
 
 def picture(rng: Rng, size: int) -> Array:
     """Something like a photograph: soft background, shapes in front."""
-    sky, ground = _colour(rng, 0.8), _colour(rng, 0.8)
+    sky, ground = _colour(rng, 0.45), _colour(rng, 0.45)
     horizon = rng.uniform(0.3, 0.7) * size + 0.04 * size * octave_noise(rng, size, 1.5)[0]
     mask = 1 / (1 + np.exp(-(np.arange(size)[:, None] - horizon) / 1.5))
     image = _two_tone(mask, sky, ground)
@@ -217,10 +219,10 @@ def picture(rng: Rng, size: int) -> Array:
 
 def poster(rng: Rng, size: int) -> Array:
     """Framed picture with a headline and some text."""
-    image = np.broadcast_to(_colour(rng, 0.8), (size, size, 3)).copy()
+    image = np.broadcast_to(_colour(rng, 0.45), (size, size, 3)).copy()
     inset, split = size // 12, int(size * rng.uniform(0.5, 0.8))
     image[inset:split, inset:-inset] = np.clip(picture(rng, size), 0, 1)[inset:split, inset:-inset]
-    ink = _colour(rng, 0.8)
+    ink = _colour(rng, 0.45)
     _write_rows(rng, image, (inset, split + 4, size - inset, split + 4 + size // 7), ink, size // 8)
     _write_rows(rng, image, (inset, split + size // 7, size - inset, size - inset // 2), ink, size // 22)
     border = max(2, size // 60)
@@ -232,13 +234,13 @@ def poster(rng: Rng, size: int) -> Array:
 def screen(rng: Rng, size: int) -> Array:
     """A monitor: windows with text and pictures, dark bezel."""
     dark = rng.random() < 0.5
-    image = np.broadcast_to(_colour(rng, 0.9) * 0.6, (size, size, 3)).copy()
+    image = np.broadcast_to(_colour(rng, 0.4) * 0.6, (size, size, 3)).copy()
     for _ in range(int(rng.integers(2, 5))):
         x, y = rng.integers(8, size // 2, 2)
         w, h = rng.integers(size // 4, size // 2, 2)
         paper, ink = (0.12, 0.75) if dark else (0.92, 0.2)
         image[y : y + h, x : x + w] = paper
-        image[y : y + size // 32, x : x + w] = _colour(rng, 0.6)
+        image[y : y + size // 32, x : x + w] = _colour(rng, 0.4)
         if rng.random() < 0.3:
             image[y + size // 32 : y + h, x : x + w] = np.clip(picture(rng, size), 0, 1)[: h - size // 32, :w]
         else:
@@ -257,7 +259,7 @@ def books(rng: Rng, size: int) -> Array:
     while x < size - 4:
         w = int(rng.integers(size // 24, size // 9))
         top = int(rng.uniform(0, 0.25) * size)
-        colour = _colour(rng, 0.9)
+        colour = _colour(rng, 0.4)
         w = min(w, size - x)
         image[top:, x : x + w] = colour * np.linspace(1.1, 0.7, w, dtype=np.float32)[None, :, None]
         for y in range(top + size // 10, size - size // 10, max(5, size // 40)):

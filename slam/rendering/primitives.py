@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 
 from slam.rendering.textures import Atlas
+from slam.rendering.volume import grid_points, pack_volume
 
 BOX, ELLIPSOID, CYLINDER, ROOM, NOTHING = 0, 1, 2, 3, 4  # cylinder: axis along its local y
+
+BAKE_SCENES = 16  # at a time: the tables of grid points against primitives are large
 
 # columns of the material table
 TEXTURE, PERIOD, GLOSS, EMISSION, GAIN, OFFSET, MATERIAL_WIDTH = 0, 1, 2, 3, 4, 7, 10
@@ -69,6 +72,16 @@ class Scenes:
         """(S, P) of the bounding spheres."""
         return self.half.norm(dim=-1)
 
+    @cached_property
+    def light_volume(self) -> Tensor:
+        """(S, N, 16) soft light of the rooms, baked when first looked at."""
+        parts = []
+        for index in torch.arange(len(self), device=self.device).split(BAKE_SCENES):
+            some = self.select(index)
+            points = grid_points(some.centre[:, 0], some.half[:, 0])
+            parts.append(pack_volume(distance(some, points), lit(some, points, some.light[:, 0, :3])))
+        return torch.cat(parts)
+
     def select(self, index: Tensor | list[int]) -> "Scenes":
         """Some of the scenes, repeated where the index repeats."""
         keep = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name != "atlas"}
@@ -120,3 +133,16 @@ def distance(scenes: Scenes, points: Tensor) -> Tensor:
     d = torch.where(kind == BOX, box, torch.where(kind == CYLINDER, cylinder, ellipsoid))
     d = torch.where(kind == ROOM, -q.amax(-1), d)
     return torch.where(kind == NOTHING, torch.full_like(d, float("inf")), d).amin(-1)
+
+
+def lit(scenes: Scenes, points: Tensor, light: Tensor) -> Tensor:
+    """Which points (S, N, 3) a light at (S, 3) reaches, (S, N) bool; round things block as their boxes do."""
+    to_unit = scenes.R.mT / scenes.half[..., None]
+    o = torch.einsum("spji,snpi->snpj", to_unit, points[:, :, None] - scenes.centre[:, None])
+    end = torch.einsum("spji,spi->spj", to_unit, light[:, None] - scenes.centre)
+    d = end[:, None] - o
+    inv = 1 / torch.where(d.abs() < 1e-6, torch.full_like(d, 1e-6), d)
+    middle, reach = -o * inv, inv.abs()
+    enter, leave = (middle - reach).amax(-1), (middle + reach).amin(-1)
+    solid = ((scenes.kind != ROOM) & (scenes.kind != NOTHING))[:, None]
+    return ~(solid & (enter < leave) & (leave > 0) & (leave < 1)).any(-1)

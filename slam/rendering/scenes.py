@@ -17,9 +17,9 @@ __all__ = ["SCENE_KINDS", "Scene", "Scenes", "make_scene", "stack"]
 def _shell(b: SceneBuilder, width: float, height: float, length: float, textured: float = 0.3) -> None:
     """Room with floor, ceiling, walls; lights."""
     rng = b.rng
-    tone = rng.uniform(0.6, 1.15) + 0.08 * rng.standard_normal(3)
+    tone = rng.uniform(0.65, 1.2) + 0.06 * rng.standard_normal(3)
     walls = []
-    common = b.material(str(rng.choice(["plain", "plaster"])), rng.uniform(1, 3), tone)
+    common = b.material(str(rng.choice(["plain", "plaster"], p=[0.65, 0.35])), rng.uniform(1, 3), tone)
     for _ in range(4):
         if rng.random() < textured:
             pattern = str(rng.choice(["bricks", "clouds", "wood", "stripes", "plaster", "weave"]))
@@ -41,10 +41,10 @@ def _shell(b: SceneBuilder, width: float, height: float, length: float, textured
     )
     b.room(width, height, length, [walls[0], walls[1], ceiling, floor, walls[2], walls[3]])
     warm = np.array([1.0, rng.uniform(0.85, 1.02), rng.uniform(0.65, 1.1)])
-    b.ambient = warm[::-1] * rng.uniform(0.25, 0.6)
+    b.ambient = (0.5 + 0.5 * warm[::-1]) * rng.uniform(0.25, 0.6)
     for _ in range(int(rng.integers(1, 4))):
         place = (rng.uniform(-0.4, 0.4) * width, -height * rng.uniform(0.75, 0.97), rng.uniform(-0.4, 0.4) * length)
-        b.light(place, warm * rng.uniform(0.15, 0.5))
+        b.light(place, warm * rng.uniform(0.2, 0.7))
 
 
 def _decorate_walls(b: SceneBuilder, count: int, size: tuple[float, float] = (0.4, 1.2)) -> None:

@@ -11,11 +11,12 @@ from torch import Tensor
 from slam.rendering import textures
 from slam.rendering.casting import Hits, Rays
 from slam.rendering.primitives import BOX, CYLINDER, EMISSION, GAIN, GLOSS, OFFSET, PERIOD, ROOM, TEXTURE, Scenes
+from slam.rendering.volume import GRID, REACH, sample_volume
 
-CORNER_REACH = 0.5  # metres from a corner of the room within which the ambient light fades
 CHUNK_TILES = 48  # on a CPU
 
 Vector = tuple[Tensor, Tensor, Tensor]
+Tables = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -50,21 +51,23 @@ def shade(scenes: Scenes, rays: Rays, hits: Hits, pixel_angle: Tensor) -> Tensor
     return torch.cat(parts)
 
 
-def _tables(scenes: Scenes) -> tuple[Tensor, Tensor]:
-    """(17, S P) numbers of the primitives and (10, S M) of the materials, a column each."""
+def _tables(scenes: Scenes) -> Tables:
+    """(17, S P) numbers of the primitives, (10, S M) of the materials, a column each; the light volume (S N, 16)."""
     shapes = torch.cat([scenes.R.flatten(2), scenes.centre, scenes.half, scenes.uv_offset], -1)
-    return shapes.flatten(0, 1).T.contiguous(), scenes.material.flatten(0, 1).T.contiguous()
+    return (
+        shapes.flatten(0, 1).T.contiguous(),
+        scenes.material.flatten(0, 1).T.contiguous(),
+        scenes.light_volume.flatten(0, 1),
+    )
 
 
-def _shade_tiles(
-    scenes: Scenes, tables: tuple[Tensor, Tensor], rays: Rays, hits: Hits, pixel_angle: Tensor, part: slice
-) -> Tensor:
+def _shade_tiles(scenes: Scenes, tables: Tables, rays: Rays, hits: Hits, pixel_angle: Tensor, part: slice) -> Tensor:
     scene, depth = rays.scene[part], hits.depth[part]
     s = _surface(scenes, tables, rays, hits, part)
     m = s.material
     texels = pixel_angle[part, None] * scenes.atlas.size * depth / (s.period * s.cosine.sqrt())
     sampled = textures.sample(scenes.atlas, m[TEXTURE].long(), s.u, s.v, texels.log2())
-    light, shine = _lighting(scenes, scene, s)
+    light, shine = _lighting(scenes, tables[2], scene, s)
     glow = m[EMISSION]
     colour = []
     for k in range(3):
@@ -75,7 +78,7 @@ def _shade_tiles(
     return torch.stack(colour, 1)
 
 
-def _surface(scenes: Scenes, tables: tuple[Tensor, Tensor], rays: Rays, hits: Hits, part: slice) -> Surface:
+def _surface(scenes: Scenes, tables: Tables, rays: Rays, hits: Hits, part: slice) -> Surface:
     prim, depth = hits.primitive[part], hits.depth[part]
     shape = prim.shape
     d: Vector = rays.direction[part].unbind(1)  # type: ignore[assignment]
@@ -123,24 +126,32 @@ def _surface(scenes: Scenes, tables: tuple[Tensor, Tensor], rays: Rays, hits: Hi
     return Surface(p_w, normal, view, cosine, u, v, period, m)
 
 
-def _lighting(scenes: Scenes, scene: Tensor, s: Surface) -> tuple[list[Tensor], list[Tensor]]:
+def _grid_units(scenes: Scenes) -> tuple[Tensor, Tensor]:
+    """Lower corner (S, 3) of the light grid and its points a metre (S, 3)."""
+    centre, half = scenes.centre[:, 0], scenes.half[:, 0]
+    return centre - half, (torch.tensor(GRID, device=half.device) - 1) / (2 * half)
+
+
+def _lighting(scenes: Scenes, volume: Tensor, scene: Tensor, s: Surface) -> tuple[list[Tensor], list[Tensor]]:
     """Irradiance and highlights, each a tensor a colour."""
-    low, high = scenes.centre[:, 0] - scenes.half[:, 0], scenes.centre[:, 0] + scenes.half[:, 0]
-    open_sky = 0.8 - 0.2 * s.normal[1]
-    for k in range(3):
-        near = torch.minimum(s.p_w[k] - low[scene, k, None], high[scene, k, None] - s.p_w[k])
-        open_sky = open_sky * (0.55 + near * (0.45 / CORNER_REACH) + 0.45 * s.normal[k].abs()).clamp_(0, 1)
+    low, per_metre = _grid_units(scenes)
+    where = tuple((s.p_w[k] + REACH * s.normal[k] - low[scene, k, None]) * per_metre[scene, k, None] for k in range(3))
+    cells = len(volume) // len(scenes)
+    openness, visible = sample_volume(volume, where, (scene * cells)[:, None])
+    open_sky = (0.8 - 0.2 * s.normal[1]) * (0.3 + 0.7 * openness)
     light = [scenes.ambient[scene, k, None] * open_sky for k in range(3)]
     shine = [torch.zeros_like(open_sky) for _ in range(3)]
     gloss = s.material[GLOSS]
     power = 8 + 120 * gloss
     reflected = 2 * dot(s.view, s.normal)
     mirror: Vector = tuple(s.view[k] - reflected * s.normal[k] for k in range(3))  # type: ignore[assignment]
-    for lamp in scenes.light[scene].unbind(1):
+    for index, lamp in enumerate(scenes.light[scene].unbind(1)):
         to: Vector = tuple(lamp[:, k, None] - s.p_w[k] for k in range(3))  # type: ignore[assignment]
         distance_sq = dot(to, to) + 0.3
         inv = distance_sq.rsqrt()
         weight = (dot(s.normal, to) * inv).clamp_(0) / (0.25 + distance_sq / 6)
+        if index == 0:
+            weight = weight * visible
         highlight = (power * (dot(mirror, to) * inv - 1)).exp_() * gloss  # close to Phong's power of the cosine
         for k in range(3):
             light[k] = light[k].addcmul_(lamp[:, 3 + k, None], weight)

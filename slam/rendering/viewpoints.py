@@ -68,7 +68,7 @@ def random_targets(scenes: Scenes, count: int, generator: torch.Generator) -> Te
 
 
 def candidates(scenes: Scenes, count: int, generator: torch.Generator) -> Tensor:
-    """(S, count, 4, 4) float64 CPU poses that look at things of each scene from 0.4 to 4 m; not yet judged."""
+    """(S, count, 4, 4) float64 CPU poses, not yet judged: some look at things from 0.4 to 4 m, some across the room."""
     S = len(scenes)
     target = random_targets(scenes, count, generator)
     azimuth = uniform(generator, S, count, low=-torch.pi, high=torch.pi)
@@ -78,6 +78,11 @@ def candidates(scenes: Scenes, count: int, generator: torch.Generator) -> Tensor
     position = target + reach[..., None] * torch.stack(direction, -1)
     centre, half = scenes.centre[:, :1].cpu().double(), (scenes.half[:, :1].cpu().double() - CLEARANCE - 0.05)
     position = torch.minimum(torch.maximum(position, centre - half), centre + half)
+    anywhere = centre + half * uniform(generator, S, count, 3, low=-1, high=1)
+    across = uniform(generator, S, count, 1) < 0.35
+    # the other end of the room, on its long side more often
+    beyond = centre + (half + 1) * (2 * uniform(generator, S, count, 3).round() - 1) * torch.tensor([1.0, 0.6, 1.0])
+    position, target = torch.where(across, anywhere, position), torch.where(across, beyond, target)
     aim = target + 0.15 * reach[..., None] * uniform(generator, S, count, 3, low=-1, high=1)
     roll = uniform(generator, S, count, low=-0.2, high=0.2) * uniform(generator, S, count)
     return look_at(position, aim, roll)

@@ -14,7 +14,7 @@ from slam.rendering.viewpoints import default_intrinsics
 K = default_intrinsics(96, 128)
 
 
-def clips(scale: float, count: int = 28) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def clips(scale: float, count: int = 21) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Median flow at 256 columns, overlap (S, V - 1), clearance (S, V)."""
     generator = torch.Generator().manual_seed(11)
     scenes = stack([make_scene(SCENE_KINDS[i % len(SCENE_KINDS)], generator) for i in range(count)])
@@ -43,7 +43,7 @@ def test_the_curriculum_begins_with_small_motion():
 
 def test_clips_mix_turning_and_moving():
     generator = torch.Generator().manual_seed(12)
-    scenes = stack([make_scene("living", generator) for _ in range(40)])
+    scenes = stack([make_scene("bare", generator) for _ in range(24)])
     T_wc = clip_poses(scenes, 2, generator)
     xi = se3.log(se3.inverse(T_wc[:, 0]) @ T_wc[:, 1])
     turn_px = 222 * xi[:, 3:].norm(dim=-1)

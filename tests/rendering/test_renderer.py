@@ -217,3 +217,28 @@ def test_look_at_puts_the_target_in_the_middle():
     torch.testing.assert_close(p_c[:2], torch.zeros(2).double(), rtol=0, atol=1e-12)
     assert p_c[2] > 0 and torch.linalg.det(T[0, :3, :3]) == pytest.approx(1)
     assert T[0, 1, 1] > 0.8  # its y axis points down
+
+
+def test_supersampling_smooths_edges_and_keeps_depth():
+    generator = torch.Generator().manual_seed(6)
+    scenes = stack([make_scene("clutter", generator)])
+    T_wc = clip_poses(scenes, 1, generator)[0]
+    one, three = render(scenes, T_wc, K, H, W), render(scenes, T_wc, K, H, W, supersample=3)
+    assert torch.equal(one.depth, three.depth)
+    assert (one.image - three.image).abs().mean() < 0.02  # the same picture, not shifted:
+    shifted = (one.image[..., 1:] - three.image[..., :-1]).abs().mean()
+    assert (one.image - three.image).abs().mean() < 0.8 * shifted
+
+
+def test_light_is_dimmer_under_a_table_than_beside_it():
+    b = builder()
+    b.box(0, -0.8, 3.0, (2, 0.05, 2), b.material("plain", 1.0))
+    b.ambient[:] = 0.2
+    grey = b.material("plain", 1.0, contrast=0.0)
+    b.rows[0][16:22] = grey  # floor, walls: even
+    scenes = stack([b.finish("test", "cpu")])
+    down = look_at(torch.tensor([[0.0, -0.7, 1.2]]).double(), torch.tensor([[0.0, 0.0, 3.0]]).double())
+    beside = look_at(torch.tensor([[0.0, -0.7, -1.2]]).double(), torch.tensor([[0.0, 0.0, -3.0]]).double())
+    K_narrow = torch.tensor([[300.0, 0, 31.5], [0, 300, 31.5], [0, 0, 1]])
+    images = render(scenes, torch.cat([down, beside]), K_narrow, 64, 64).image
+    assert images[0].mean() < 0.85 * images[1].mean()
