@@ -21,6 +21,7 @@ from slam.networks.motion import ImageFeatures
 from slam.networks.precision import channels_last, half_precision
 
 STRIDE = 4  # of the volume
+OUTSIDE = -10.0  # pixels: a place outside of any view
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,10 @@ def plane_sweep(
     """
     B, C, h, w = matching_k.shape
     D, M = hypotheses.shape[1], len(matching_j)
-    ray = rays(K.to(hypotheses), h, w)
+    K = K.to(hypotheses)
+    ray = rays(K, h, w)
     d = hypotheses.expand(B, D, h, w)
-    keyframe = matching_k.float().unflatten(1, (groups, C // groups))[:, :, :, None]  # (B, G, C/G, 1, h, w)
+    keyframe = matching_k.float().view(B, groups, C // groups, 1, h, w)
     total = hypotheses.new_zeros(B, groups, D, h, w)
     count = hypotheses.new_zeros(B, 1, D, h, w)
     for m in range(M):
@@ -87,12 +89,14 @@ def plane_sweep(
         turned = ray @ T[:, None, :3, :3].mT  # (B, h, w, 3)
         q = turned[:, None] + d[..., None] * T[:, None, None, None, :3, 3]  # (B, D, h, w, 3)
         ahead = q[..., 2] > MIN_DEPTH_RATIO
-        uv = project(torch.cat([q[..., :2], q[..., 2:].clamp_min(MIN_DEPTH_RATIO)], -1), K.to(hypotheses))
-        seen = (ahead & in_image(uv, h, w)).to(hypotheses.dtype)[:, None]
+        uv = project(torch.cat([q[..., :2], q[..., 2:].clamp_min(MIN_DEPTH_RATIO)], -1), K)
+        seen = ahead & in_image(uv, h, w)
+        uv = torch.where(seen[..., None], uv, torch.full_like(uv, OUTSIDE))  # reads exactly zero
         warped = sample(matching_j[m].float(), uv.flatten(1, 2)).view(B, groups, C // groups, D, h, w)
-        total = total + (warped * keyframe).mean(2) * seen
-        count = count + seen
-    volume = torch.cat([total / count.clamp_min(1), count / M], 1)
+        for c in range(C // groups):
+            total = torch.addcmul(total, warped[:, :, c], keyframe[:, :, c])
+        count = count + seen[:, None]
+    volume = torch.cat([total / (count.clamp_min(1) * (C // groups)), count / M], 1)
     return volume.permute(0, 2, 3, 4, 1)
 
 

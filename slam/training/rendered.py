@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from slam.rendering.effects import Effects, EffectsConfig
 from slam.rendering.paths import clip_poses
 from slam.rendering.renderer import render
 from slam.rendering.scenes import SCENE_KINDS, make_scene, stack
@@ -43,7 +44,9 @@ class RenderedClips:
         motion_scale = uniform((), LEAST_MOTION, MOST_MOTION, generator).item()
         T_wc = clip_poses(scenes, self.views, generator, motion_scale, K, self.height, self.width)[0]
         rendered = render(scenes, T_wc, K, self.height, self.width)
-        return [Clip.pack(rendered.image, rendered.depth, T_wc, K)]
+        strength = uniform((), 0, 1, generator).item()  # from a clean picture to a cheap camera in bad light
+        images = Effects(EffectsConfig().scaled(strength))(rendered.image[None], generator)[0]
+        return [Clip.pack(images, rendered.depth, T_wc, K)]
 
 
 def validation_clips(folder: Path, render_clips: RenderedClips) -> list[Clip]:
