@@ -31,6 +31,8 @@ class FusionConfig:
             raise ConfigError(f"min_confidence must be in [0, 1], got {self.min_confidence}")
         if self.stride < 1 or self.neighbours < 1:
             raise ConfigError(f"stride and neighbours must be at least 1, got {self.stride}, {self.neighbours}")
+        if self.voxel_ratio <= 0:
+            raise ConfigError(f"voxel_ratio must be positive, got {self.voxel_ratio}")
 
 
 @numba.njit(cache=True, nogil=True)
@@ -72,7 +74,8 @@ def agreement(keyframe: Keyframe, others: list[Keyframe], config: FusionConfig =
 def keyframe_cloud(keyframe: Keyframe, others: list[Keyframe], config: FusionConfig = FusionConfig()) -> PointCloud:
     """The confirmed points of one keyframe, in its camera frame."""
     enough = min(config.min_agreeing, len(others))
-    good = (agreement(keyframe, others, config) >= enough) & (keyframe.confidence.numpy() >= config.min_confidence)
+    known = (keyframe.inv_depth.numpy() > 0) & (keyframe.confidence.numpy() >= config.min_confidence)
+    good = known & (agreement(keyframe, others, config) >= enough)
     v, u = (a * config.stride for a in np.nonzero(good[:: config.stride, :: config.stride]))
     K, z = keyframe.view.K.numpy(), 1 / keyframe.inv_depth.numpy()[v, u]
     points = np.stack([(u - K[0, 2]) / K[0, 0] * z, (v - K[1, 2]) / K[1, 1] * z, z], -1)

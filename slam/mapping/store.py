@@ -82,10 +82,11 @@ class KeyframeStore:
         return keyframe.T_wc @ se3.inverse(rescaled(estimate.T_ck, keyframe.scale / estimate.scale))
 
     def trajectory(self) -> Trajectory:
-        """Every frame that has a pose, re-anchored to its keyframe as it is now."""
+        """Every frame that has a pose: a keyframe's own, or re-anchored to its keyframe as it is now."""
+        own = {keyframe.view.frame_id: keyframe.T_wc for keyframe in self._keyframes.values()}
         posed = [e for e in self._estimates if e.status is Status.TRACKING and e.keyframe_id in self._keyframes]
         posed.sort(key=lambda e: e.time_ns)
-        poses = [self.pose_of(e).numpy() for e in posed]
+        poses = [(own[e.frame_id] if e.frame_id in own else self.pose_of(e)).numpy() for e in posed]
         return Trajectory(
             np.array([e.time_ns for e in posed], dtype=np.int64), np.array(poses, dtype=np.float64).reshape(-1, 4, 4)
         )

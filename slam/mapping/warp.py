@@ -50,9 +50,9 @@ def filled(value: Tensor, weight: Tensor, sigma: float = 2.0, floor: float = 1e-
 
     Reference: Knutsson & Westin, Normalized and differential convolution, CVPR 1993.
     """
-    mean = (value * weight).sum() / weight.sum().clamp_min(1e-12)
-    numerator, denominator = floor * mean + torch.zeros_like(value), floor + torch.zeros_like(value)
     w = weight * (value > 0)
+    mean = (value * w).sum() / w.sum().clamp_min(1e-12)
+    numerator, denominator = floor * mean + torch.zeros_like(value), floor + torch.zeros_like(value)
     for level in range(5):
         blurred = _blur(torch.stack([value * w, w]), sigma * 2**level)
         numerator, denominator = numerator + blurred[0] * 0.1**level, denominator + blurred[1] * 0.1**level

@@ -1,5 +1,6 @@
 """Flow-SE3: correspondence and Gauss-Newton in turn."""
 
+import itertools
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ def test_a_correspondence_that_sees_half_way_converges_by_iterating():
     steps = flow_se3(update, 0, inv_depth, start, K, 12, damping=Damping(0, 0))
     assert len(steps) == 12 and all(step.ok.all() for step in steps)
     errors = [float(se3.log(step.T_ji @ se3.inverse(T_true)).norm()) for step in steps]
-    assert all(after < 0.65 * before for before, after in zip(errors, errors[1:]))
+    assert all(after < 0.65 * before for before, after in itertools.pairwise(errors))
     assert errors[-1] < 1e-3 * float(se3.log(T_true).norm())
     assert torch.equal(steps[0].uv, reproject(inv_depth, start, K)[0])
     torch.testing.assert_close(steps[1].uv, reproject(inv_depth, steps[0].T_ji, K)[0])

@@ -1,0 +1,222 @@
+"""One frame to one pose: motion model, tracker, keyframing, finding the place again."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from slam.frames import Estimate, Status, Update, View
+from slam.frontend.keyframing import Keyframing, KeyframingConfig
+from slam.frontend.motion_model import MotionModel, MotionModelConfig
+from slam.frontend.relocaliser import Relocaliser, RelocaliserConfig, thumbnail
+from slam.frontend.tracker import track
+from slam.geometry import se3
+from slam.mapping.matching import Matcher
+from slam.mapping.store import KeyframeStore, identity, rescaled
+
+F64 = torch.float64
+
+
+def twist(*xi: float) -> Tensor:
+    return se3.exp(torch.tensor(xi, dtype=F64))
+
+
+def blank(frame_id: int = 0) -> View:
+    return View(frame_id, frame_id, np.zeros((8, 8, 3), np.uint8), torch.eye(3, dtype=F64), None)
+
+
+def estimate(frame_id: int, keyframe_id: int, T_ck: Tensor, scale: float = 1.0, **values: object) -> Estimate:
+    made = Estimate(frame_id, frame_id, Status.TRACKING, keyframe_id, T_ck, scale, se3.inverse(T_ck))
+    return replace(made, **values)
+
+
+def store_of(*poses: Tensor) -> KeyframeStore:
+    store = KeyframeStore()
+    for n, T_wc in enumerate(poses):
+        depth = (torch.full((8, 8), 0.5), torch.ones(8, 8))
+        store.add(blank(n), T_wc, depth, (torch.full((2, 2), 0.5), torch.ones(2, 2)), n - 1)
+    return store
+
+
+# motion model
+
+
+def test_without_history_the_guess_is_the_keyframe_itself():
+    store = store_of(twist(1, 2, 3, 0.1, 0.2, 0.3))
+    assert [g.tolist() for g in MotionModel().guesses(store[0], store)] == [identity().tolist()]
+
+
+@pytest.mark.parametrize("damping", [0.0, 0.5, 1.0])
+def test_guess_repeats_the_last_step_damped_then_stands_still(damping):
+    store, model = store_of(identity()), MotionModel(MotionModelConfig(damping))
+    xi = torch.tensor([0.1, 0.0, 0.05, 0.0, 0.02, 0.03], dtype=F64)
+    first, second = twist(0.3, 0, 0, 0, 0.1, 0), se3.exp(xi) @ twist(0.3, 0, 0, 0, 0.1, 0)
+    model.observe(estimate(1, 0, first), store)
+    model.observe(estimate(2, 0, second), store)
+    moving, still = model.guesses(store[0], store)
+    torch.testing.assert_close(moving, se3.exp(damping * xi) @ second, rtol=0, atol=1e-12)
+    torch.testing.assert_close(still, second, rtol=0, atol=1e-12)
+
+
+def test_guess_against_a_new_keyframe_is_the_same_place_in_the_world():
+    T_wk = twist(0.2, -0.1, 0.4, 0.1, 0, 0.2)
+    store, model = store_of(identity(), T_wk), MotionModel(MotionModelConfig(1.0))
+    steps = [twist(0.1 * n, 0, 0, 0, 0.02 * n, 0) for n in (1, 2)]
+    for n, T_c0 in enumerate(steps):
+        model.observe(estimate(n, 0, T_c0), store)
+    for a, b in zip(model.guesses(store[1], store), model.guesses(store[0], store), strict=True):
+        torch.testing.assert_close(a, b @ T_wk, rtol=0, atol=1e-12)
+
+
+def test_guess_follows_the_scale_of_the_keyframe():
+    """The backend doubled the depth between two frames: positions and steps are twice as long from then on."""
+    store, model = store_of(identity()), MotionModel(MotionModelConfig(1.0))
+    model.observe(estimate(1, 0, twist(0.1, 0, 0, 0, 0, 0)), store)
+    model.observe(estimate(2, 0, twist(0.2, 0, 0, 0, 0, 0)), store)
+    k = store[0]
+    store.apply(Update((replace(k, scale=2.0, inv_depth=k.inv_depth / 2),), {}))
+    assert model.guesses(store[0], store)[1][0, 3] == pytest.approx(0.4)
+    model.observe(estimate(3, 0, twist(0.6, 0, 0, 0, 0, 0), scale=2.0), store)
+    assert [float(g[0, 3]) for g in model.guesses(store[0], store)] == pytest.approx([0.8, 0.6])
+
+
+def test_no_velocity_is_taken_from_the_gap_after_a_loss():
+    store, model = store_of(identity()), MotionModel(MotionModelConfig(1.0))
+    model.observe(estimate(1, 0, twist(0.1, 0, 0, 0, 0, 0)), store)
+    model.observe(estimate(2, 0, twist(0.2, 0, 0, 0, 0, 0)), store)
+    model.forget()
+    found = twist(3.0, 0, 0, 0, 0.5, 0)
+    model.observe(estimate(50, 0, found), store)
+    for guess in model.guesses(store[0], store):
+        torch.testing.assert_close(guess, found, rtol=0, atol=1e-12)
+    model.observe(estimate(51, 0, twist(0.1, 0, 0, 0, 0, 0) @ found), store)
+    expected = twist(0.2, 0, 0, 0, 0, 0) @ found
+    torch.testing.assert_close(model.guesses(store[0], store)[0], expected, rtol=0, atol=1e-12)
+
+
+# tracker
+
+
+def test_track_places_a_view_in_the_world(world, wall_and_box):
+    T_kw, T_cw = wall_and_box.moved(0.3, 0.1, 0, 0, 0.1, 0), wall_and_box.moved(0.36, 0.12, -0.03, 0.01, 0.08, 0.02)
+    keyframe = replace(world.keyframe(T_kw, 4), scale=1.7)
+    found = track(Matcher(world.flow), world.view(T_cw, 9), keyframe, [identity()])
+    assert found.status is Status.TRACKING and (found.frame_id, found.keyframe_id, found.scale) == (9, 4, 1.7)
+    assert found.time_ns == world.view(T_cw, 9).time_ns
+    error = se3.log(se3.inverse(T_cw @ found.T_wc))
+    assert float(error[:3].norm()) < 0.006 and float(error[3:].norm()) < 0.003
+    torch.testing.assert_close(found.T_wc, keyframe.T_wc @ se3.inverse(found.T_ck), rtol=0, atol=1e-12)
+    assert found.inlier_ratio > 0.8 and found.visible_ratio > 0.8 and found.mean_flow_px > 2
+
+
+def test_a_bad_first_guess_is_followed_by_the_next(world, wall_and_box):
+    keyframe, T_cw = world.keyframe(identity()), wall_and_box.moved(0.05)
+    nonsense = wall_and_box.moved(rx=2.0)  # looks away
+    alone = track(Matcher(world.flow), world.view(T_cw, 1), keyframe, [nonsense])
+    assert alone.status is Status.LOST
+    both = track(Matcher(world.flow), world.view(T_cw, 1), keyframe, [nonsense, identity()])
+    assert both.status is Status.TRACKING and float(se3.log(both.T_ck @ se3.inverse(T_cw)).norm()) < 0.008
+
+
+def test_a_foreign_picture_is_lost(world, wall_and_box):
+    foreign = wall_and_box.World(seed=5).view(identity(), 1)
+    assert track(Matcher(world.flow), foreign, world.keyframe(identity()), [identity()]).status is Status.LOST
+
+
+# keyframing
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ({"mean_flow_px": 10.0, "visible_ratio": 0.9}, False),
+        ({"mean_flow_px": 10.1, "visible_ratio": 0.9}, True),
+        ({"mean_flow_px": 1.0, "visible_ratio": 0.59}, True),
+        ({"mean_flow_px": 99.0, "visible_ratio": 0.1, "status": Status.LOST}, False),
+    ],
+)
+def test_keyframes_are_wanted_by_flow_and_overlap_of_tracked_frames(values, wanted):
+    keyframing = Keyframing(KeyframingConfig(flow_px=10.0, min_visible_ratio=0.6))
+    assert keyframing.wants(estimate(1, 0, identity(), **values)) is wanted
+
+
+def test_translation_whose_unit_is_unknown_makes_no_keyframe():
+    far = twist(1e6, 0, 0, 0, 0, 0)
+    assert not Keyframing().wants(estimate(1, 0, far, mean_flow_px=1.0, visible_ratio=1.0))
+
+
+def test_a_fading_match_makes_a_keyframe_measured_against_the_same_reference():
+    keyframing = Keyframing(KeyframingConfig(min_confidence_ratio=0.5))
+
+    def wants(keyframe_id: int, confidence: float) -> bool:
+        seen = estimate(1, keyframe_id, identity(), visible_ratio=1.0, mean_confidence=confidence)
+        return keyframing.wants(seen)
+
+    assert [wants(0, c) for c in (0.6, 0.8, 0.5, 0.39)] == [False, False, False, True]
+    assert [wants(1, c) for c in (0.3, 0.2, 0.14)] == [False, False, True]  # a new reference begins anew
+
+
+# finding the place again
+
+
+@pytest.fixture(scope="module")
+def places(world, wall_and_box):
+    """Five keyframes along the wall, 0.8 apart: pictures with no more than a third in common."""
+    store = KeyframeStore()
+    for n in range(5):
+        k = world.keyframe(wall_and_box.moved(-0.8 * n), n, n)
+        store.add(k.view, k.T_wc, (k.inv_depth, k.confidence), (k.cell_inv_depth, k.cell_weight), n - 1)
+    return store
+
+
+@pytest.mark.parametrize("n", range(5))
+def test_the_right_keyframe_is_found(places, world, wall_and_box, n):
+    T_cw = wall_and_box.moved(-0.8 * n + 0.06, 0.02, -0.04, 0.01, 0.02, 0.02)
+    finder = Relocaliser(Matcher(world.flow), RelocaliserConfig(candidates=2))
+    found = finder.find(world.view(T_cw, 77), places)
+    assert found.status is Status.TRACKING and found.keyframe_id == n and found.frame_id == 77
+    assert float(se3.log(T_cw @ found.T_wc).norm()) < 0.01
+
+
+def test_a_foreign_picture_and_a_dark_one_are_found_nowhere(places, world, wall_and_box):
+    finder = Relocaliser(Matcher(world.flow))
+    foreign = wall_and_box.World(seed=5).view(identity(), 7)
+    assert finder.find(foreign, places).status is Status.LOST
+    dark = torch.zeros(1, 3, wall_and_box.H, wall_and_box.W)
+    image = np.zeros((wall_and_box.H, wall_and_box.W, 3), np.uint8)
+    view = View(8, 8, image, wall_and_box.K, world.flow.encode(dark)[0])
+    found = finder.find(view, places)
+    assert found.status is Status.LOST and found.frame_id == 8
+
+
+def test_relocalisation_is_stricter_than_tracking(places, world, wall_and_box):
+    T_cw = wall_and_box.moved(0.35)  # a quarter of the keyframe has left the picture
+    view = world.view(T_cw, 7)
+    assert track(Matcher(world.flow), view, places[0], [T_cw]).status is Status.TRACKING
+    strict = RelocaliserConfig(min_visible_ratio=0.95)
+    assert Relocaliser(Matcher(world.flow), strict).find(view, places).status is Status.LOST
+
+
+def test_among_equals_the_newest_keyframe_is_tried_first(world):
+    store = KeyframeStore()
+    k = world.keyframe(identity())
+    for n in range(6):
+        store.add(k.view, k.T_wc, (k.inv_depth, k.confidence), (k.cell_inv_depth, k.cell_weight), n - 1)
+    finder = Relocaliser(Matcher(world.flow), RelocaliserConfig(candidates=2))
+    assert finder._similar(k.view, store) == [5, 4]
+
+
+def test_thumbnail_does_not_mind_exposure(world):
+    view = world.view(identity())
+    darker = replace(view, image=(0.6 * view.image + 20).round().astype(np.uint8))
+    assert float(thumbnail(view) @ thumbnail(darker)) > 0.999
+    assert float(thumbnail(view).norm()) == pytest.approx(1)
+    assert not thumbnail(replace(view, image=np.full_like(view.image, 7))).any()
+
+
+def test_rescaled_leaves_the_rotation():
+    T = twist(0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+    assert torch.equal(rescaled(T, 3.0)[:3, :3], T[:3, :3])
+    assert torch.equal(rescaled(T, 3.0)[:3, 3], 3 * T[:3, 3])

@@ -1,0 +1,178 @@
+"""The store: frames follow their keyframes, updates may be stale, a change of scale moves everything alike."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from slam.frames import Estimate, Keyframe, Status, Update, View
+from slam.geometry import se3
+from slam.mapping.store import KeyframeStore, identity, rescaled
+
+F64 = torch.float64
+
+
+def pose(seed: int, size: float = 0.4) -> Tensor:
+    return se3.exp(size * torch.randn(6, dtype=F64, generator=torch.Generator().manual_seed(seed)))
+
+
+def view(frame_id: int) -> View:
+    return View(frame_id, 1000 * frame_id, np.zeros((8, 8, 3), np.uint8), torch.eye(3, dtype=F64), None)
+
+
+def added(store: KeyframeStore, frame_id: int, T_wc: Tensor, parent_id: int = -1, inv_depth: float = 0.5) -> Keyframe:
+    dense, cells = torch.full((8, 8), inv_depth), torch.full((2, 2), inv_depth)
+    return store.add(view(frame_id), T_wc, (dense, torch.ones(8, 8)), (cells, torch.ones(2, 2)), parent_id)
+
+
+def seen(frame_id: int, keyframe: Keyframe, T_ck: Tensor, status: Status = Status.TRACKING) -> Estimate:
+    return Estimate(
+        frame_id, 1000 * frame_id, status, keyframe.id, T_ck, keyframe.scale, keyframe.T_wc @ se3.inverse(T_ck)
+    )
+
+
+def refined(keyframe: Keyframe, T_wc: Tensor, growth: float = 1.0) -> Keyframe:
+    """What the backend makes of a keyframe whose depth was `growth` times too small."""
+    return replace(
+        keyframe,
+        T_wc=T_wc,
+        inv_depth=keyframe.inv_depth / growth,
+        cell_inv_depth=keyframe.cell_inv_depth / growth,
+        scale=keyframe.scale * growth,
+        refined=True,
+    )
+
+
+def test_keyframes_are_numbered_and_found():
+    store = KeyframeStore()
+    a, b = added(store, 3, pose(0)), added(store, 7, pose(1), 0)
+    assert (a.id, b.id, a.parent_id, b.parent_id) == (0, 1, -1, 0)
+    assert len(store) == 2 and 1 in store and 2 not in store and store[1] is b
+    assert [k.id for k in store.keyframes] == [0, 1] == [k.id for k in store.snapshot().keyframes]
+    assert store.last_estimate() is None
+    assert store.keyframe_trajectory().time_ns.tolist() == [3000, 7000]
+    torch.testing.assert_close(torch.from_numpy(store.keyframe_trajectory().T_wc), torch.stack([pose(0), pose(1)]))
+
+
+def test_an_empty_store_has_an_empty_trajectory():
+    trajectory = KeyframeStore().trajectory()
+    assert trajectory.time_ns.shape == (0,) and trajectory.T_wc.shape == (0, 4, 4)
+
+
+def test_window_follows_the_parents_not_the_numbers():
+    """Found again at keyframe 0 after 2: keyframe 3 was tracked from there."""
+    store = KeyframeStore()
+    for n, parent in enumerate([-1, 0, 1, 0, 3]):
+        added(store, n, pose(n), parent)
+    assert [k.id for k in store.window(2, 7).keyframes] == [0, 1, 2]
+    assert [k.id for k in store.window(4, 7).keyframes] == [0, 3, 4]
+    assert [k.id for k in store.window(4, 2).keyframes] == [3, 4]
+
+
+def test_frames_move_with_their_keyframe():
+    store = KeyframeStore()
+    k = added(store, 0, pose(0))
+    T_ck = pose(1)
+    store.record(seen(1, k, T_ck))
+    store.apply(Update((refined(k, pose(2)),), {}))
+    expected = pose(2) @ se3.inverse(T_ck)
+    torch.testing.assert_close(torch.from_numpy(store.trajectory().T_wc[0]), expected, rtol=0, atol=1e-12)
+
+
+def test_trajectory_is_of_believed_frames_in_order_of_time():
+    store = KeyframeStore()
+    k = added(store, 0, identity())
+    for frame_id, status in [(2, Status.TRACKING), (3, Status.LOST), (1, Status.TRACKING), (4, Status.TRACKING)]:
+        store.record(seen(frame_id, k, pose(frame_id), status))
+    trajectory = store.trajectory()
+    assert trajectory.time_ns.tolist() == [1000, 2000, 4000]
+    torch.testing.assert_close(torch.from_numpy(trajectory.T_wc[1]), se3.inverse(pose(2)), rtol=0, atol=1e-12)
+
+
+def test_a_frame_that_became_a_keyframe_has_its_pose():
+    """Its first estimate, against the parent, is worth less than what the backend made of it."""
+    store = KeyframeStore()
+    a = added(store, 0, identity())
+    estimate = seen(5, a, pose(1))
+    store.record(estimate)
+    b = added(store, 5, estimate.T_wc, a.id)
+    store.record(seen(6, b, pose(2)))
+    store.apply(Update((a, refined(b, pose(3))), {}))
+    T_wc = torch.from_numpy(store.trajectory().T_wc)
+    torch.testing.assert_close(T_wc[0], pose(3), rtol=0, atol=1e-12)
+    torch.testing.assert_close(T_wc[1], pose(3) @ se3.inverse(pose(2)), rtol=0, atol=1e-12)
+
+
+def test_growth_of_a_keyframe_moves_its_frames_by_the_same_factor():
+    """A camera that sees the world twice as large has moved twice as far; before and after the update alike."""
+    store = KeyframeStore()
+    k = added(store, 0, identity())
+    T_ck = pose(1)
+    store.record(seen(1, k, T_ck))
+    store.apply(Update((refined(k, identity(), 2.0),), {}))
+    doubled = rescaled(T_ck, 2.0)
+    store.record(seen(2, store[0], doubled))  # measured against the depth as it is now
+    store.apply(Update((refined(store[0], identity(), 1.5),), {}))
+    tripled = se3.inverse(rescaled(T_ck, 3.0))
+    for T_wc in store.trajectory().T_wc:
+        torch.testing.assert_close(torch.from_numpy(T_wc), tripled, rtol=0, atol=1e-12)
+    torch.testing.assert_close(doubled[:3, 3], 2 * T_ck[:3, 3])
+    assert torch.equal(doubled[:3, :3], T_ck[:3, :3])
+
+
+def test_younger_keyframes_are_carried_along():
+    """The backend moved and doubled keyframe 1 while 2 was added: the picture of the world from 2 must not change."""
+    store = KeyframeStore()
+    for n in range(3):
+        added(store, n, pose(n), n - 1)
+    before = store.keyframes
+    point_2 = torch.tensor([0.3, -0.2, 2.0, 1.0], dtype=F64)  # a point as keyframe 2 sees it
+    point_1 = se3.inverse(before[1].T_wc) @ before[2].T_wc @ point_2
+    store.apply(Update((before[0], refined(before[1], pose(9), 2.0)), {}))
+    after = store.keyframes
+    assert after[0] == before[0] and after[1].refined and not after[2].refined
+    assert after[2].scale == 2.0
+    torch.testing.assert_close(after[2].inv_depth, before[2].inv_depth / 2)
+    torch.testing.assert_close(after[2].cell_inv_depth, before[2].cell_inv_depth / 2)
+    grown = torch.cat([2 * point_2[:3], point_2[3:]])
+    seen_from_1 = se3.inverse(after[1].T_wc) @ after[2].T_wc @ grown
+    torch.testing.assert_close(seen_from_1[:3], 2 * point_1[:3], rtol=0, atol=1e-12)
+
+
+def test_a_frame_of_a_carried_keyframe_grows_too():
+    store = KeyframeStore()
+    a, b = added(store, 0, identity()), added(store, 1, pose(1), 0)
+    store.record(seen(2, b, pose(2)))
+    before = store.trajectory().T_wc[0]
+    store.apply(Update((refined(a, identity(), 2.0),), {}))
+    after = store.trajectory().T_wc[0]
+    np.testing.assert_allclose(after[:3, 3], 2 * before[:3, 3], atol=1e-12)
+    np.testing.assert_allclose(after[:3, :3], before[:3, :3], atol=1e-12)
+    assert store[b.id].scale == 2.0
+
+
+def test_updates_of_unknown_keyframes_are_ignored():
+    store = KeyframeStore()
+    k = added(store, 0, pose(0))
+    store.apply(Update((replace(k, id=17, T_wc=pose(5)),), {}))
+    store.apply(Update((), {}))
+    assert store.keyframes == (k,)
+    store.apply(Update((refined(k, pose(1)), replace(k, id=17, T_wc=pose(5))), {}))
+    assert len(store) == 1 and torch.equal(store[0].T_wc, pose(1))
+
+
+def test_a_snapshot_is_not_changed_by_what_follows():
+    store = KeyframeStore()
+    k = added(store, 0, pose(0))
+    snapshot = store.snapshot()
+    added(store, 1, pose(1), 0)
+    store.apply(Update((refined(k, pose(2)),), {}))
+    assert snapshot.keyframes == (k,) and torch.equal(snapshot.keyframes[0].T_wc, pose(0))
+    assert torch.equal(k.T_wc, pose(0)) and store[0].T_wc is not k.T_wc
+
+
+def test_a_missing_keyframe_is_a_mistake_of_the_caller():
+    with pytest.raises(KeyError):
+        KeyframeStore()[0]
