@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from slam.frames import View
-from slam.geometry import se3
 from slam.geometry.camera import scaled_intrinsics
 from slam.geometry.flow import in_image, reproject
 from slam.mapping.matching import Match, Matcher
@@ -22,6 +21,10 @@ from slam.solvers.gauss_newton import rotation_step
 
 log = logging.getLogger(__name__)
 
+START_SLOPES = ((0.0, 0.0), (1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0))  # of the inverse depth across the view
+SAME_DIRECTION = 0.97  # cosine of 14 degrees between translations
+TEXTURED = 0.1  # weight of the flow at a cell that should get a depth
+HUBER_PX = 0.5
 PRIOR_WEIGHT = 1e-3  # holds cells without flow at the start's depth and the scale near 1
 FLOW_SIGMA_CELLS = 0.06  # standard deviation of a good flow: a quarter of a pixel in cells of four
 MIN_INV_DEPTH = 1e-3
@@ -37,6 +40,8 @@ class InitialiserConfig:
     max_depth_deviation: float = 0.3  # relative standard deviation at which a cell's depth counts as unknown
     min_views: int = 5  # gathered before the first attempt
     views: int = 8  # adjusted together
+    ambiguity: float = 1.06  # another motion whose misfit is below this many times the best is a rival ...
+    decided_px: float = 20.0  # ... until the parallax is this large
     max_gathered: int = 400  # frames kept while waiting for parallax
     steps: int = 20  # of the bundle adjustment
 
@@ -79,7 +84,7 @@ class Initialiser:
         if len(self.views) < self.config.min_views or parallax_px < max(self.config.parallax_px, 1.2 * self._tried_px):
             return None
         self._tried_px = parallax_px
-        return self._solve()
+        return self._solve(parallax_px)
 
     def _constant_depth(self, view: View) -> tuple[Tensor, Tensor]:
         stride = self.matcher.correspondence.stride
@@ -115,54 +120,92 @@ class Initialiser:
         left = (target - uv).norm(dim=-1)[weight.mean(-1) > 0.1]
         return float(left.quantile(0.75)) * self.matcher.correspondence.stride if len(left) > 50 else 0.0
 
-    def _solve(self) -> InitialMap | None:
+    def _solve(self, parallax_px: float) -> InitialMap | None:
+        """Adjust from several starts and judge the best."""
         config, stride = self.config, self.matcher.correspondence.stride
         chosen = sorted(set(np.linspace(0, len(self.matches) - 1, config.views).round().astype(int)))
         matches = [self.matches[n] for n in chosen]
-        N = len(matches) + 1
-        T_cw = torch.stack([identity(), *(m.T_ck for m in matches)])
-        start, _ = self._constant_depth(self.views[0])
-        inv_depth = start.expand(N, *start.shape).contiguous()
-        edges = torch.tensor([(0, n) for n in range(1, N)])
-        fixed = torch.zeros(N, dtype=torch.bool)
-        fixed[0] = True
-        K_cells = scaled_intrinsics(self.views[0].K, 1 / stride)
-        target = torch.stack([m.target_uv for m in matches])
-        weight = torch.stack([m.weight for m in matches])
-        prior = (inv_depth, torch.full_like(inv_depth, PRIOR_WEIGHT))
-        solution = bundle_adjust(
-            target, weight, edges, T_cw, inv_depth, prior, fixed, K_cells, config.steps, huber_px=0.5 / stride
-        )
-        if not solution.ok:
+        candidates = [c for c in (self._adjusted(matches, slope) for slope in START_SLOPES) if c is not None]
+        if not candidates:
             return None
-        d, information = solution.inv_depth[0], solution.depth_information[0]
-        uv, _, valid = reproject(
-            d.expand(N - 1, *d.shape), solution.T_cw[1:] @ se3.inverse(solution.T_cw[:1]), K_cells.expand(N - 1, 3, 3)
-        )
-        seen = valid & in_image(uv, *d.shape) & (weight.mean(-1) > 0.1)
-        error_px = float((target - uv).norm(dim=-1)[seen].median()) * stride
-        deviation = FLOW_SIGMA_CELLS / information.clamp_min(1e-12).sqrt() / d
-        textured = weight.mean((0, -1)) > 0.1
+        candidates.sort(key=lambda c: c.cost)
+        best = candidates[0]
+        if self._ambiguous(candidates) and parallax_px < config.decided_px:
+            log.debug("initial map from %d views: two shapes fit alike", len(self.views))
+            return None
+        d, textured = best.inv_depth, torch.stack([m.weight for m in matches]).mean((0, -1)) > TEXTURED
+        deviation = FLOW_SIGMA_CELLS / best.information.clamp_min(1e-12).sqrt() / d
         known = textured & (deviation < config.max_depth_deviation) & (d > 2 * MIN_INV_DEPTH)
         known_ratio = float(known.sum() / textured.sum().clamp_min(1))
         log.debug(
             "initial map from %d views: misfit %.2f px, %.0f %% of the textured cells known",
-            len(self.views),
-            error_px,
-            100 * known_ratio,
+            *(len(self.views), best.error_cells * stride, 100 * known_ratio),
         )
-        if not (error_px <= config.max_error_px and known_ratio >= config.min_known_ratio):  # no cell in view: NaN
-            return None
+        if not (best.error_cells * stride <= config.max_error_px and known_ratio >= config.min_known_ratio):
+            return None  # also where no cell is in view (NaN)
         scale = float(d[known].median())
-        cell_weight = known.float() / (1 + (deviation / 0.1) ** 2)
         return InitialMap(
             self.views[0],
             d / scale,
-            cell_weight,
+            known.float() / (1 + (deviation / 0.1) ** 2),
             tuple(self.views[1:]),
-            tuple(_nearest(len(self.matches), chosen, solution.T_cw[1:], scale)),
+            tuple(_nearest(len(self.matches), chosen, best.T_cw, scale)),
             tuple(self.dropped),
         )
+
+    def _adjusted(self, matches: list[Match], slope: tuple[float, float]) -> "Candidate | None":
+        """Poses and depth of the first view from a start with inverse depth 1 in the middle and a slope across."""
+        config, stride = self.config, self.matcher.correspondence.stride
+        start, _ = self._constant_depth(self.views[0])
+        v, u = (torch.linspace(-0.5, 0.5, n) for n in start.shape)
+        start = start + slope[0] * u[None, :] + slope[1] * v[:, None]
+        N = len(matches) + 1
+        inv_depth = start.expand(N, *start.shape).contiguous()
+        K_cells = scaled_intrinsics(self.views[0].K, 1 / stride)
+        target, weight = (torch.stack([getattr(m, name) for m in matches]) for name in ("target_uv", "weight"))
+        solution = bundle_adjust(
+            target,
+            weight,
+            torch.tensor([(0, n) for n in range(1, N)]),
+            torch.stack([identity(), *(m.T_ck for m in matches)]),
+            inv_depth,
+            (inv_depth, torch.full_like(inv_depth, PRIOR_WEIGHT)),
+            torch.tensor([n == 0 for n in range(N)]),
+            K_cells,
+            config.steps,
+            huber_px=HUBER_PX / stride,
+        )
+        if not solution.ok:
+            return None
+        d = solution.inv_depth[0]
+        uv, _, valid = reproject(d.expand(N - 1, *d.shape), solution.T_cw[1:], K_cells.expand(N - 1, 3, 3))
+        error = (target - uv).norm(dim=-1)
+        w = weight.mean(-1) * (valid & in_image(uv, *d.shape))
+        cost = (w * error.clamp_max(2 * HUBER_PX / stride)).sum() / w.sum()
+        return Candidate(
+            solution.T_cw[1:], d, solution.depth_information[0], float(cost), float(error[w > TEXTURED].median())
+        )
+
+    def _ambiguous(self, candidates: "list[Candidate]") -> bool:
+        """True if a start ended at another motion that fits nearly as well: the planar (bas-relief) ambiguity."""
+        best = candidates[0]
+        direction = torch.nn.functional.normalize(best.T_cw[-1, :3, 3], dim=0)
+        for other in candidates[1:]:
+            cosine = float(direction @ torch.nn.functional.normalize(other.T_cw[-1, :3, 3], dim=0))
+            if cosine < SAME_DIRECTION and other.cost < self.config.ambiguity * best.cost:
+                return True
+        return False
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What one start of the adjustment led to."""
+
+    T_cw: Tensor  # (N - 1, 4, 4) of the chosen views
+    inv_depth: Tensor  # (hc, wc) of the first view
+    information: Tensor  # (hc, wc)
+    cost: float  # mean truncated misfit, cells
+    error_cells: float  # median misfit
 
 
 def _nearest(count: int, chosen: list[int], solved: Tensor, scale: float) -> list[Tensor]:

@@ -61,6 +61,7 @@ def bundle_adjust(
     """
     N, h, w = inv_depth.shape
     i, j = edges.unbind(-1)
+    sources, of_source = i.unique(return_inverse=True)  # only the depths of these are seen
     K_e = K.expand(len(edges), 3, 3)
     T, d = T_cw.double(), inv_depth
     floor = MIN_INV_DEPTH * inv_depth.mean((1, 2), keepdim=True)
@@ -92,14 +93,14 @@ def bundle_adjust(
 
         E_j = torch.einsum("epci,epc->eip", wJ, J_d).double()  # (E, 6, P): pose j against the depths of i
         E_i = -se3.adjoint(T_ji).mT @ E_j
-        coupling = torch.zeros(N, N, 6, h * w, dtype=torch.float64, device=d.device)  # [depths of, pose of]
-        coupling = coupling.index_put((i, j), E_j, accumulate=True).index_put((i, i), E_i, accumulate=True)
-        coupling = coupling.flatten(1, 2)[:, index]  # (N, 6 free, P)
-        eliminated = coupling * C_inv[:, None]
+        coupling = torch.zeros(len(sources), N, 6, h * w, dtype=torch.float64, device=d.device)  # [depths of, pose of]
+        coupling.index_put_((of_source, j), E_j, accumulate=True).index_put_((of_source, i), E_i, accumulate=True)
+        coupling = coupling.flatten(1, 2)[:, index]  # (sources, 6 free, P)
+        eliminated = coupling * C_inv[sources, None]
         S = H[index][:, index] - (eliminated @ coupling.mT).sum(0)
-        rhs = b[index] - (eliminated @ g[..., None]).sum(0).squeeze(-1)
+        rhs = b[index] - (eliminated @ g[sources, :, None]).sum(0).squeeze(-1)
         xi, ok = solve_damped(S, rhs, total, damping, GAUGE_CONDITION) if len(free) else (rhs, total > 0)
-        step = C_inv * (g - (xi @ coupling))
+        step = C_inv * g.index_add(0, sources, -(xi @ coupling))
         ok_all = ok_all & ok & torch.isfinite(step).all()
         T = T.index_copy(0, free, se3.exp(xi.view(-1, 6)) @ T[free])
         d = torch.where(known.view(N, h, w), torch.maximum(d + step.to(d).view(N, h, w), floor), d)
