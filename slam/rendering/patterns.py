@@ -99,7 +99,7 @@ def dead_leaves(rng: Rng, size: int) -> Array:
 def foliage(rng: Rng, size: int) -> Array:
     """Dead leaves in greens."""
     image = dead_leaves(rng, size).mean(-1, keepdims=True)
-    return image * np.array([0.55, 0.85, 0.4], np.float32) * rng.uniform(0.6, 1.1)
+    return image * np.array([0.6, 0.8, 0.5], np.float32) * rng.uniform(0.6, 1.1)
 
 
 def wood(rng: Rng, size: int) -> Array:

@@ -61,7 +61,7 @@ def _decorate_walls(b: SceneBuilder, count: int, size: tuple[float, float] = (0.
                 p=[0.3, 0.3, 0.12, 0.08, 0.08, 0.1, 0.02],
             )
         )
-        emission = rng.uniform(0.5, 2.0) if pattern in ("screen", "foliage") else 0.0
+        emission = rng.uniform(0.3, 1.2) if pattern == "screen" else 0.0
         panel = b.material(pattern, 0.0, rng.uniform(0.7, 1.1, 3), gloss=rng.choice([0, 0.5]), emission=emission)
         furniture.on_wall(b, wall, rng.uniform(-0.85, 0.85) * reach, half[1] * rng.uniform(0.7, 1.4), (w, h), panel)
 
@@ -76,7 +76,8 @@ def _window(b: SceneBuilder) -> None:
     along, height = rng.uniform(-0.6, 0.6) * reach, rng.uniform(1.2, 1.6)
     frame = b.material("plain", 1.0, np.full(3, 1.15))
     furniture.on_wall(b, wall, along, height, (w + 0.12, h + 0.12), frame)
-    view = b.material(str(rng.choice(["foliage", "picture", "bricks"])), 0.0, emission=rng.uniform(1.5, 4))
+    outside = str(rng.choice(["foliage", "picture", "bricks"]))
+    view = b.material(outside, 0.0, (1.1, 1.0, 1.3), emission=rng.uniform(1.0, 3.0))
     n = int(rng.integers(1, 4))
     for k in range(n):
         furniture.on_wall(b, wall, along + w * ((k + 0.5) / n - 0.5), height, (w / n - 0.05, h), view)

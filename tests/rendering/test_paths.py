@@ -14,7 +14,7 @@ from slam.rendering.viewpoints import default_intrinsics
 K = default_intrinsics(96, 128)
 
 
-def clips(scale: float, count: int = 21) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def clips(scale: float, count: int = 14) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Median flow at 256 columns, overlap (S, V - 1), clearance (S, V)."""
     generator = torch.Generator().manual_seed(11)
     scenes = stack([make_scene(SCENE_KINDS[i % len(SCENE_KINDS)], generator) for i in range(count)])
