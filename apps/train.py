@@ -1,4 +1,4 @@
-"""v2d-train: train the networks on rendered scenes."""
+"""v2d-train: train the networks on rendered scenes and RGB-D recordings; by torchrun on several devices."""
 
 import argparse
 import logging
@@ -12,9 +12,11 @@ from slam.config import load_config
 from slam.errors import SlamError, UsageError
 from slam.networks.storage import PROFILES
 from slam.training.card import model_card
-from slam.training.clips import ClipPool, fill
+from slam.training.clips import ClipMaker, ClipPool, fill
+from slam.training.distributed import join
 from slam.training.rendered import RenderedClips, validation_clips
-from slam.training.trainer import STAGES, TrainConfig, Trainer
+from slam.training.rgbd import Mixture, RgbdClips, RgbdFolder
+from slam.training.trainer import RANK_SEED, STAGES, TrainConfig, Trainer
 from slam.training.validation import validate_motion, validate_stereo
 
 
@@ -28,8 +30,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--resume", nargs="?", const=True, default=None, metavar="CHECKPOINT", help="go on (default: of OUT)"
     )
+    p.add_argument(
+        "--data", type=Path, nargs="*", default=[], help="RGB-D folders in TUM layout, besides rendered scenes"
+    )
+    p.add_argument("--data-share", type=float, default=0.5, help="share of the clips made of --data")
     p.add_argument("--config", type=Path, help="YAML file of training settings")
-    p.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
+    p.add_argument("--device", default="cpu", help="cpu, cuda (torchrun: one GPU each), cuda:1 ...")
     p.add_argument("--threads", type=int, default=0, help="CPU threads of torch; 0 leaves its choice")
     p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting, such as clips=4")
     return p
@@ -43,18 +49,23 @@ def run(arguments: argparse.Namespace) -> None:
         raise UsageError(f"--minutes must be positive, got {arguments.minutes}")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    device = torch.device(arguments.device)
-    render = RenderedClips(network.width, network.height, device)
-    trainer = Trainer(network, config, ClipPool(config.pool, arguments.out / "clips"), render, device)
+    rank, device = join(torch.device(arguments.device))
+    rendered = RenderedClips(network.width, network.height, device)
+    render: ClipMaker = rendered
+    if arguments.data:
+        folders = [RgbdFolder.read(folder, network.width * network.height) for folder in arguments.data]
+        render = Mixture(RgbdClips(folders), rendered, arguments.data_share)
+    pool = ClipPool(config.pool, arguments.out / ("clips" if rank == 0 else f"clips-{rank}"))
+    trainer = Trainer(network, config, pool, render, device, rank)
     checkpoint = arguments.out / "checkpoint.pt" if arguments.resume is True else arguments.resume
     if checkpoint is not None:
         trainer.load(Path(checkpoint))
     stopped: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda n, _: stopped.append(n))
-    fresh = torch.Generator().manual_seed(config.seed + 1 + trainer.pool.added)
+    fresh = torch.Generator().manual_seed(config.seed + 1 + trainer.pool.added + RANK_SEED * rank)
     fill(trainer.pool, config.pool_start, lambda: render(fresh))
-    held_out = validation_clips(arguments.out / "validation", render)
+    held_out = validation_clips(arguments.out / "validation", rendered) if rank == 0 else []
 
     def validate(trainer: Trainer) -> dict[str, float]:
         current = trainer.swap_average()

@@ -26,11 +26,9 @@ from slam.networks.depth import StereoNet, wide_hypotheses
 from slam.networks.motion import FlowSE3
 from slam.networks.storage import load_network
 from slam.solvers.flow_se3 import flow_se3
-from slam.sources.groundtruth import read_groundtruth
-from slam.sources.preparation import Preparation
-from slam.sources.tum import TumSource
 from slam.training.clips import Clip, ClipPool
 from slam.training.data import at_cells
+from slam.training.rgbd import RgbdFolder
 
 PIXELS = 256 * 192
 FAILED_DEG, FAILED_SHARE = 5.0, 0.5  # a pair is lost if its rotation, or its translation, is worse than this
@@ -39,23 +37,9 @@ MIN_OVERLAP = 0.4
 
 def read_rgbd(folder: Path, views: int, gaps: tuple[int, ...]) -> list[Clip]:
     """Clips of an RGB-D folder: every first view has depth, the others follow it by `gaps` frames."""
-    source = TumSource(folder, with_depth=True)
-    truth = read_groundtruth(folder)
-    frames = list(source)
-    prepare = Preparation(frames[0].camera, PIXELS)
-    K = prepare.camera.matrix()
-    nearest = [int(np.abs(truth.time_ns - f.time_ns).argmin()) for f in frames]
-    ready = [prepare(f) for f in frames]
-    clips = []
-    starts = [i for i in range(len(frames) - max(gaps)) if ready[i][1] is not None]
-    for i in starts[:: max(1, len(starts) // views)]:
-        chosen = [i, *(i + g for g in gaps)]
-        images = torch.stack([torch.from_numpy(ready[k][0]).permute(2, 0, 1).float() / 255 for k in chosen])
-        none = np.zeros(ready[i][0].shape[:2], np.float32)
-        depth = torch.stack([torch.from_numpy(d if (d := ready[k][1]) is not None else none) for k in chosen])
-        T_wc = torch.stack([torch.from_numpy(truth.T_wc[nearest[k]]) for k in chosen])
-        clips.append(Clip.pack(images, depth, T_wc, K))
-    return clips
+    recording = RgbdFolder.read(folder, PIXELS)
+    starts = [int(i) for i in recording.has_depth.nonzero()[0] if i + max(gaps) < len(recording.has_depth)]
+    return [recording.clip([i, *(i + g for g in gaps)]) for i in starts[:: max(1, len(starts) // views)]]
 
 
 def motion_errors(correspondence: Any, clips: list[Clip], iters: int) -> dict[str, Tensor]:

@@ -42,6 +42,9 @@ class Clip:
         return Clip(pixels.cpu(), quantised.cpu(), T_wc.double().cpu(), K.double().cpu())
 
 
+ClipMaker = Callable[[torch.Generator], list[Clip]]  # everything random comes from the generator
+
+
 class ClipPool:
     """At most `capacity` clips in memory; the newest replaces the oldest. With a folder they outlive the process."""
 

@@ -17,7 +17,7 @@ from slam.geometry import se3
 from slam.networks.depth import hypotheses_around, wide_hypotheses
 from slam.networks.encoder import FeatureMaps
 from slam.networks.storage import NetworkConfig, build_networks, load_state, save_network, state_of
-from slam.training.clips import Clip, ClipPool
+from slam.training.clips import ClipMaker, ClipPool
 from slam.training.data import (
     AugmentConfig,
     Batch,
@@ -29,12 +29,14 @@ from slam.training.data import (
     smooth_field,
     uniform,
 )
+from slam.training.distributed import agreed, average_gradients, share_weights
 from slam.training.losses import motion_loss, stereo_loss
 
 log = logging.getLogger(__name__)
 
 STAGES = ("motion", "stereo", "joint")
 WARM_UP_STEPS = 100  # of the learning rate
+RANK_SEED = 1_000_003  # between the seeds of two processes
 MIN_PARALLAX_PX = 2.0  # pixels: a smaller baseline teaches the single-image prior alone
 FINAL_RATE = 0.02  # share of the learning rate left at the end
 
@@ -82,16 +84,20 @@ class Counts:
     stage_seconds: float = 0.0  # of this schedule
 
 
-Render = Callable[[torch.Generator], list[Clip]]
-
-
 class Trainer:
     """Networks, optimiser, averaged weights, data and counts of one run."""
 
     def __init__(
-        self, network: NetworkConfig, config: TrainConfig, pool: ClipPool, render: Render, device: torch.device
+        self,
+        network: NetworkConfig,
+        config: TrainConfig,
+        pool: ClipPool,
+        render: ClipMaker,
+        device: torch.device,
+        rank: int = 0,
     ) -> None:
         torch.manual_seed(config.seed)
+        self.rank = rank  # of several processes; each draws its own samples
         self.network, self.config, self.pool, self.render, self.device = network, config, pool, render, device
         self.motion, self.stereo = build_networks(network)
         self.motion.to(device)
@@ -101,8 +107,9 @@ class Trainer:
                 parameter.requires_grad_(name.startswith(("encoder.stereo", "encoder.from_8")))
         self.parameters = [p for m in (self.motion, self.stereo) for p in m.parameters() if p.requires_grad]
         self.optimiser = torch.optim.AdamW(self.parameters, config.learning_rate, weight_decay=config.weight_decay)
+        share_weights([*self.motion.parameters(), *self.stereo.parameters()])
         self.average = {k: v.detach().clone() for k, v in state_of(self.motion, self.stereo).items()}
-        self.generator = torch.Generator().manual_seed(config.seed)
+        self.generator = torch.Generator().manual_seed(config.seed + RANK_SEED * rank)
         self.counts = Counts()
 
     def learning_rate(self, progress: float) -> float:
@@ -140,8 +147,9 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         if loss.requires_grad:
             loss.backward()
+        average_gradients(self.parameters)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
-        if not torch.isfinite(norm) or not torch.isfinite(loss):
+        if not torch.isfinite(norm):
             self.counts.skipped += 1
             return
         for group in self.optimiser.param_groups:
@@ -248,6 +256,8 @@ class Trainer:
         if same_stage:
             self.optimiser.load_state_dict(optimiser)
             self.generator.set_state(generator)
+            if self.rank:  # the checkpoint is the first process's
+                self.generator.manual_seed(self.config.seed + RANK_SEED * self.rank + self.counts.step)
         else:
             self.counts.step, self.counts.stage_seconds = 0, 0.0
 
@@ -261,13 +271,17 @@ class Trainer:
         log_every_s: float = 20.0,
         save_every_s: float = 300.0,
     ) -> None:
-        """Train until the stage has had `minutes` (or `max_steps`), or `stop` says so; then save and validate."""
+        """Train until the stage has had `minutes` (or `max_steps`), or `stop` says so; then save and validate.
+
+        Of several processes the first keeps the time, the log and the files.
+        """
         logged = saved = last = time.monotonic()
         sums: dict[str, tuple[float, int]] = {}
         number = 0
-        while not stop():
+        while True:
             spent = self.counts.stage_seconds / 60
             progress = self.counts.step / max_steps if max_steps else spent / minutes
+            progress = agreed(1.0 if stop() else progress, self.device)
             if progress >= 1:
                 break
             parts = self.step(progress)
@@ -279,6 +293,8 @@ class Trainer:
             self.counts.seconds += now - last
             self.counts.stage_seconds += now - last
             last = now
+            if self.rank:
+                continue
             if now - logged > log_every_s:
                 self.report(
                     folder,
@@ -290,9 +306,10 @@ class Trainer:
                 if validate is not None:
                     self.report(folder, validate(self), "validation.csv")
                 saved = logged = last = time.monotonic()
-        self.save(folder)
-        if validate is not None:
-            self.report(folder, validate(self), "validation.csv")
+        if self.rank == 0:
+            self.save(folder)
+            if validate is not None:
+                self.report(folder, validate(self), "validation.csv")
 
     def report(self, folder: Path, values: dict[str, float], file: str = "train.csv") -> None:
         """One line to the log and to a CSV file."""

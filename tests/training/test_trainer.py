@@ -1,4 +1,9 @@
+import os
+import socket
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,13 +29,13 @@ CPU = torch.device("cpu")
 PLAIN = replace(NO_CHANGE, crop_height=48, crop_width=64)
 
 
-def trainer(stage: str, plane_clip, clips: int = 2, **settings) -> Trainer:
+def trainer(stage: str, plane_clip, clips: int = 2, rank: int = 0, **settings) -> Trainer:
     generator = torch.Generator().manual_seed(7)
     pool = ClipPool(8)
     for _ in range(clips):
         pool.add(plane_clip(generator))
     config = TrainConfig(stage=stage, clips=2, views=3, edges=8, iters=2, stereo_every=1, augment=PLAIN, **settings)
-    return Trainer(TINY, config, pool, lambda g: [], CPU)
+    return Trainer(TINY, config, pool, lambda g: [], CPU, rank)
 
 
 @pytest.mark.parametrize(("stage", "name", "factor"), [("motion", "residual", 0.5), ("stereo", "depth", 0.6)])
@@ -103,3 +108,35 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, plane_clip):
 def test_unknown_stage_is_refused():
     with pytest.raises(ConfigError, match="'walking'"):
         TrainConfig(stage="walking")
+
+
+STEP_OF_TWO = """
+import sys, torch
+sys.path.insert(0, sys.argv[2])
+torch.set_num_threads(1)
+from conftest import make_plane_clip
+from test_trainer import trainer
+from slam.networks.storage import state_of
+from slam.training.distributed import agreed, join
+rank, device = join(torch.device("cpu"))
+t = trainer("motion", make_plane_clip, rank=rank)
+t.step(0.2); t.step(0.2)
+result = [state_of(t.motion, t.stereo), t.generator.get_state(), agreed(float(rank), device)]
+torch.save(result, f"{sys.argv[1]}/{rank}.pt")
+"""
+
+
+def test_two_processes_draw_different_samples_and_keep_the_same_weights(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    here = Path(__file__)
+    environment = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    environment |= {"PYTHONPATH": str(here.parents[2]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", STEP_OF_TWO, str(tmp_path), str(here.parent)]
+    runs = [subprocess.Popen(command, env=environment | {"RANK": str(r)}) for r in (0, 1)]
+    assert [run.wait(120) for run in runs] == [0, 0]
+    (a, samples_a, first_a), (b, samples_b, first_b) = (torch.load(tmp_path / f"{r}.pt") for r in (0, 1))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert not torch.equal(samples_a, samples_b)
+    assert first_a == first_b == 0.0
