@@ -14,7 +14,8 @@ from slam.rendering.volume import grid_points, pack_volume
 
 BOX, ELLIPSOID, CYLINDER, ROOM, NOTHING = 0, 1, 2, 3, 4  # cylinder: axis along its local y
 
-BAKE_SCENES = 16  # at a time: the tables of grid points against primitives are large
+# scenes and grid points baked at a time: tables of points against primitives that fit the cache, or the memory
+BAKE_CPU, BAKE_DEVICE = (1, 400), (16, 4000)
 
 # columns of the material table
 TEXTURE, PERIOD, GLOSS, EMISSION, GAIN, OFFSET, MATERIAL_WIDTH = 0, 1, 2, 3, 4, 7, 10
@@ -75,12 +76,20 @@ class Scenes:
     @cached_property
     def light_volume(self) -> Tensor:
         """(S, N, 16) soft light of the rooms, baked when first looked at."""
+        scenes_at_once, points_at_once = BAKE_CPU if self.device.type == "cpu" else BAKE_DEVICE
         parts = []
-        for index in torch.arange(len(self), device=self.device).split(BAKE_SCENES):
-            some = self.select(index)
-            points = grid_points(some.centre[:, 0], some.half[:, 0])
-            parts.append(pack_volume(distance(some, points), lit(some, points, some.light[:, 0, :3])))
+        for index in torch.arange(len(self), device=self.device).split(scenes_at_once):
+            some = self.select(index)._trimmed()
+            points = grid_points(some.centre[:, 0], some.half[:, 0]).split(points_at_once, 1)
+            far = torch.cat([distance(some, p) for p in points], 1)
+            seen = torch.cat([lit(some, p, some.light[:, 0, :3]) for p in points], 1)
+            parts.append(pack_volume(far, seen))
         return torch.cat(parts)
+
+    def _trimmed(self) -> "Scenes":
+        """The same shapes without padding that no scene of the batch needs."""
+        used = int((self.kind != NOTHING).sum(1).max())
+        return replace(self, **{n: getattr(self, n)[:, :used] for n in ("kind", "R", "centre", "half")})
 
     def select(self, index: Tensor | list[int]) -> "Scenes":
         """Some of the scenes, repeated where the index repeats."""
@@ -123,26 +132,37 @@ def distance(scenes: Scenes, points: Tensor) -> Tensor:
     Returns:
         (S, N) metres; negative inside a primitive or outside the room.
     """
-    local = torch.einsum("spij,snpi->snpj", scenes.R, points[:, :, None] - scenes.centre[:, None])
-    half, kind = scenes.half[:, None], scenes.kind[:, None]
-    q = local.abs() - half
-    box = q.clamp_min(0).norm(dim=-1) + q.amax(-1).clamp_max(0)
-    side = torch.stack([local[..., 0].hypot(local[..., 2]) - half[..., 0], q[..., 1]], -1)
-    cylinder = side.clamp_min(0).norm(dim=-1) + side.amax(-1).clamp_max(0)
-    ellipsoid = ((local / half).norm(dim=-1) - 1) * half.amin(-1)
+    kind = scenes.kind[:, None]
+    local = _local(scenes, points)
+    half = scenes.half[:, None].unbind(-1)
+    qx, qy, qz = (x.abs() - h for x, h in zip(local, half))
+    deepest = torch.maximum(torch.maximum(qx, qy), qz)
+    outside = (qx.clamp_min(0).square() + qy.clamp_min(0).square() + qz.clamp_min(0).square()).sqrt()
+    box = outside + deepest.clamp_max(0)
+    qr = (local[0].square() + local[2].square()).sqrt() - half[0]
+    cylinder = (qr.clamp_min(0).square() + qy.clamp_min(0).square()).sqrt() + torch.maximum(qr, qy).clamp_max(0)
+    unit = sum((x / h).square() for x, h in zip(local, half))
+    ellipsoid = (torch.as_tensor(unit).sqrt() - 1) * scenes.half.amin(-1)[:, None]
     d = torch.where(kind == BOX, box, torch.where(kind == CYLINDER, cylinder, ellipsoid))
-    d = torch.where(kind == ROOM, -q.amax(-1), d)
-    return torch.where(kind == NOTHING, torch.full_like(d, float("inf")), d).amin(-1)
+    d = torch.where(kind == ROOM, -deepest, d)
+    return torch.where(kind == NOTHING, float("inf"), d).amin(-1)
+
+
+def _local(scenes: Scenes, points: Tensor) -> list[Tensor]:
+    """x, y, z (S, N, P) of points (S, N, 3) in the frames of the primitives."""
+    shift = torch.einsum("spik,spi->spk", scenes.R, scenes.centre)
+    return [points @ scenes.R[..., k].mT - shift[:, None, :, k] for k in range(3)]
 
 
 def lit(scenes: Scenes, points: Tensor, light: Tensor) -> Tensor:
     """Which points (S, N, 3) a light at (S, 3) reaches, (S, N) bool; round things block as their boxes do."""
-    to_unit = scenes.R.mT / scenes.half[..., None]
-    o = torch.einsum("spji,snpi->snpj", to_unit, points[:, :, None] - scenes.centre[:, None])
-    end = torch.einsum("spji,spi->spj", to_unit, light[:, None] - scenes.centre)
-    d = end[:, None] - o
-    inv = 1 / torch.where(d.abs() < 1e-6, torch.full_like(d, 1e-6), d)
-    middle, reach = -o * inv, inv.abs()
-    enter, leave = (middle - reach).amax(-1), (middle + reach).amin(-1)
+    origin, end = _local(scenes, points), _local(scenes, light[:, None])
+    enter, leave = torch.tensor(-torch.inf), torch.tensor(torch.inf)
+    enter, leave = enter.to(points), leave.to(points)
+    for o, e, h in zip(origin, end, scenes.half[:, None].unbind(-1)):
+        d = e - o
+        inv = 1 / torch.where(d.abs() < 1e-6, 1e-6, d)
+        middle, reach = -o * inv, h * inv.abs()
+        enter, leave = torch.maximum(enter, middle - reach), torch.minimum(leave, middle + reach)
     solid = ((scenes.kind != ROOM) & (scenes.kind != NOTHING))[:, None]
     return ~(solid & (enter < leave) & (leave > 0) & (leave < 1)).any(-1)
