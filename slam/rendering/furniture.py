@@ -6,7 +6,7 @@ from slam.rendering.builder import SceneBuilder, random_rotation, yaw_matrix
 from slam.rendering.primitives import BOX
 
 
-def _at(x: float, z: float, yaw: float, dx: float, dz: float) -> tuple[float, float]:
+def placed(x: float, z: float, yaw: float, dx: float, dz: float) -> tuple[float, float]:
     """World (x, z) of a point given in the turned frame of something standing at (x, z)."""
     c, s = np.cos(yaw), np.sin(yaw)
     return x + c * dx + s * dz, z - s * dx + c * dz
@@ -24,15 +24,15 @@ def table(b: SceneBuilder, x: float, y: float, z: float, size: tuple[float, floa
     if rng.random() < 0.5:
         for sx in (-1, 1):
             for sz in (-1, 1):
-                lx, lz = _at(x, z, yaw, sx * (w / 2 - 0.04), sz * (d / 2 - 0.04))
+                lx, lz = placed(x, z, yaw, sx * (w / 2 - 0.04), sz * (d / 2 - 0.04))
                 b.rod((lx, y, lz), (lx, y - h + 0.03, lz), 0.022, metal)
     else:
         side = b.material(str(rng.choice(["wood", "plain"])), 0.8)
         for sx in (-1, 1):
-            lx, lz = _at(x, z, yaw, sx * (w / 2 - 0.03), 0)
+            lx, lz = placed(x, z, yaw, sx * (w / 2 - 0.03), 0)
             b.box(lx, y, lz, (0.03, h - 0.03, d * 0.95), side, yaw)
         if rng.random() < 0.5:
-            lx, lz = _at(x, z, yaw, w / 2 - 0.25, 0)
+            lx, lz = placed(x, z, yaw, w / 2 - 0.25, 0)
             drawers(b, lx, y, lz, (0.4, h - 0.06, d * 0.9), yaw, side)
     return y - h
 
@@ -50,10 +50,10 @@ def drawers(
     n = max(2, int(h / 0.25))
     for i in range(n):
         hy = y - h * (i + 0.6) / n
-        a = _at(x, z, yaw, -0.2 * w, -d / 2 - 0.02)
-        c = _at(x, z, yaw, 0.2 * w, -d / 2 - 0.02)
+        a = placed(x, z, yaw, -0.2 * w, -d / 2 - 0.02)
+        c = placed(x, z, yaw, 0.2 * w, -d / 2 - 0.02)
         b.rod((a[0], hy, a[1]), (c[0], hy, c[1]), 0.008, handle)
-        fx, fz = _at(x, z, yaw, 0, -d / 2)
+        fx, fz = placed(x, z, yaw, 0, -d / 2)
         b.box(fx, y - h * (i + 0.04) / n, fz, (w * 0.96, h * 0.92 / n, 0.012), body, yaw)
 
 
@@ -62,10 +62,10 @@ def shelf(b: SceneBuilder, x: float, y: float, z: float, size: tuple[float, floa
     rng = b.rng
     w, h, d = size
     board = b.material(str(rng.choice(["wood", "plain"])), 0.9, np.full(3, rng.uniform(0.5, 1.1)))
-    bx, bz = _at(x, z, yaw, 0, d / 2 - 0.01)
+    bx, bz = placed(x, z, yaw, 0, d / 2 - 0.01)
     b.box(bx, y, bz, (w, h, 0.02), board, yaw)
     for sx in (-1, 1):
-        sxx, szz = _at(x, z, yaw, sx * (w / 2 - 0.01), 0)
+        sxx, szz = placed(x, z, yaw, sx * (w / 2 - 0.01), 0)
         b.box(sxx, y, szz, (0.02, h, d), board, yaw)
     n = max(2, int(h / 0.38))
     for i in range(n):
@@ -75,7 +75,7 @@ def shelf(b: SceneBuilder, x: float, y: float, z: float, size: tuple[float, floa
         left = -w / 2 + 0.03
         while left < w / 2 - 0.15:
             width = min(rng.uniform(0.12, 0.5), w / 2 - 0.03 - left)
-            ox, oz = _at(x, z, yaw, left + width / 2, rng.uniform(-0.08, 0.02))
+            ox, oz = placed(x, z, yaw, left + width / 2, rng.uniform(-0.08, 0.02))
             kind = rng.random()
             if kind < 0.55:
                 books = b.material("books", 0.0, rng.uniform(0.6, 1.1, 3))
@@ -101,7 +101,7 @@ def monitor(b: SceneBuilder, x: float, y: float, z: float, yaw: float) -> None:
 
 
 def _offset(x: float, y: float, z: float, yaw: float, dz: float) -> tuple[float, float, float]:
-    ox, oz = _at(x, z, yaw, 0, dz)
+    ox, oz = placed(x, z, yaw, 0, dz)
     return ox, y, oz
 
 
@@ -112,7 +112,7 @@ def chair(b: SceneBuilder, x: float, y: float, z: float, yaw: float) -> None:
     metal = b.material("plain", 1.0, np.full(3, rng.uniform(0.1, 0.8)), gloss=0.7)
     h = rng.uniform(0.42, 0.5)
     b.box(x, y - h, z, (0.45, 0.05, 0.45), cloth, yaw)
-    bx, bz = _at(x, z, yaw, 0, 0.22)
+    bx, bz = placed(x, z, yaw, 0, 0.22)
     b.box(bx, y - h - rng.uniform(0.05, 0.2), bz, (0.42, 0.45, 0.04), cloth, yaw)
     if rng.random() < 0.5:
         b.rod((x, y - 0.06, z), (x, y - h, z), 0.03, metal)
@@ -122,10 +122,10 @@ def chair(b: SceneBuilder, x: float, y: float, z: float, yaw: float) -> None:
     else:
         for sx in (-0.2, 0.2):
             for sz in (-0.2, 0.2):
-                lx, lz = _at(x, z, yaw, sx, sz)
+                lx, lz = placed(x, z, yaw, sx, sz)
                 b.rod((lx, y, lz), (lx, y - h, lz), 0.015, metal)
         for sx in (-0.19, 0.19):
-            lx, lz = _at(x, z, yaw, sx, 0.22)
+            lx, lz = placed(x, z, yaw, sx, 0.22)
             b.rod((lx, y - h, lz), (lx, y - h - 0.3, lz), 0.012, metal)
 
 
@@ -137,13 +137,13 @@ def sofa(b: SceneBuilder, x: float, y: float, z: float, yaw: float) -> None:
         str(rng.choice(["weave", "clouds", "stripes", "carpet"])), rng.uniform(0.2, 0.6), rng.uniform(0.4, 1.1, 3), 0.6
     )
     b.box(x, y, z, (w, 0.42, 0.85), cloth, yaw)
-    bx, bz = _at(x, z, yaw, 0, 0.36)
+    bx, bz = placed(x, z, yaw, 0, 0.36)
     b.box(bx, y, bz, (w, 0.85, 0.2), cloth, yaw)
     for sx in (-1, 1):
-        ax, az = _at(x, z, yaw, sx * (w / 2 + 0.08), 0)
+        ax, az = placed(x, z, yaw, sx * (w / 2 + 0.08), 0)
         b.box(ax, y, az, (0.18, 0.6, 0.9), cloth, yaw)
     for _ in range(int(rng.integers(1, 4))):
-        cx, cz = _at(x, z, yaw, rng.uniform(-0.4, 0.4) * w, 0.15)
+        cx, cz = placed(x, z, yaw, rng.uniform(-0.4, 0.4) * w, 0.15)
         tilt = (
             yaw_matrix(yaw + rng.uniform(-0.4, 0.4)) @ random_rotation(rng) if rng.random() < 0.2 else yaw_matrix(yaw)
         )
@@ -205,7 +205,7 @@ def keyboard(b: SceneBuilder, x: float, y: float, z: float, yaw: float) -> None:
     """A keyboard and a mouse."""
     keys, dark = b.material("keyboard", 0.0), b.material("plain", 1.0, np.full(3, b.rng.uniform(0.1, 0.8)))
     b.box(x, y, z, (0.44, 0.025, 0.15), [dark] * 2 + [keys] * 2 + [dark] * 2, yaw)
-    mx, mz = _at(x, z, yaw, 0.32, 0.0)
+    mx, mz = placed(x, z, yaw, 0.32, 0.0)
     b.ellipsoid((mx, y - 0.01, mz), (0.03, 0.02, 0.05), dark, yaw_matrix(yaw))
 
 

@@ -107,19 +107,19 @@ def _workplace(b: SceneBuilder, x: float, z: float, yaw: float) -> None:
     w, d = rng.uniform(1.2, 1.8), rng.uniform(0.65, 0.85)
     top = furniture.table(b, x, 0.0, z, (w, 0.74, d), yaw)
     for k in range(int(rng.integers(1, 3))):
-        mx, mz = furniture._at(x, z, yaw, (k - 0.4) * 0.65, 0.12)
+        mx, mz = furniture.placed(x, z, yaw, (k - 0.4) * 0.65, 0.12)
         furniture.monitor(b, mx, top, mz, yaw + rng.normal(0, 0.15))
-    kx, kz = furniture._at(x, z, yaw, rng.uniform(-0.2, 0.2), -0.2)
+    kx, kz = furniture.placed(x, z, yaw, rng.uniform(-0.2, 0.2), -0.2)
     furniture.keyboard(b, kx, top, kz, yaw + rng.normal(0, 0.1))
     for _ in range(int(rng.integers(2, 6))):
-        sx, sz = furniture._at(x, z, yaw, rng.uniform(-0.45, 0.45) * w, rng.uniform(-0.4, 0.4) * d)
+        sx, sz = furniture.placed(x, z, yaw, rng.uniform(-0.45, 0.45) * w, rng.uniform(-0.4, 0.4) * d)
         furniture.small_thing(b, sx, top, sz, rng.uniform(0.08, 0.22))
     if rng.random() < 0.8:
-        cx, cz = furniture._at(x, z, yaw, rng.uniform(-0.3, 0.3), -d / 2 - rng.uniform(0.1, 0.5))
+        cx, cz = furniture.placed(x, z, yaw, rng.uniform(-0.3, 0.3), -d / 2 - rng.uniform(0.1, 0.5))
         furniture.chair(b, cx, 0.0, cz, yaw + np.pi + rng.normal(0, 0.6))
     if rng.random() < 0.6:
         black = b.material("plain", 1.0, np.full(3, rng.uniform(0.05, 0.9)))
-        a, c = furniture._at(x, z, yaw, -0.3 * w, 0.3 * d), furniture._at(x, z, yaw, 0.3 * w, 0.42 * d)
+        a, c = furniture.placed(x, z, yaw, -0.3 * w, 0.3 * d), furniture.placed(x, z, yaw, 0.3 * w, 0.42 * d)
         b.cable((a[0], top, a[1]), (c[0], top, c[1]), rng.uniform(0.2, 0.5), 0.005, black)
 
 
