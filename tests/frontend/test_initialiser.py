@@ -1,0 +1,105 @@
+"""The start: a map from a sideways motion, none from rotation, and no frame forgotten."""
+
+import pytest
+import torch
+
+from slam.frontend.initialiser import Initialiser, InitialiserConfig, InitialMap
+from slam.geometry import se3
+from slam.mapping.matching import Matcher
+
+F64 = torch.float64
+
+
+def fed(world, poses) -> tuple[Initialiser, InitialMap | None, int]:
+    """The initialiser after these views, its first map, and the number of views it took."""
+    initialiser = Initialiser(Matcher(world.flow))
+    for n, T_cw in enumerate(poses):
+        first = initialiser.add(world.view(T_cw, n))
+        if first is not None:
+            return initialiser, first, n + 1
+    return initialiser, None, len(poses)
+
+
+@pytest.fixture(scope="module")
+def sideways(world, wall_and_box):
+    poses = [wall_and_box.moved(0.03 * n, 0.006 * n, 0, 0, 0.004 * n, 0.002 * n) for n in range(14)]
+    return poses, *fed(world, poses)[1:]
+
+
+def test_a_sideways_motion_gives_a_map(sideways, world):
+    poses, first, count = sideways
+    assert first is not None and first.view.frame_id == 0 and first.before == ()
+    assert len(first.views) == len(first.T_cks) == count - 1
+    assert [view.frame_id for view in first.views] == list(range(1, count))
+
+
+def test_its_depth_is_the_truth_up_to_scale(sideways, world):
+    _, first, _ = sideways
+    truth = world.cell_inv_depth(torch.eye(4, dtype=F64))
+    sure = first.cell_weight > 0.5
+    assert sure.float().mean() > 0.3
+    ratio = first.cell_inv_depth[sure] / truth[sure]
+    assert float((ratio / ratio.median() - 1).abs().median()) < 0.1
+    known = first.cell_weight > 0
+    assert float(first.cell_inv_depth[known].median()) == pytest.approx(1, abs=1e-5)
+    assert ((first.cell_weight >= 0) & (first.cell_weight <= 1)).all() and (first.cell_inv_depth > 0).all()
+
+
+def test_the_box_stands_before_the_wall(sideways, world, wall_and_box):
+    """Depth varies by 1.5 between them: constant depth, however good its scale, would fail."""
+    _, first, _ = sideways
+    eye = torch.eye(4, dtype=F64)
+    K_cells = torch.tensor([[35.0, 0, 19.5], [0, 35.0, 14.5], [0, 0, 1]], dtype=F64)
+    on_box = world.cast(eye, K_cells, 30, 40)[2]
+    sure = first.cell_weight > 0.5
+    box, wall = first.cell_inv_depth[on_box & sure], first.cell_inv_depth[~on_box & sure]
+    assert 1.3 < float(box.median() / wall.median()) < 1.9
+
+
+def test_its_poses_are_the_truth_in_the_scale_of_the_map(sideways, world):
+    """The pose of a gathered view is that of the nearest adjusted one: right to a step of 0.03."""
+    poses, first, count = sideways
+    truth = world.cell_inv_depth(torch.eye(4, dtype=F64))
+    sure = first.cell_weight > 0.5
+    scale = float((truth[sure] / first.cell_inv_depth[sure]).median())  # unit of the world over that of the map
+    for T_cw, T_ck in zip(poses[1:count], first.T_cks, strict=True):
+        assert abs(float(T_ck[0, 3]) / scale - float(T_cw[0, 3])) < 0.05
+        assert float(se3.angle_rad(T_ck @ se3.inverse(T_cw))) < 0.02
+    assert float(first.T_cks[-1][0, 3]) / scale > 0.6 * float(poses[count - 1][0, 3])
+
+
+def test_pure_rotation_gives_no_map(world, wall_and_box):
+    poses = [wall_and_box.moved(rx=0.004 * n, ry=0.012 * n, rz=0.006 * n) for n in range(14)]
+    initialiser, first, _ = fed(world, poses)
+    assert first is None
+    assert len(initialiser.views) == 14  # all gathered: the flow is 23 px, yet none of it is parallax
+    assert initialiser._parallax_px(initialiser.matches[-1]) < 1.0
+
+
+def test_standing_still_gives_no_map(world):
+    assert fed(world, [torch.eye(4, dtype=F64)] * 8)[1] is None
+
+
+def test_a_cut_begins_anew_and_forgets_no_frame(world, wall_and_box):
+    """Three frames of another place first: they are handed on as `before`, in order."""
+    other = wall_and_box.World(seed=5)
+    initialiser = Initialiser(Matcher(world.flow))
+    for n in range(3):
+        assert initialiser.add(other.view(wall_and_box.moved(0.01 * n), n)) is None
+    first = None
+    for n in range(3, 20):
+        first = initialiser.add(world.view(wall_and_box.moved(0.03 * n, 0.006 * n), n))
+        if first is not None:
+            break
+    assert first is not None
+    ids = [v.frame_id for v in first.before] + [first.view.frame_id] + [v.frame_id for v in first.views]
+    assert ids == list(range(n + 1)) and first.view.frame_id >= 3
+
+
+def test_waiting_is_bounded(world):
+    """Standing still for ever: views are kept up to the limit, older ones fall out."""
+    initialiser = Initialiser(Matcher(world.flow), InitialiserConfig(max_gathered=6))
+    view = world.view(torch.eye(4, dtype=F64))
+    for _ in range(15):
+        assert initialiser.add(view) is None
+        assert len(initialiser.views) <= 6 and len(initialiser.dropped) <= 6
