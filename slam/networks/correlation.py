@@ -12,26 +12,30 @@ from torch import Tensor
 from slam.networks.lookup_cpu import Volumes
 
 
+def correlation(features_i: Tensor, features_j: Tensor) -> Tensor:
+    """Scalar products of every pixel of i (E, C, h, w) with every pixel of j (E, C, h', w'), divided by sqrt(C).
+
+    Returns:
+        (E, h * w, h', w') float32.
+    """
+    rows = features_i.flatten(2).mT * features_i.shape[1] ** -0.5  # (E, h w, C)
+    return torch.bmm(rows, features_j.flatten(2)).float().unflatten(2, features_j.shape[-2:])
+
+
 def correlation_pyramid(features_i: Tensor, features_j: Tensor, levels: int) -> list[Tensor]:
-    """Scalar products of every pixel of i with every pixel of j, the latter pooled by 1, 2, 4 ...
+    """Correlation with j pooled by 1, 2, 4 ...
 
     Args:
         features_i, features_j: (E, C, h, w).
         levels: number of pyramid levels; those that would be empty are left out.
 
     Returns:
-        A list of (E, h * w, h_l, w_l) float32, divided by sqrt(C).
+        A list of (E, h * w, h_l, w_l) float32.
     """
-    E, C, h, w = features_i.shape
-    rows = features_i.flatten(2).mT * C**-0.5  # (E, h w, C)
-    pyramid = []
-    for level in range(levels):
-        if level > 0:
-            if min(features_j.shape[-2:]) < 2:
-                break
-            features_j = F.avg_pool2d(features_j, 2)
-        volume = torch.bmm(rows, features_j.flatten(2))
-        pyramid.append(volume.float().unflatten(2, features_j.shape[-2:]))
+    pyramid = [correlation(features_i, features_j)]
+    while len(pyramid) < levels and min(features_j.shape[-2:]) >= 2:
+        features_j = F.avg_pool2d(features_j, 2)
+        pyramid.append(correlation(features_i, features_j))
     return pyramid
 
 
@@ -39,30 +43,31 @@ def correlation_pyramid(features_i: Tensor, features_j: Tensor, levels: int) -> 
 class Pyramid:
     """Correlation volumes, with the loops that read them fast where they live on the CPU."""
 
-    levels: list[Tensor]  # (E, h * w, h_l, w_l) float32
+    volumes: list[Tensor]  # (E, h * w, h_l, w_l) float32, finest first
+    first: int  # level of the finest: its pixels are 2^first cells wide
     on_cpu: Volumes | None
 
     @staticmethod
-    def build(features_i: Tensor, features_j: Tensor, levels: int) -> "Pyramid":
-        """As `correlation_pyramid`."""
-        volumes = correlation_pyramid(features_i, features_j, levels)
-        return Pyramid(volumes, Volumes(volumes) if volumes[0].device.type == "cpu" else None)
+    def build(volumes: list[Tensor], first: int = 0) -> "Pyramid":
+        """Make the volumes ready for lookups."""
+        return Pyramid(volumes, first, Volumes(volumes, first) if volumes[0].device.type == "cpu" else None)
 
     def lookup(self, uv: Tensor, radius: int) -> Tensor:
         """As the function `lookup`."""
-        return lookup(self.levels, uv, radius) if self.on_cpu is None else self.on_cpu.lookup(uv, radius)
+        return lookup(self.volumes, uv, radius, self.first) if self.on_cpu is None else self.on_cpu.lookup(uv, radius)
 
 
-def lookup(pyramid: list[Tensor], uv: Tensor, radius: int) -> Tensor:
+def lookup(pyramid: list[Tensor], uv: Tensor, radius: int, first: int = 0) -> Tensor:
     """Correlation on a square of (2 radius + 1)^2 offsets around uv at every level, bilinear, zero outside.
 
-    A pixel u of the finest level is (u + 0.5) / 2^l - 0.5 of level l. All offsets share the fraction of their
+    A pixel u of level 0 is (u + 0.5) / 2^l - 0.5 of level l. All offsets share the fraction of their
     centre, so an integer patch is gathered once and blended twice, rows and columns.
 
     Args:
         pyramid: as made by `correlation_pyramid`.
-        uv: (E, h, w, 2) pixels of view j at the finest level; no gradient flows to it.
+        uv: (E, h, w, 2) pixels of view j at level 0; no gradient flows to it.
         radius: offsets go from -radius to radius, in pixels of the level.
+        first: level of the first volume; -1 is twice as fine as uv.
 
     Returns:
         (E, levels * (2 radius + 1)^2, h, w), channel order: level, row offset, column offset.
@@ -71,7 +76,7 @@ def lookup(pyramid: list[Tensor], uv: Tensor, radius: int) -> Tensor:
     uv = uv.detach()
     n = 2 * radius + 1
     outputs = []
-    for level, volume in enumerate(pyramid):
+    for level, volume in enumerate(pyramid, first):
         height, width = volume.shape[-2:]
         centre = (uv.reshape(E, h * w, 2) + 0.5) / 2**level - 0.5
         u, du, inside_u = _window(centre[..., 0], width, radius)

@@ -5,6 +5,7 @@ standardised before it enters, and every channel to be matched when it leaves, s
 features single out the same place. Residual branches start at zero: the untrained trunk is well scaled.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +27,7 @@ class EncoderConfig:
     blocks_4: int = 1  # residual blocks at 1/4
     blocks_8: int = 2  # residual blocks at 1/8
     matching: int = 64  # matching features at 1/8, for motion
+    fine: int = 32  # matching features at 1/4 that motion looks up for the last fraction of a pixel
     stereo: int = 16  # matching features at 1/4, for stereo
     image: int = 16  # appearance features at 1/4, for stereo's context
 
@@ -69,6 +71,8 @@ class FeatureMaps:
 
     matching: Tensor  # (N, matching, H/8, W/8)
     trunk: Tensor  # (N, width_8, H/8, W/8)
+    fine_i: Tensor  # (N, fine, H/8, W/8) what a cell looks for in the fine map of another picture
+    fine_j: Tensor  # (N, fine, H/4, W/4) that map
     stereo: Tensor  # (N, stereo, H/4, W/4)
     image: Tensor  # (N, image, H/4, W/4)
 
@@ -76,7 +80,12 @@ class FeatureMaps:
         return len(self.matching)
 
     def __getitem__(self, index: Tensor | slice) -> "FeatureMaps":
-        return FeatureMaps(self.matching[index], self.trunk[index], self.stereo[index], self.image[index])
+        return FeatureMaps(**{name: maps[index] for name, maps in vars(self).items()})
+
+    @staticmethod
+    def stack(maps: "Sequence[FeatureMaps]") -> "FeatureMaps":
+        """Maps of several pictures as one batch."""
+        return FeatureMaps(**{name: torch.cat([getattr(m, name) for m in maps]) for name in vars(maps[0])})
 
 
 class Encoder(nn.Module):
@@ -92,6 +101,8 @@ class Encoder(nn.Module):
         self.to_8 = nn.Conv2d(c.width_4, c.width_8, 3, stride=2, padding=1)
         self.blocks_8 = nn.Sequential(*[ResidualBlock(c.width_8) for _ in range(c.blocks_8)])
         self.matching = nn.Conv2d(c.width_8, c.matching, 1)
+        self.fine_i = nn.Conv2d(c.width_4, c.fine, 4, stride=2, padding=1)  # centred on the cell
+        self.fine_j = nn.Conv2d(c.width_4, c.fine, 1)
         self.from_8 = nn.Conv2d(c.width_8, c.stereo + c.image, 1)
         self.stereo = nn.Conv2d(c.width_4, c.stereo + c.image, 3, padding=1)
         for layer in self.modules():
@@ -120,4 +131,6 @@ class Encoder(nn.Module):
         x8 = self.blocks_8(F.relu(self.to_8(x4)))
         wide = F.interpolate(self.from_8(x8), scale_factor=2.0, mode="nearest")
         stereo, image = (self.stereo(x4) + wide).split([self.config.stereo, self.config.image], 1)
-        return FeatureMaps(standardise_channels(self.matching(x8)), x8, standardise_channels(stereo), F.relu(image))
+        matching, fine_i, fine_j = self.matching(x8), self.fine_i(x4), self.fine_j(x4)
+        matching, fine_i, fine_j, stereo = (standardise_channels(f) for f in (matching, fine_i, fine_j, stereo))
+        return FeatureMaps(matching, x8, fine_i, fine_j, stereo, F.relu(image))

@@ -28,7 +28,7 @@ def _look(volume: np.ndarray, uv: np.ndarray, level: int, radius: int, out: np.n
     """volume (P, h, w), uv (P, 2) -> out[:, first : first + n * n] of (P, C)."""
     pixels, height, width = volume.shape
     n = 2 * radius + 1
-    scale = np.float32(0.5**level)
+    scale = np.float32(2.0**-level)
     patch = np.zeros((n + 1, n + 1), np.float32)
     for p in range(pixels):
         left, du = _corner((uv[p, 0] + 0.5) * scale - 0.5, width, radius)
@@ -57,7 +57,7 @@ def _spread(
     """The transpose of `_look`: adds to gradient (P, h, w)."""
     pixels, height, width = gradient.shape
     n = 2 * radius + 1
-    scale = np.float32(0.5**level)
+    scale = np.float32(2.0**-level)
     patch = np.zeros((n + 1, n + 1), np.float32)
     for p in range(pixels):
         left, du = _corner((uv[p, 0] + 0.5) * scale - 0.5, width, radius)
@@ -82,7 +82,8 @@ def _spread(
 class Volumes:
     """Correlation volumes outside the graph, with one buffer for the gradient of all lookups."""
 
-    def __init__(self, pyramid: list[Tensor]) -> None:
+    def __init__(self, pyramid: list[Tensor], first: int) -> None:
+        self.first = first
         self.levels = [volume.detach().contiguous() for volume in pyramid]
         self.gradients: list[Tensor] | None = None
         self.token = _Enter.apply(self, *pyramid)  # ties the lookups to the volumes in the graph
@@ -114,10 +115,9 @@ class _Lookup(torch.autograd.Function):
         n = (2 * radius + 1) ** 2
         pixels = uv.detach().float().contiguous().view(-1, 2)
         out = torch.empty(E, h, w, n * len(volumes.levels))
-        for level, volume in enumerate(volumes.levels):
-            _look(
-                volume.flatten(0, 1).numpy(), pixels.numpy(), level, radius, out.view(E * h * w, -1).numpy(), level * n
-            )
+        rows = out.view(E * h * w, -1).numpy()
+        for k, volume in enumerate(volumes.levels):
+            _look(volume.flatten(0, 1).numpy(), pixels.numpy(), volumes.first + k, radius, rows, k * n)
         ctx.volumes, ctx.pixels, ctx.radius = volumes, pixels, radius
         return out.permute(0, 3, 1, 2)
 
@@ -129,6 +129,6 @@ class _Lookup(torch.autograd.Function):
             volumes.gradients = [torch.zeros_like(volume) for volume in volumes.levels]
         rows = gradient.permute(0, 2, 3, 1).float().contiguous().flatten(0, 2).numpy()
         n = (2 * ctx.radius + 1) ** 2
-        for level, total in enumerate(volumes.gradients):
-            _spread(total.flatten(0, 1).numpy(), ctx.pixels.numpy(), level, ctx.radius, rows, level * n)
+        for k, total in enumerate(volumes.gradients):
+            _spread(total.flatten(0, 1).numpy(), ctx.pixels.numpy(), volumes.first + k, ctx.radius, rows, k * n)
         return None, gradient.new_zeros(()), None, None

@@ -1,7 +1,8 @@
 """Flow-SE3's network: a recurrent unit that finds residual flow and confidence around the current reprojection.
 
 References: Teed & Deng, DeepV2D, ICLR 2020, sec. 3.2; RAFT, ECCV 2020; DROID-SLAM, NeurIPS 2021 (global context of
-the gates). Deviation from DeepV2D: a recurrent unit on correlations in place of an encoder-decoder on warped features.
+the gates). Deviations: a recurrent unit on correlations in place of DeepV2D's encoder-decoder on warped features; one
+level of the pyramid is finer than the flow (cells of 1/8 looked up in a map of 1/4), for the last fraction of a pixel.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from slam.errors import ConfigError
 from slam.geometry.camera import pixel_grid
-from slam.networks.correlation import Pyramid
+from slam.networks.correlation import Pyramid, correlation, correlation_pyramid
 from slam.networks.encoder import Encoder, EncoderConfig, FeatureMaps
 from slam.networks.precision import channels_last, half_precision
 from slam.solvers.flow_se3 import MotionStep, flow_se3
@@ -28,7 +29,7 @@ class MotionConfig:
 
     hidden: int = 64  # channels of the hidden state
     motion: int = 48  # channels made of correlation and flow
-    levels: int = 3  # of the correlation pyramid
+    levels: int = 3  # of the correlation pyramid at 1/8 and coarser; one more at 1/4
     radius: int = 3  # of the lookup, pixels of each level
 
     def __post_init__(self) -> None:
@@ -94,7 +95,7 @@ class FlowSE3(nn.Module):
         n, m = config.hidden, config.motion
         self.encoder = Encoder(encoder_config)
         self.context_head = nn.Conv2d(encoder_config.width_8, 4 * n, 3, padding=1)
-        self.from_correlation = nn.Conv2d(config.levels * (2 * config.radius + 1) ** 2, 64, 1)
+        self.from_correlation = nn.Conv2d((1 + config.levels) * (2 * config.radius + 1) ** 2, 64, 1)
         self.from_flow = nn.Conv2d(5, 32, 3, padding=1)
         self.to_motion = nn.Conv2d(96, m, 3, padding=1)
         self.unit = RecurrentUnit(n, m)
@@ -128,14 +129,15 @@ class FlowSE3(nn.Module):
                 f.context = self.context(f.maps)
         contexts = [f.context for f in features_i if f.context is not None]
         context = Context(torch.cat([c.hidden for c in contexts]), torch.cat([c.gates for c in contexts]))
-        matching_i, matching_j = (torch.cat([f.maps.matching for f in fs]) for fs in (features_i, features_j))
-        return self.start_maps(context, matching_i, matching_j)
+        maps_i, maps_j = (FeatureMaps.stack([f.maps for f in fs]) for fs in (features_i, features_j))
+        return self.start_maps(context, maps_i, maps_j)
 
-    def start_maps(self, context: Context, matching_i: Tensor, matching_j: Tensor) -> MotionState:
-        """State of E edges from the context of views i and matching features (E, C, h, w) of both."""
-        with half_precision(matching_i.device):
-            pyramid = Pyramid.build(matching_i, matching_j, self.config.levels)
-        return MotionState(pyramid, context.gates, context.hidden)
+    def start_maps(self, context: Context, maps_i: FeatureMaps, maps_j: FeatureMaps) -> MotionState:
+        """State of E edges from the context of views i and the feature maps of both."""
+        with half_precision(maps_i.matching.device):
+            volumes = correlation_pyramid(maps_i.matching, maps_j.matching, self.config.levels)
+            volumes.insert(0, correlation(maps_i.fine_i, maps_j.fine_j))
+        return MotionState(Pyramid.build(volumes, first=-1), context.gates, context.hidden)
 
     def update(self, state: MotionState, uv: Tensor) -> tuple[MotionState, Tensor, Tensor]:
         """One look around the current reprojection.
@@ -193,5 +195,5 @@ class FlowSE3(nn.Module):
         views, where = torch.unique(i, return_inverse=True)
         context = self.context(maps[views])
         context = Context(context.hidden[where], context.gates[where])
-        state = self.start_maps(context, maps.matching[i], maps.matching[j])
+        state = self.start_maps(context, maps[i], maps[j])
         return flow_se3(self.update, state, inv_depth, T_ji, K, iters, gn_steps)

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from slam.networks.correlation import Pyramid, correlation_pyramid, lookup
+from slam.geometry.camera import sample
+from slam.networks.correlation import Pyramid, correlation, correlation_pyramid, lookup
 
 
 def brute_force(features_i: torch.Tensor, features_j: torch.Tensor, uv: torch.Tensor, level: int, radius: int):
@@ -37,10 +38,8 @@ def pair() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("loops", [False, True])
 def test_lookup_equals_brute_force_on_every_level(pair, loops: bool):
     features_i, features_j, uv = pair
-    if loops:
-        found = Pyramid.build(features_i, features_j, 2).lookup(uv, 1)
-    else:
-        found = lookup(correlation_pyramid(features_i, features_j, 2), uv, 1)
+    volumes = correlation_pyramid(features_i, features_j, 2)
+    found = Pyramid.build(volumes).lookup(uv, 1) if loops else lookup(volumes, uv, 1)
     expected = torch.cat([brute_force(features_i[0], features_j[0], uv[0], level, 1) for level in (0, 1)])
     torch.testing.assert_close(found[0], expected, rtol=0, atol=1e-5)  # float32 sums of 6 products
 
@@ -51,8 +50,8 @@ def test_loops_and_tensors_give_the_same_gradient_over_several_lookups(pair):
     gradients = []
     for loops in (False, True):
         fi, fj = features_i.clone().requires_grad_(), features_j.clone().requires_grad_()
-        pyramid = Pyramid.build(fi, fj, 2)
-        looked = [pyramid.lookup(p, 2) if loops else lookup(pyramid.levels, p, 2) for p in places]
+        pyramid = Pyramid.build(correlation_pyramid(fi, fj, 2))
+        looked = [pyramid.lookup(p, 2) if loops else lookup(pyramid.volumes, p, 2) for p in places]
         sum((k + 1) * (x * x).sum() for k, x in enumerate(looked)).backward()
         gradients.append((fi.grad, fj.grad))
     for a, b in zip(*gradients):
@@ -61,9 +60,19 @@ def test_loops_and_tensors_give_the_same_gradient_over_several_lookups(pair):
 
 def test_undefined_and_far_positions_read_zero(pair):
     features_i, features_j, uv = pair
+    volumes = correlation_pyramid(features_i, features_j, 2)
     for value in (float("nan"), 1e9, -1e9):
-        for found in (
-            Pyramid.build(features_i, features_j, 2).lookup(torch.full_like(uv, value), 3),
-            lookup(correlation_pyramid(features_i, features_j, 2), torch.full_like(uv, value), 3),
-        ):
-            assert found.abs().max() == 0
+        nowhere = torch.full_like(uv, value)
+        assert Pyramid.build(volumes).lookup(nowhere, 3).abs().max() == 0
+        assert lookup(volumes, nowhere, 3).abs().max() == 0
+
+
+@pytest.mark.parametrize("loops", [False, True])
+def test_a_level_finer_than_the_flow_is_read_at_twice_the_place(pair, loops: bool):
+    """Cell u of 1/8 has its centre at 2 u + 0.5 of a map of 1/4; radius 0 reads the bilinear value there."""
+    features_i, _, uv = pair
+    fine = torch.randn(1, 6, 10, 14)
+    volumes = [correlation(features_i, fine)]
+    found = Pyramid.build(volumes, -1).lookup(uv, 0) if loops else lookup(volumes, uv, 0, -1)
+    read = sample(fine, 2 * uv + 0.5)  # (1, 6, 5, 7)
+    torch.testing.assert_close(found[:, 0], (features_i * read).sum(1) / 6**0.5, rtol=0, atol=1e-5)
