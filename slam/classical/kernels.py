@@ -1,0 +1,304 @@
+"""Per-pixel loops of the plane sweep: matching cost, semi-global smoothing, the winner and its parallax.
+
+All arrays are float32 and C-contiguous; the kernels release the GIL and use one core. Inner loops run along rows or
+along hypotheses without branches, so that the compiler turns them into vector instructions.
+"""
+
+import math
+
+import numba
+import numpy as np
+
+FAST = {"nnan", "ninf", "nsz", "arcp", "contract", "reassoc"}
+FAR = np.float32(1e6)  # larger than any cost: pads the ends of a path
+jit = numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+
+
+@jit
+def window_means(image: np.ndarray, radius: int, means: np.ndarray) -> None:
+    """Means (H, W) over windows of side 2 radius + 1; pixels beyond the border repeat those on it."""
+    H, W = image.shape
+    n = np.float32(1.0 / (2 * radius + 1) ** 2)
+    column = np.zeros(W + 2 * radius, np.float32)
+    row = np.zeros(W, np.float32)
+    for y in range(H):
+        column[:] = 0.0
+        for dy in range(-radius, radius + 1):
+            r = min(max(y + dy, 0), H - 1)
+            for x in range(W):
+                column[x + radius] += image[r, x]
+        _sum_along(column, radius, row)
+        for x in range(W):
+            means[y, x] = row[x] * n
+
+
+@jit
+def _sum_along(column: np.ndarray, radius: int, row: np.ndarray) -> None:
+    """Sums (W,) of 2 radius + 1 neighbouring entries of `column` (W + 2 radius), whose ends are filled first."""
+    W = row.shape[0]
+    for i in range(radius):
+        column[i] = column[radius]
+        column[W + radius + i] = column[W + radius - 1]
+    row[:] = 0.0
+    for i in range(2 * radius + 1):
+        for x in range(W):
+            row[x] += column[x + i]
+
+
+@jit
+def project(A: np.ndarray, b: np.ndarray, inv_depth: np.ndarray, u: np.ndarray, v: np.ndarray) -> None:
+    """Where a neighbour sees the keyframe's pixels at their inverse depths; -1e4 behind its camera.
+
+    Args:
+        A: (3, 3) float32 K R K^-1.
+        b: (3,) float32 K t.
+        inv_depth: (H, W).
+        u, v: (H, W) output, pixels.
+    """
+    H, W = inv_depth.shape
+    near, behind, one = np.float32(1e-6), np.float32(-1e4), np.float32(1.0)
+    for y in range(H):
+        fy = np.float32(y)
+        ru, rv, rz = A[0, 1] * fy + A[0, 2], A[1, 1] * fy + A[1, 2], A[2, 1] * fy + A[2, 2]
+        for x in range(W):
+            fx, d = np.float32(x), inv_depth[y, x]
+            z = A[2, 0] * fx + rz + d * b[2]
+            inverse = one / max(z, near)
+            u[y, x] = (A[0, 0] * fx + ru + d * b[0]) * inverse if z > near else behind
+            v[y, x] = (A[1, 0] * fx + rv + d * b[1]) * inverse if z > near else behind
+
+
+@jit
+def zncc_cost(
+    gray_k: np.ndarray,
+    mean_k: np.ndarray,
+    variance_k: np.ndarray,
+    warped: np.ndarray,
+    u: np.ndarray,
+    v: np.ndarray,
+    radius: int,
+    noise: float,
+    cost: np.ndarray,
+) -> None:
+    """Matching cost of one view: (1 - ZNCC) / 2 in [0, 1], or -1 where the view does not see the pixel.
+
+    ZNCC = cov(k, w) / sqrt((var k + noise) (var w + noise)): with the variance of the noise in the denominator, a
+    window without texture scores near 0 at all hypotheses rather than at random.
+
+    Args:
+        gray_k, mean_k, variance_k: (H, W) keyframe, and mean and variance of its windows.
+        warped: (H, W) the neighbour's grey at u, v.
+        u, v: (H, W) pixels of the neighbour, of the same size.
+        radius: of the window, pixels.
+        noise: variance of the noise, squared grey levels.
+        cost: (H, W) output.
+    """
+    H, W = gray_k.shape
+    n = np.float32(1.0 / (2 * radius + 1) ** 2)
+    floor, half, zero, one = np.float32(noise), np.float32(0.5), np.float32(0.0), np.float32(1.0)
+    right, bottom = np.float32(W - 1), np.float32(H - 1)
+    columns = np.zeros((3, W + 2 * radius), np.float32)
+    rows = np.zeros((3, W), np.float32)
+    for y in range(H):
+        columns[:] = 0.0
+        for dy in range(-radius, radius + 1):
+            r = min(max(y + dy, 0), H - 1)
+            for x in range(W):
+                w = warped[r, x]
+                columns[0, x + radius] += w
+                columns[1, x + radius] += w * w
+                columns[2, x + radius] += w * gray_k[r, x]
+        for i in range(3):
+            _sum_along(columns[i], radius, rows[i])
+        for x in range(W):
+            mean = rows[0, x] * n
+            variance = max(rows[1, x] * n - mean * mean, zero)
+            covariance = rows[2, x] * n - mean * mean_k[y, x]
+            zncc = covariance / math.sqrt((variance_k[y, x] + floor) * (variance + floor))
+            seen = (u[y, x] >= zero) & (u[y, x] <= right) & (v[y, x] >= zero) & (v[y, x] <= bottom)
+            cost[y, x] = max(half * (one - zncc), zero) if seen else -one
+
+
+@jit
+def fuse_views(costs: np.ndarray, dropped: int, unseen: float, fused: np.ndarray) -> None:
+    """Robust mean over views: up to `dropped` (0..2) worst ones are left out where more than half remain.
+
+    Args:
+        costs: (N, H, W) of one hypothesis, negative where unseen.
+        unseen: cost where no view sees the hypothesis.
+        fused: (H, W) output.
+    """
+    N, H, W = costs.shape
+    zero, one = np.float32(0.0), np.float32(1.0)
+    total = np.empty(W, np.float32)
+    count = np.empty(W, np.float32)
+    worst = np.empty(W, np.float32)
+    second = np.empty(W, np.float32)
+    for y in range(H):
+        for x in range(W):
+            total[x] = zero
+            count[x] = zero
+            worst[x] = zero
+            second[x] = zero
+        for j in range(N):
+            for x in range(W):
+                c = costs[j, y, x]
+                count[x] += one if c >= zero else zero
+                c = max(c, zero)
+                total[x] += c
+                second[x] = max(second[x], min(worst[x], c))
+                worst[x] = max(worst[x], c)
+        for x in range(W):
+            drop1 = (dropped >= 1) & (count[x] >= 3)
+            drop2 = (dropped >= 2) & (count[x] >= 5)
+            s = total[x] - (worst[x] if drop1 else zero) - (second[x] if drop2 else zero)
+            n = count[x] - (one if drop1 else zero) - (one if drop2 else zero)
+            fused[y, x] = s / max(n, one) if n > zero else np.float32(unseen)
+
+
+@jit
+def _step(
+    cost: np.ndarray, before: np.ndarray, p1: np.float32, p2: np.float32, now: np.ndarray, total: np.ndarray
+) -> None:
+    """One pixel of one path; `before` and `now` (D + 3) hold D costs from 1 on, padded, and last their minimum."""
+    D = cost.shape[0]
+    lowest = before[D + 2]
+    jump = lowest + p2
+    least = FAR
+    for d in range(D):
+        best = min(min(before[d + 1], jump), min(before[d], before[d + 2]) + p1)
+        value = cost[d] + best - lowest
+        now[d + 1] = value
+        total[d] += value
+        least = min(least, value)
+    now[D + 2] = least
+
+
+@jit
+def _paths(W: int, D: int) -> np.ndarray:
+    paths = np.zeros((W + 2, D + 3), np.float32)
+    paths[:, 0] = FAR
+    paths[:, D + 1] = FAR
+    return paths
+
+
+@jit
+def _penalty(gray: np.ndarray, y: int, x: int, yb: int, xb: int, p1: float, p2: float, edge: float) -> np.float32:
+    H, W = gray.shape
+    if yb < 0 or yb >= H or xb < 0 or xb >= W:
+        return np.float32(0.0)
+    step = abs(gray[y, x] - gray[yb, xb])
+    return np.float32(max(p1, p2 / (1.0 + step / edge)))
+
+
+@jit
+def semi_global(volume: np.ndarray, gray: np.ndarray, p1: float, p2: float, edge: float) -> np.ndarray:
+    """Semi-global smoothing over eight paths.
+
+    Args:
+        volume: (H, W, D) costs.
+        gray: (H, W) keyframe; a step of `edge` grey levels halves the price of a jump.
+        p1, p2: price of a change by one hypothesis, and by more.
+
+    Returns:
+        (H, W, D) mean over the paths.
+
+    Reference: Hirschmüller, Stereo processing by semiglobal matching and mutual information, PAMI 2008.
+    """
+    H, W, D = volume.shape
+    total = np.zeros((H, W, D), np.float32)
+    q1 = np.float32(p1)
+    for sweep in range(2):
+        s = 1 - 2 * sweep  # downwards, then upwards
+        above = np.empty((3, W + 2, D + 3), np.float32)
+        below = np.empty((3, W + 2, D + 3), np.float32)
+        for i in range(3):
+            above[i] = _paths(W, D)
+            below[i] = _paths(W, D)
+        line = _paths(W, D)
+        for k in range(H):
+            y = k if sweep == 0 else H - 1 - k
+            line[0, 1 : D + 1] = 0.0
+            line[0, D + 2] = 0.0
+            line[W + 1, 1 : D + 1] = 0.0
+            line[W + 1, D + 2] = 0.0
+            for i in range(W):
+                x = i if sweep == 0 else W - 1 - i
+                cost, out = volume[y, x], total[y, x]
+                _step(cost, line[x + 1 - s], q1, _penalty(gray, y, x, y, x - s, p1, p2, edge), line[x + 1], out)
+                for e in range(3):
+                    xb = x + e - 1
+                    _step(
+                        cost, above[e, xb + 1], q1, _penalty(gray, y, x, y - s, xb, p1, p2, edge), below[e, x + 1], out
+                    )
+            above, below = below, above
+    for y in range(H):
+        for x in range(W):
+            for d in range(D):
+                total[y, x, d] *= np.float32(0.125)
+    return total
+
+
+@jit
+def winners(
+    volume: np.ndarray, smooth: np.ndarray, position: np.ndarray, cost: np.ndarray, curvature: np.ndarray
+) -> None:
+    """The best hypothesis of each pixel, refined by a parabola, and how sharply it stands out.
+
+    Args:
+        volume: (H, W, D) matching costs.
+        smooth: (H, W, D) costs after smoothing, whose minimum is sought.
+        position: (H, W) output, fractional index of the hypothesis.
+        cost: (H, W) output, matching cost of the nearest one.
+        curvature: (H, W) output, second difference of the smoothed costs; 0 at the ends of the range.
+    """
+    H, W, D = volume.shape
+    for y in range(H):
+        for x in range(W):
+            s = smooth[y, x]
+            best, lowest = 0, s[0]
+            for d in range(1, D):
+                if s[d] < lowest:
+                    best, lowest = d, s[d]
+            bend, offset = np.float32(0.0), np.float32(0.0)
+            if 0 < best < D - 1:
+                bend = s[best - 1] + s[best + 1] - np.float32(2.0) * lowest
+                if bend > np.float32(1e-7):
+                    offset = np.float32(0.5) * (s[best - 1] - s[best + 1]) / bend
+            position[y, x] = np.float32(best) + offset
+            cost[y, x] = volume[y, x, best]
+            curvature[y, x] = max(bend, np.float32(0.0))
+
+
+@jit
+def parallax(A: np.ndarray, b: np.ndarray, inv_depth: np.ndarray, gain: np.ndarray, seen: np.ndarray) -> None:
+    """How far pixels move in the neighbours per unit of inverse depth.
+
+    Args:
+        A, b: (N, 3, 3) and (N, 3) float32, as for `project`.
+        inv_depth: (H, W).
+        gain: (H, W) output, root mean square over the views that see the pixel; 0 where none does.
+        seen: (H, W) output, number of those views.
+    """
+    N, (H, W) = b.shape[0], inv_depth.shape
+    near, zero, one = np.float32(1e-6), np.float32(0.0), np.float32(1.0)
+    right, bottom = np.float32(W - 1), np.float32(H - 1)
+    gain[:] = 0.0
+    seen[:] = 0.0
+    for j in range(N):
+        P, q = A[j], b[j]
+        for y in range(H):
+            fy = np.float32(y)
+            for x in range(W):
+                fx, d = np.float32(x), inv_depth[y, x]
+                z = P[2, 0] * fx + P[2, 1] * fy + P[2, 2] + d * q[2]
+                inverse = one / max(z, near)
+                u = (P[0, 0] * fx + P[0, 1] * fy + P[0, 2] + d * q[0]) * inverse
+                v = (P[1, 0] * fx + P[1, 1] * fy + P[1, 2] + d * q[1]) * inverse
+                du, dv = (q[0] - u * q[2]) * inverse, (q[1] - v * q[2]) * inverse
+                visible = (z > near) & (u >= zero) & (u <= right) & (v >= zero) & (v <= bottom)
+                gain[y, x] += du * du + dv * dv if visible else zero
+                seen[y, x] += one if visible else zero
+    for y in range(H):
+        for x in range(W):
+            gain[y, x] = math.sqrt(gain[y, x] / max(seen[y, x], one))
