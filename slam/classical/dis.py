@@ -119,7 +119,7 @@ class DisFlow:
         s = self.stride
         cells = grid(H // s, W // s)
         start = cv2.resize((uv - cells).astype(np.float32) * s, (W, H), interpolation=cv2.INTER_LINEAR)
-        limit = np.float32([W, H]) / 2
+        limit = np.array([W, H], np.float32) / 2
         dis = self._dis()
         forward = dis.calc(a.gray, b.gray, np.clip(start, -limit, limit))
         backward = dis.calc(b.gray, a.gray, -forward)

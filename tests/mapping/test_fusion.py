@@ -14,7 +14,7 @@ from slam.mapping.fusion import FusionConfig, agreement, fused_cloud, keyframe_c
 @pytest.fixture(scope="module")
 def keyframes(world, wall_and_box):
     """Three true keyframes; the first has planted errors in a patch of wall."""
-    poses = [wall_and_box.moved(0.08 * n, 0.02 * n, 0, 0, -0.02 * n) for n in range(3)]
+    poses = [wall_and_box.moved(0.08 * n, 0.02 * n, -0.08 * n, 0, -0.02 * n) for n in range(3)]
     first, *others = (world.keyframe(T_cw, n, n) for n, T_cw in enumerate(poses))
     wrong = first.inv_depth.clone()
     wrong[80:100, 60:90] *= 1.15  # (1.15 - 1) / (1.15 + 1) = 0.07 > 0.05

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from slam.errors import ConfigError
 from slam.geometry import se3
+from slam.geometry.camera import scaled_intrinsics
+from slam.geometry.flow import in_image, reproject
 from slam.mapping.matching import Match, Matcher, MatcherConfig
 
 F64 = torch.float64
@@ -50,6 +52,31 @@ def test_what_is_measured_is_right(world, wall_and_box):
     assert sure.float().mean() > 0.5
     error = (cell_flow - 7 * depth).abs()[sure]
     assert float(error.median()) * 4 < 0.1  # pixels
+
+
+def test_inliers_are_counted_in_pixels_of_the_picture(world, wall_and_box):
+    """Between a quarter and all of the cells, so that another unit would show."""
+    depth, T_ck = world.cell_inv_depth(EYE), wall_and_box.moved(0.1, 0.03)
+    view = world.view(T_ck, 1)
+    matcher = Matcher(world.flow, MatcherConfig(inlier_px=0.1))
+    match = matcher.match(world.view(EYE), (depth, torch.ones_like(depth)), view, EYE, view.K)
+    uv, _, _ = reproject(depth[None], match.T_ck[None], scaled_intrinsics(view.K, 1 / 4)[None])
+    inside = in_image(uv[0], 30, 40, -0.5)
+    weight = match.weight.mean(-1) * inside
+    near = 4 * (match.target_uv - uv[0]).norm(dim=-1) < 0.1
+    assert match.inlier_ratio == pytest.approx(float((weight * near).sum() / weight.sum()), abs=0.01)
+    assert 0.2 < match.inlier_ratio < 0.8
+
+
+@pytest.mark.parametrize(
+    "strict", [{"min_inlier_ratio": 1.0, "inlier_px": 0.1}, {"min_visible_ratio": 0.99}, {"min_weight": 1e4}]
+)
+def test_each_demand_can_refuse_a_match(world, wall_and_box, strict):
+    depth, T_ck = world.cell_inv_depth(EYE), wall_and_box.moved(0.1, 0.03)
+    view = world.view(T_ck, 1)
+    cells = (depth, torch.ones_like(depth))
+    assert Matcher(world.flow).match(world.view(EYE), cells, view, EYE, view.K).ok
+    assert not Matcher(world.flow, MatcherConfig(**strict)).match(world.view(EYE), cells, view, EYE, view.K).ok
 
 
 def test_the_wrong_depth_of_untrusted_cells_does_no_harm(world, wall_and_box):

@@ -141,6 +141,15 @@ def test_younger_keyframes_are_carried_along():
     torch.testing.assert_close(seen_from_1[:3], 2 * point_1[:3], rtol=0, atol=1e-12)
 
 
+def test_older_keyframes_outside_of_the_window_stay():
+    store = KeyframeStore()
+    for n in range(3):
+        added(store, n, pose(n), n - 1)
+    store.apply(Update((refined(store[1], pose(9), 2.0),), {}))
+    assert torch.equal(store[0].T_wc, pose(0)) and store[0].scale == 1.0
+    assert store[2].scale == 2.0
+
+
 def test_a_frame_of_a_carried_keyframe_grows_too():
     store = KeyframeStore()
     a, b = added(store, 0, identity()), added(store, 1, pose(1), 0)
