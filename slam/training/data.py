@@ -22,7 +22,7 @@ class AugmentConfig:
 
     crop_height: int = 128  # pixels, multiples of 8; 0: whole pictures
     crop_width: int = 160
-    flip: float = 0.5  # probability of a mirrored world
+    flip: float = 0.5  # probability of a mirrored world, along x and along y; without, the flow learns a bias
     grey: float = 0.1  # probability of no colour
     exposure: float = 0.25  # standard deviation of log gain, per clip; a quarter of it per view
     gamma: float = 0.2  # standard deviation of log gamma, per clip
@@ -80,8 +80,9 @@ def make_batch(
         T_wc, K = clip.T_wc[chosen], clip.K.clone()
         K[0, 2] -= left
         K[1, 2] -= top
-        if torch.rand((), generator=generator) < config.flip:
-            image, depth, T_wc, K = mirror(image, depth, T_wc, K)
+        for axis in (0, 1):
+            if torch.rand((), generator=generator) < config.flip:
+                image, depth, T_wc, K = mirror(image, depth, T_wc, K, axis)
         images.append(image)
         depths.append(depth)
         poses.append(T_wc)
@@ -93,12 +94,19 @@ def make_batch(
     )
 
 
-def mirror(image: Tensor, inv_depth: Tensor, T_wc: Tensor, K: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The views of the mirrored world (x -> -x): pictures (..., W), depths (..., W), poses (V, 4, 4), K (3, 3)."""
-    S = torch.diag(torch.tensor([-1.0, 1, 1, 1], dtype=T_wc.dtype))
+def mirror(
+    image: Tensor, inv_depth: Tensor, T_wc: Tensor, K: Tensor, axis: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The views of the mirrored world: pictures (..., H, W), depths (..., H, W), poses (V, 4, 4), K (3, 3).
+
+    `axis` 0 turns x into -x, 1 turns y into -y.
+    """
+    sign = torch.ones(4, dtype=T_wc.dtype)
+    sign[axis] = -1
+    S = torch.diag(sign)
     K = K.clone()
-    K[0, 2] = image.shape[-1] - 1 - K[0, 2]
-    return image.flip(-1), inv_depth.flip(-1), S @ T_wc @ S, K
+    K[axis, 2] = image.shape[-1 - axis] - 1 - K[axis, 2]
+    return image.flip(-1 - axis), inv_depth.flip(-1 - axis), S @ T_wc @ S, K
 
 
 def colour(images: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:

@@ -11,6 +11,7 @@ from slam.solvers.flow_se3 import MotionStep
 
 ITERATION_DECAY = 0.85  # weight of an iteration against the next
 MAX_ERROR_PX = 20.0  # pixels at 1/8: an edge that has diverged counts no more than this
+POSE_PX = 0.25  # pixels at 1/8: where the pose's error begins to count less
 CONFIDENCE_PX = 0.25  # pixels at 1/8: a flow wrong by this much deserves a confidence of 1/e
 
 
@@ -26,12 +27,14 @@ def motion_loss(
     visible: Tensor,
     inv_depth: Tensor,
     K: Tensor,
+    pose_weight: float = 3.0,
     residual_weight: float = 0.5,
     confidence_weight: float = 0.2,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss of the iterations of Flow-SE3.
 
-    pose: L1 distance between the flow that the estimated pose induces and the true flow, where the depth is known.
+    pose: L1 distance between the flow that the estimated pose induces and the true flow, where the depth is known;
+    beyond POSE_PX its mean over an edge counts by its logarithm, so that pairs nearly solved are worth solving well.
     residual: L1 distance between the network's own flow and the true flow.
     confidence: cross entropy with `exp(-error / CONFIDENCE_PX)`, 0 where the point is not visible in j.
 
@@ -41,10 +44,10 @@ def motion_loss(
         visible: (E, h, w) bool, truth known and not hidden in j.
         inv_depth: (E, h, w) as given to the solver.
         K: (E, 3, 3) intrinsics of this size.
-        residual_weight, confidence_weight: of the parts; pose has 1.
+        pose_weight, residual_weight, confidence_weight: of the parts.
 
     Returns:
-        loss (), parts of the last iteration.
+        loss (), parts of the last iteration (pose as a plain mean over the pixels of all edges).
 
     Reference: DeepV2D eq. 7; the confidence term replaces its push of the largest weights to one.
     """
@@ -54,14 +57,17 @@ def motion_loss(
     solved = both & (inv_depth > 0)[..., None]
     for k, step in enumerate(steps):
         uv, _, valid = reproject(inv_depth, step.T_ji, K)
-        pose = masked_mean((uv - true_uv).abs().clamp(max=MAX_ERROR_PX), solved & valid[..., None])
+        distance, kept = (uv - true_uv).abs().clamp(max=MAX_ERROR_PX), solved & valid[..., None]
+        edge = torch.where(kept, distance, torch.zeros_like(distance)).sum((1, 2, 3)) / kept.sum((1, 2, 3)).clamp_min(1)
+        precise = (POSE_PX * (edge / POSE_PX).log1p()).mean()
+        pose = masked_mean(distance.detach(), kept)
         error = (step.uv + step.residual_uv - true_uv).abs()
         residual = masked_mean(error.clamp(max=MAX_ERROR_PX), both)
         deserved = torch.where(both, (-error.detach() / CONFIDENCE_PX).exp(), torch.zeros_like(error))
         confidence = F.binary_cross_entropy(step.confidence.clamp(1e-4, 1 - 1e-4), deserved)
         weight = ITERATION_DECAY ** (len(steps) - 1 - k)
-        total = total + weight * (pose + residual_weight * residual + confidence_weight * confidence)
-        parts = {"pose": pose.detach(), "residual": residual.detach(), "confidence": confidence.detach()}
+        total = total + weight * (pose_weight * precise + residual_weight * residual + confidence_weight * confidence)
+        parts = {"pose": pose, "residual": residual.detach(), "confidence": confidence.detach()}
     return total, parts
 
 

@@ -190,7 +190,10 @@ class Trainer:
             maps[index], [maps[index + m + 1] for m in range(count)], T_jk, batch.K, hypotheses
         )
         parallax_px = distance.amax((1, 2)).float() * batch.K[:, 0, 0].float() * truth.flatten(1).mean(1)
-        useful = (parallax_px > MIN_PARALLAX_PX)[:, None, None]
+        nearest, farthest = (h.amax((1, 2))[:, None, None] for h in (hypotheses[:, -1], hypotheses[:, 0]))
+        useful = (parallax_px > MIN_PARALLAX_PX)[:, None, None] & (truth < 1.05 * nearest)
+        if hypotheses.shape[-1] == 1:  # one range for all pixels may leave out the farthest
+            useful &= truth > 0.8 * farthest
         truth = torch.where(useful, truth, torch.zeros_like(truth))
         coarse = torch.nn.functional.interpolate(output.coarse[:, None], truth.shape[-2:], mode="nearest")[:, 0]
         self.counts.stereo_keyframes += B
@@ -203,8 +206,8 @@ class Trainer:
         known = torch.where(truth > 0, truth, torch.full_like(truth, torch.nan)).flatten(1)
         median = known.nanmedian(1).values.nan_to_num(1.0)
         if torch.rand((), generator=self.generator) < 0.5:
-            unit = median * uniform((B,), 0.75, 1.33, self.generator).to(truth)
-            return wide_hypotheses(0.05 * unit, 3.5 * unit, planes)
+            low, high = uniform((B,), 0.02, 0.4, self.generator), uniform((B,), 2.0, 4.5, self.generator)
+            return wide_hypotheses(low.to(truth) * median, high.to(truth) * median, planes)
         error = smooth_field(B, H, W, self.generator) * uniform((B, 1, 1), 0, 0.25, self.generator)
         return hypotheses_around(truth * error.exp().to(truth), planes)
 

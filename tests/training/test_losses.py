@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from slam.solvers.flow_se3 import MotionStep
-from slam.training.losses import CONFIDENCE_PX, ITERATION_DECAY, masked_mean, motion_loss, stereo_loss
+from slam.training.losses import CONFIDENCE_PX, ITERATION_DECAY, POSE_PX, masked_mean, motion_loss, stereo_loss
 
 
 def sideways(tx: float, residual: float) -> MotionStep:
@@ -24,13 +24,15 @@ def test_motion_loss_of_two_iterations_by_hand():
     truth = torch.tensor([[[[2.0, 0.0], [3.0, 0.0]]]])
     visible = torch.tensor([[[True, False]]])
     steps = [sideways(0.1, 0.5), sideways(0.2, 1.5)]
-    total, parts = motion_loss(steps, truth, visible, torch.ones(1, 1, 2), K, 0.5, 0.2)
+    total, parts = motion_loss(steps, truth, visible, torch.ones(1, 1, 2), K, 2.0, 0.5, 0.2)
 
     def cross_entropy(residual: float) -> float:
         deserved = [math.exp(-(2 - residual) / CONFIDENCE_PX), 1.0, 0.0, 0.0]
         return sum(-d * math.log(0.5) - (1 - d) * math.log(0.5) for d in deserved) / 4
 
-    first = 1.0 / 2 + 0.5 * 1.5 / 2 + 0.2 * cross_entropy(0.5)  # the mean is over u and v
+    first = (
+        2.0 * POSE_PX * math.log(1 + 0.5 / POSE_PX) + 0.5 * 1.5 / 2 + 0.2 * cross_entropy(0.5)
+    )  # the mean is over u and v
     second = 0.0 + 0.5 * 0.5 / 2 + 0.2 * cross_entropy(1.5)
     assert total.item() == pytest.approx(ITERATION_DECAY * first + second, abs=1e-5)
     assert parts["pose"].item() == pytest.approx(0.0, abs=1e-6)
