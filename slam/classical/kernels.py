@@ -11,38 +11,30 @@ import numpy as np
 
 FAST = {"nnan", "ninf", "nsz", "arcp", "contract", "reassoc"}
 FAR = np.float32(1e6)  # larger than any cost: pads the ends of a path
+INT_MAX = np.int32(2**31 - 1)
 jit = numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 
 
 @jit
-def window_means(image: np.ndarray, radius: int, means: np.ndarray) -> None:
-    """Means (H, W) over windows of side 2 radius + 1; pixels beyond the border repeat those on it."""
+def window_means(image: np.ndarray, means: np.ndarray) -> None:
+    """Means (H, W) over 5x5 windows; pixels beyond the border repeat those on it."""
     H, W = image.shape
-    n = np.float32(1.0 / (2 * radius + 1) ** 2)
-    column = np.zeros(W + 2 * radius, np.float32)
-    row = np.zeros(W, np.float32)
+    n = np.float32(1.0 / 25.0)
+    columns = np.empty(W + 4, np.float32)
     for y in range(H):
-        column[:] = 0.0
-        for dy in range(-radius, radius + 1):
-            r = min(max(y + dy, 0), H - 1)
-            for x in range(W):
-                column[x + radius] += image[r, x]
-        _sum_along(column, radius, row)
+        a, b, d, e = max(y - 2, 0), max(y - 1, 0), min(y + 1, H - 1), min(y + 2, H - 1)
         for x in range(W):
-            means[y, x] = row[x] * n
+            columns[x + 2] = image[a, x] + image[b, x] + image[y, x] + image[d, x] + image[e, x]
+        _repeat_ends(columns)
+        for x in range(W):
+            means[y, x] = (columns[x] + columns[x + 1] + columns[x + 2] + columns[x + 3] + columns[x + 4]) * n
 
 
 @jit
-def _sum_along(column: np.ndarray, radius: int, row: np.ndarray) -> None:
-    """Sums (W,) of 2 radius + 1 neighbouring entries of `column` (W + 2 radius), whose ends are filled first."""
-    W = row.shape[0]
-    for i in range(radius):
-        column[i] = column[radius]
-        column[W + radius + i] = column[W + radius - 1]
-    row[:] = 0.0
-    for i in range(2 * radius + 1):
-        for x in range(W):
-            row[x] += column[x + i]
+def _repeat_ends(columns: np.ndarray) -> None:
+    n = columns.shape[0]
+    columns[0], columns[1] = columns[2], columns[2]
+    columns[n - 2], columns[n - 1] = columns[n - 3], columns[n - 3]
 
 
 @jit
@@ -76,45 +68,43 @@ def zncc_cost(
     warped: np.ndarray,
     u: np.ndarray,
     v: np.ndarray,
-    radius: int,
     noise: float,
     cost: np.ndarray,
 ) -> None:
-    """Matching cost of one view: (1 - ZNCC) / 2 in [0, 1], or -1 where the view does not see the pixel.
+    """Matching cost of one view over 5x5 windows: (1 - ZNCC) / 2 in [0, 1], or -1 where it does not see the pixel.
 
     ZNCC = cov(k, w) / sqrt((var k + noise) (var w + noise)): with the variance of the noise in the denominator, a
-    window without texture scores near 0 at all hypotheses rather than at random.
+    window without texture scores near 0 at all hypotheses rather than at random. The window is written out, not a
+    parameter: five times faster.
 
     Args:
         gray_k, mean_k, variance_k: (H, W) keyframe, and mean and variance of its windows.
         warped: (H, W) the neighbour's grey at u, v.
         u, v: (H, W) pixels of the neighbour, of the same size.
-        radius: of the window, pixels.
         noise: variance of the noise, squared grey levels.
         cost: (H, W) output.
     """
     H, W = gray_k.shape
-    n = np.float32(1.0 / (2 * radius + 1) ** 2)
-    floor, half, zero, one = np.float32(noise), np.float32(0.5), np.float32(0.0), np.float32(1.0)
+    n, floor = np.float32(1.0 / 25.0), np.float32(noise)
+    half, zero, one = np.float32(0.5), np.float32(0.0), np.float32(1.0)
     right, bottom = np.float32(W - 1), np.float32(H - 1)
-    columns = np.zeros((3, W + 2 * radius), np.float32)
-    rows = np.zeros((3, W), np.float32)
+    s, ss, sk = np.empty(W + 4, np.float32), np.empty(W + 4, np.float32), np.empty(W + 4, np.float32)
     for y in range(H):
-        columns[:] = 0.0
-        for dy in range(-radius, radius + 1):
-            r = min(max(y + dy, 0), H - 1)
-            for x in range(W):
-                w = warped[r, x]
-                columns[0, x + radius] += w
-                columns[1, x + radius] += w * w
-                columns[2, x + radius] += w * gray_k[r, x]
-        for i in range(3):
-            _sum_along(columns[i], radius, rows[i])
+        a, b, d, e = max(y - 2, 0), max(y - 1, 0), min(y + 1, H - 1), min(y + 2, H - 1)
         for x in range(W):
-            mean = rows[0, x] * n
-            variance = max(rows[1, x] * n - mean * mean, zero)
-            covariance = rows[2, x] * n - mean * mean_k[y, x]
-            zncc = covariance / math.sqrt((variance_k[y, x] + floor) * (variance + floor))
+            p, q, r, t, w = warped[a, x], warped[b, x], warped[y, x], warped[d, x], warped[e, x]
+            s[x + 2] = p + q + r + t + w
+            ss[x + 2] = p * p + q * q + r * r + t * t + w * w
+            sk[x + 2] = p * gray_k[a, x] + q * gray_k[b, x] + r * gray_k[y, x] + t * gray_k[d, x] + w * gray_k[e, x]
+        _repeat_ends(s)
+        _repeat_ends(ss)
+        _repeat_ends(sk)
+        for x in range(W):
+            mean = (s[x] + s[x + 1] + s[x + 2] + s[x + 3] + s[x + 4]) * n
+            square = (ss[x] + ss[x + 1] + ss[x + 2] + ss[x + 3] + ss[x + 4]) * n
+            product = (sk[x] + sk[x + 1] + sk[x + 2] + sk[x + 3] + sk[x + 4]) * n
+            variance = max(square - mean * mean, zero)
+            zncc = (product - mean * mean_k[y, x]) / math.sqrt((variance_k[y, x] + floor) * (variance + floor))
             seen = (u[y, x] >= zero) & (u[y, x] <= right) & (v[y, x] >= zero) & (v[y, x] <= bottom)
             cost[y, x] = max(half * (one - zncc), zero) if seen else -one
 
@@ -158,28 +148,36 @@ def fuse_views(costs: np.ndarray, dropped: int, unseen: float, fused: np.ndarray
 
 @jit
 def _step(
-    cost: np.ndarray, before: np.ndarray, p1: np.float32, p2: np.float32, now: np.ndarray, total: np.ndarray
+    volume: np.ndarray,
+    y: int,
+    x: int,
+    before: np.ndarray,
+    xb: int,
+    p1: np.float32,
+    p2: np.float32,
+    now: np.ndarray,
+    now_bits: np.ndarray,
+    total: np.ndarray,
 ) -> None:
-    """One pixel of one path; `before` and `now` (D + 3) hold D costs from 1 on, padded, and last their minimum."""
-    D = cost.shape[0]
-    lowest = before[D + 2]
+    """One pixel of one path, whose last pixel is in column `xb` of `before`.
+
+    `before` and `now` (W + 2, D + 3) hold D costs from 1 on, padded, and last their minimum. It is taken over
+    `now_bits`, the same memory as int32: floats above 0 are ordered as their bits are, and the compiler turns only the
+    minimum of integers into vector instructions (the whole is 2.5 times faster).
+    """
+    D = volume.shape[2]
+    lowest = before[xb, D + 2]
     jump = lowest + p2
-    least = FAR
     for d in range(D):
-        best = min(min(before[d + 1], jump), min(before[d], before[d + 2]) + p1)
-        value = cost[d] + best - lowest
-        now[d + 1] = value
-        total[d] += value
-        least = min(least, value)
-    now[D + 2] = least
-
-
-@jit
-def _paths(W: int, D: int) -> np.ndarray:
-    paths = np.zeros((W + 2, D + 3), np.float32)
-    paths[:, 0] = FAR
-    paths[:, D + 1] = FAR
-    return paths
+        best = min(min(before[xb, d + 1], jump), min(before[xb, d], before[xb, d + 2]) + p1)
+        value = volume[y, x, d] + (best - lowest)
+        now[x + 1, d + 1] = value
+        total[x, d] += value
+    least = INT_MAX
+    for d in range(D):
+        bits = now_bits[x + 1, d + 1]
+        least = bits if bits < least else least
+    now_bits[x + 1, D + 2] = least
 
 
 @jit
@@ -196,42 +194,40 @@ def semi_global(volume: np.ndarray, gray: np.ndarray, p1: float, p2: float, edge
     """Semi-global smoothing over eight paths.
 
     Args:
-        volume: (H, W, D) costs.
+        volume: (H, W, D) costs, not negative.
         gray: (H, W) keyframe; a step of `edge` grey levels halves the price of a jump.
         p1, p2: price of a change by one hypothesis, and by more.
 
     Returns:
-        (H, W, D) mean over the paths.
+        (H, W, D) sum over the paths, divided by their number.
 
     Reference: Hirschmüller, Stereo processing by semiglobal matching and mutual information, PAMI 2008.
     """
     H, W, D = volume.shape
     total = np.zeros((H, W, D), np.float32)
     q1 = np.float32(p1)
+    rows = np.empty((2, 3, W + 2, D + 3), np.float32)  # last row and this one, of the paths from its three pixels
+    line = np.empty((W + 2, D + 3), np.float32)  # the path along the row
+    rows_bits, line_bits = rows.view(np.int32), line.view(np.int32)
     for sweep in range(2):
         s = 1 - 2 * sweep  # downwards, then upwards
-        above = np.empty((3, W + 2, D + 3), np.float32)
-        below = np.empty((3, W + 2, D + 3), np.float32)
-        for i in range(3):
-            above[i] = _paths(W, D)
-            below[i] = _paths(W, D)
-        line = _paths(W, D)
+        rows[:] = 0.0
+        line[:] = 0.0
+        rows[..., 0], rows[..., D + 1] = FAR, FAR
+        line[:, 0], line[:, D + 1] = FAR, FAR
         for k in range(H):
             y = k if sweep == 0 else H - 1 - k
-            line[0, 1 : D + 1] = 0.0
-            line[0, D + 2] = 0.0
-            line[W + 1, 1 : D + 1] = 0.0
-            line[W + 1, D + 2] = 0.0
+            last, this = k % 2, 1 - k % 2
+            sums = total[y]
+            for e in range(3):
+                before, now, now_bits = rows[last, e], rows[this, e], rows_bits[this, e]
+                for x in range(W):
+                    jump = _penalty(gray, y, x, y - s, x + e - 1, p1, p2, edge)
+                    _step(volume, y, x, before, x + e, q1, jump, now, now_bits, sums)
             for i in range(W):
                 x = i if sweep == 0 else W - 1 - i
-                cost, out = volume[y, x], total[y, x]
-                _step(cost, line[x + 1 - s], q1, _penalty(gray, y, x, y, x - s, p1, p2, edge), line[x + 1], out)
-                for e in range(3):
-                    xb = x + e - 1
-                    _step(
-                        cost, above[e, xb + 1], q1, _penalty(gray, y, x, y - s, xb, p1, p2, edge), below[e, x + 1], out
-                    )
-            above, below = below, above
+                jump = _penalty(gray, y, x, y, x - s, p1, p2, edge)
+                _step(volume, y, x, line, x + 1 - s, q1, jump, line, line_bits, sums)
     for y in range(H):
         for x in range(W):
             for d in range(D):

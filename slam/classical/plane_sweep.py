@@ -35,7 +35,7 @@ MIN_CURVATURE = 1e-5  # cost per squared pixel
 
 # Fitted on two rendered and one real sequence with true and with disturbed poses; see tools/bench_plane_sweep.py.
 SIGMA_LOG_PX = (-1.0, -0.43)  # log of the standard deviation in pixels: constant, log curvature
-CONFIDENCE = (-3.3, 0.36, -0.7, 1.2, -0.7)  # logit: constant, log curvature, cost, log parallax, log roughness
+CONFIDENCE = (-3.5, 0.36, -0.7, 1.2, -0.7)  # logit: constant, log curvature, cost, log parallax, log roughness
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,6 @@ class PlaneSweepConfig:
     """Plane sweep; grey levels are those of 8 bits, costs lie in [0, 1]."""
 
     hypotheses: int = 48  # inverse depths tried at full size, 8..256
-    window_radius: int = 2  # pixels, 1..5: matching windows of side 5
     noise: float = 1.0  # standard deviation of image noise and rounding, grey levels, above 0
     dropped_views: int = 1  # worst views left out of three or more, 0..2
     small_step: float = 0.1  # price of a change by one hypothesis between neighbouring pixels
@@ -54,8 +53,6 @@ class PlaneSweepConfig:
     def __post_init__(self) -> None:
         if not 8 <= self.hypotheses <= 256:
             raise ConfigError(f"hypotheses must be in 8..256, got {self.hypotheses}")
-        if not 1 <= self.window_radius <= 5:
-            raise ConfigError(f"window_radius must be in 1..5, got {self.window_radius}")
         if self.dropped_views not in (0, 1, 2):
             raise ConfigError(f"dropped_views must be 0, 1 or 2, got {self.dropped_views}")
         if not self.noise > 0 or not self.edge > 0:
@@ -130,8 +127,8 @@ class _Level:
         self.A = np.stack([K @ T[:3, :3] @ K_inv for T in T_jk]).astype(np.float32)  # pixels at infinity
         self.b = np.stack([K @ T[:3, 3] for T in T_jk]).astype(np.float32)  # and per inverse depth
         self.mean_k, self.variance_k = np.empty_like(self.gray_k), np.empty_like(self.gray_k)
-        window_means(self.gray_k, config.window_radius, self.mean_k)
-        window_means(self.gray_k * self.gray_k, config.window_radius, self.variance_k)
+        window_means(self.gray_k, self.mean_k)
+        window_means(self.gray_k * self.gray_k, self.variance_k)
         self.variance_k = np.maximum(self.variance_k - self.mean_k * self.mean_k, 0)
 
     def smaller(self, divisor: int) -> "_Level":
@@ -156,17 +153,7 @@ class _Level:
             for j, gray in enumerate(self.grays_j):
                 project(self.A[j], self.b[j], plane, u, v)
                 cv2.remap(gray, u, v, cv2.INTER_LINEAR, warped, borderMode=cv2.BORDER_REPLICATE)
-                zncc_cost(
-                    self.gray_k,
-                    self.mean_k,
-                    self.variance_k,
-                    warped,
-                    u,
-                    v,
-                    config.window_radius,
-                    config.noise**2,
-                    costs[j],
-                )
+                zncc_cost(self.gray_k, self.mean_k, self.variance_k, warped, u, v, config.noise**2, costs[j])
             fuse_views(costs, config.dropped_views, UNSEEN_COST, fused[d])
         if prior is not None:
             fused += self._prior_cost(hypotheses, prior)
