@@ -55,7 +55,7 @@ class Keyframe:
     inv_depth: Tensor  # (h, w) float32, 1 / map unit; 0 unknown
     confidence: Tensor  # (h, w) float32 in [0, 1]; 0 where the depth is a guess
     cell_inv_depth: Tensor  # (hc, wc) float32
-    cell_weight: Tensor  # (hc, wc) float32 in [0, 1]: trust of tracking in that depth
+    cell_sigma: Tensor  # (hc, wc) float32 standard deviation of it, > 0
     scale: float = 1.0  # product of all corrections of this depth's scale; translations measured against it follow
     refined: bool = False  # the backend has worked on it
     parent_id: int = -1  # the keyframe it was tracked against; -1 of the first

@@ -22,7 +22,7 @@ from slam.frontend.tracker import track
 from slam.geometry.camera import Camera, scaled_intrinsics
 from slam.mapping.matching import Matcher
 from slam.mapping.store import KeyframeStore, identity
-from slam.mapping.warp import enlarged, filled, warp_inv_depth
+from slam.mapping.warp import certainty, enlarged, filled, warp_inv_depth
 from slam.sources import Source
 from slam.sources.preparation import Preparation
 from slam.threads import Inline, Reader, Worker
@@ -30,8 +30,8 @@ from slam.timing import StageTimes
 
 log = logging.getLogger(__name__)
 
-CARRIED_TRUST = 0.5  # of a depth carried over to a new keyframe, until the backend has seen it
-MIN_TRUST = 0.02  # of a depth that is only a continuation of its surroundings
+CARRIED_DEVIATION = 0.05  # relative, of a sure depth carried over to a new keyframe, until the backend has seen it
+UNKNOWN_DEVIATION = 1.0  # of a depth that is only a continuation of its surroundings
 
 
 class Slam:
@@ -129,8 +129,8 @@ class Slam:
         first = self.initialiser.add(view)
         if first is None:
             return []
-        cells = (first.cell_inv_depth, first.cell_weight)
-        depth = (enlarged(cells[0], first.view), enlarged(cells[1], first.view))
+        cells = (first.cell_inv_depth, first.cell_sigma)
+        depth = (enlarged(cells[0], first.view), enlarged(certainty(*cells), first.view))
         keyframe = self.store.add(first.view, identity(), depth, cells)
         self._reference_id = keyframe.id
         estimates = self._placed(first, keyframe)
@@ -184,11 +184,12 @@ class Slam:
         """Make a frame a keyframe: its depth is carried over from the reference until the backend has refined it."""
         reference = self.store[estimate.keyframe_id]
         K_cells = scaled_intrinsics(view.K, 1 / self.correspondence.stride)
-        inv_depth, weight = warp_inv_depth(reference.cell_inv_depth, reference.cell_weight, estimate.T_ck, K_cells)
+        carried = certainty(reference.cell_inv_depth, reference.cell_sigma)
+        inv_depth, weight = warp_inv_depth(reference.cell_inv_depth, carried, estimate.T_ck, K_cells)
         inv_depth = torch.where(inv_depth > 0, inv_depth, filled(inv_depth, weight))
-        trust = (CARRIED_TRUST * weight).clamp_min(MIN_TRUST)
+        sigma = inv_depth * torch.where(weight > 0, CARRIED_DEVIATION / weight.clamp_min(1e-3).sqrt(), UNKNOWN_DEVIATION)
         depth = (enlarged(inv_depth, view), enlarged(weight, view))
-        keyframe = self.store.add(view, estimate.T_wc, depth, (inv_depth, trust), reference.id)
+        keyframe = self.store.add(view, estimate.T_wc, depth, (inv_depth, sigma), reference.id)
         self._reference_id = keyframe.id
         with self.times.measure("wait for backend"):
             self.backend.submit(self.store.window(keyframe.id, self.config.backend.window))

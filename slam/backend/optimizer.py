@@ -16,7 +16,7 @@ from slam.frames import Keyframe, Update, View, Window
 from slam.geometry import se3
 from slam.geometry.camera import scaled_intrinsics
 from slam.mapping.matching import Match, Matcher
-from slam.mapping.warp import filled
+from slam.mapping.warp import certainty, filled
 from slam.solvers.bundle import BundleSolution, bundle_adjust
 
 log = logging.getLogger(__name__)
@@ -44,11 +44,11 @@ class BackendConfig:
     steps: int = 6  # Gauss-Newton steps of an adjustment
     huber_px: float = 0.5
     flow_sigma_px: float = 0.3  # standard deviation of a good flow
-    prior_deviation: float = 0.25  # relative standard deviation of depth that was only carried over or filled in
+    prior_deviation: float = 1.0  # relative standard deviation of depth that was only carried over or filled in
     neighbours: int = 3  # views in the stereo of a keyframe
 
 
-MIN_TRUST = 0.02  # a filled-in depth still helps to measure rotation
+MIN_DEVIATION = 0.005  # relative, of any depth: flow errors are not independent
 
 
 @dataclass
@@ -103,7 +103,7 @@ class Optimizer:
         key = (k.id, other.id)
         if key not in self._edges:
             T_ck = se3.inverse(other.T_wc) @ k.T_wc
-            cells = (k.cell_inv_depth, k.cell_weight.clamp_min(0.05))
+            cells = (k.cell_inv_depth, k.cell_sigma)
             match: Match = self.matcher.match(k.view, cells, other.view, T_ck, k.view.K)
             self._edges[key] = Edge(match.target_uv, match.weight) if match.ok else None
         return self._edges[key]
@@ -114,7 +114,7 @@ class Optimizer:
         config, stride = self.config, self.matcher.correspondence.stride
         T_cw = torch.stack([se3.inverse(k.T_wc) for k in keyframes])
         inv_depth = torch.stack([k.cell_inv_depth for k in keyframes])
-        trust = torch.stack([k.cell_weight for k in keyframes])
+        trust = torch.stack([certainty(k.cell_inv_depth, k.cell_sigma) for k in keyframes])
         smooth = torch.stack([filled(d, w) for d, w in zip(inv_depth, trust, strict=True)])
         sigma = config.flow_sigma_px / stride
         prior_weight = (sigma / (config.prior_deviation * smooth)) ** 2
@@ -125,7 +125,7 @@ class Optimizer:
             torch.stack([e.weight for e in edges]),
             torch.tensor(pairs),
             T_cw,
-            torch.where(trust > 0, inv_depth, smooth),
+            inv_depth,
             (smooth, prior_weight),
             fixed,
             scaled_intrinsics(keyframes[0].view.K, 1 / stride),
@@ -137,9 +137,8 @@ class Optimizer:
             return keyframes
         T_wc = se3.orthonormalised(se3.inverse(solution.T_cw))
         d, information = solution.inv_depth, solution.depth_information
-        deviation = sigma / information.clamp_min(1e-12).sqrt() / d
-        weight = (1 / (1 + (deviation / 0.1) ** 2)).clamp_min(MIN_TRUST)
-        return tuple(_with_depth(k, T_wc[n], d[n], weight[n]) for n, k in enumerate(keyframes))
+        sigma_d = torch.maximum(sigma / (information + prior_weight).sqrt(), MIN_DEVIATION * d)
+        return tuple(_with_depth(k, T_wc[n], d[n], sigma_d[n]) for n, k in enumerate(keyframes))
 
     def _refreshed(self, keyframes: tuple[Keyframe, ...]) -> tuple[Keyframe, ...]:
         """Dense depth of the newest keyframe and of the one that just got neighbours on both sides."""
@@ -155,16 +154,16 @@ class Optimizer:
         return tuple(out)
 
 
-def _with_depth(k: Keyframe, T_wc: Tensor, cell_inv_depth: Tensor, cell_weight: Tensor) -> Keyframe:
+def _with_depth(k: Keyframe, T_wc: Tensor, cell_inv_depth: Tensor, cell_sigma: Tensor) -> Keyframe:
     """The keyframe with a new pose and cell depth; `scale` and dense depth follow the median change of depth."""
-    both = (k.cell_weight * cell_weight).flatten()
-    ratio = (k.cell_inv_depth / cell_inv_depth).flatten()[both >= both.quantile(0.5)]
+    sure = (certainty(k.cell_inv_depth, k.cell_sigma) * certainty(cell_inv_depth, cell_sigma)).flatten()
+    ratio = (k.cell_inv_depth / cell_inv_depth).flatten()[sure >= sure.quantile(0.5)]
     growth = float(ratio.median())
     return replace(
         k,
         T_wc=T_wc,
         cell_inv_depth=cell_inv_depth,
-        cell_weight=cell_weight,
+        cell_sigma=cell_sigma,
         inv_depth=k.inv_depth / growth,
         scale=k.scale * growth,
     )

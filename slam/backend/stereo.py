@@ -7,19 +7,20 @@ from torch import Tensor
 from slam.backend.optimizer import DenseDepth
 from slam.classical.plane_sweep import PlaneSweepConfig, plane_sweep
 from slam.frames import Keyframe, View
+from slam.mapping.warp import certainty
 from slam.networks.depth import StereoNet, wide_hypotheses
 from slam.networks.motion import FlowSE3, ImageFeatures
 
 RANGE_MARGIN = 0.6  # of inverse depth, beyond the range seen at the cells: new surfaces come into view
-TRUSTED = 0.3  # weight of a cell that counts for the range
-MIN_CELLS = 30  # trusted cells that a range needs
+CERTAIN = 0.3  # of a cell that counts for the range
+MIN_CELLS = 30  # certain cells that a range needs
 CONFIDENT_DEVIATION = 0.05  # relative standard deviation at which the confidence is one half
 
 
 def inv_depth_range(keyframe: Keyframe) -> tuple[float, float]:
-    """Inverse depths to search, from the trusted cells of the keyframe."""
-    trusted = keyframe.cell_inv_depth[keyframe.cell_weight > TRUSTED]
-    d = trusted if len(trusted) >= MIN_CELLS else keyframe.cell_inv_depth.flatten()
+    """Inverse depths to search, from the certain cells of the keyframe."""
+    certain = keyframe.cell_inv_depth[certainty(keyframe.cell_inv_depth, keyframe.cell_sigma) > CERTAIN]
+    d = certain if len(certain) >= MIN_CELLS else keyframe.cell_inv_depth.flatten()
     low, high = float(d.quantile(0.01)), float(d.quantile(0.99))
     return low * (1 - RANGE_MARGIN), high * (1 + RANGE_MARGIN)
 

@@ -22,6 +22,8 @@ from slam.solvers.gauss_newton import rotation_step
 log = logging.getLogger(__name__)
 
 START_SLOPES = ((0.0, 0.0), (1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0))  # of the inverse depth across the view
+UNKNOWN_DEVIATION = 1.0  # relative, of a cell's depth without flow or parallax
+MIN_DEVIATION = 0.005
 SAME_DIRECTION = 0.97  # cosine of 14 degrees between translations
 TEXTURED = 0.1  # weight of the flow at a cell that should get a depth
 HUBER_PX = 0.5
@@ -52,7 +54,7 @@ class InitialMap:
 
     view: View
     cell_inv_depth: Tensor  # (hc, wc)
-    cell_weight: Tensor  # (hc, wc)
+    cell_sigma: Tensor  # (hc, wc)
     views: tuple[View, ...]  # after the first
     T_cks: tuple[Tensor, ...]  # (4, 4) guesses of their poses
     before: tuple[View, ...]  # earlier views, that could not be used
@@ -89,7 +91,7 @@ class Initialiser:
     def _constant_depth(self, view: View) -> tuple[Tensor, Tensor]:
         stride = self.matcher.correspondence.stride
         shape = (view.image.shape[0] // stride, view.image.shape[1] // stride)
-        return torch.ones(shape), torch.ones(shape)
+        return torch.ones(shape), torch.full(shape, 1e-6)  # as if sure: the motion is scaled to it
 
     def _match(self, view: View) -> Match:
         T_ck = self.matches[-1].T_ck if self.matches else identity()
@@ -147,7 +149,7 @@ class Initialiser:
         return InitialMap(
             self.views[0],
             d / scale,
-            known.float() / (1 + (deviation / 0.1) ** 2),
+            torch.where(known, deviation, torch.full_like(d, UNKNOWN_DEVIATION)).clamp(MIN_DEVIATION) * d / scale,
             tuple(self.views[1:]),
             tuple(_nearest(len(self.matches), chosen, best.T_cw, scale)),
             tuple(self.dropped),

@@ -25,6 +25,7 @@ class MatcherConfig:
     min_inlier_ratio: float = 0.35  # below it the match has failed
     min_visible_ratio: float = 0.2  # part of the keyframe that is in view
     min_weight: float = 20.0  # cells' worth of confidence that a pose needs
+    flow_sigma_px: float = 0.3  # standard deviation of a good flow, against which unsure depth is weighed
 
     def __post_init__(self) -> None:
         if not 0.0 < self.min_inlier_ratio <= 1.0:
@@ -59,22 +60,17 @@ class Matcher:
 
         Args:
             view_k: the keyframe's view.
-            cells: its inverse depth and the trust in it, (hc, wc) each.
+            cells: its inverse depth and the standard deviation of it, (hc, wc) each.
             view_c: the view to be placed.
             T_ck: (4, 4) first guess.
             K: (3, 3) intrinsics at network size.
         """
         config, stride = self.config, self.correspondence.stride
-        inv_depth, trust = cells[0][None], cells[1][None, ..., None]
+        inv_depth, sigma = cells[0][None], cells[1][None]
         K_cells = scaled_intrinsics(K, 1 / stride)[None]
         state = self.correspondence.start([view_k.features], [view_c.features])
-
-        def update(state: Any, uv: Tensor) -> tuple[Any, Tensor, Tensor]:
-            state, residual_uv, weight = self.correspondence.update(state, uv)
-            return state, residual_uv, weight * trust
-
         steps = flow_se3(
-            update,
+            self.correspondence.update,
             state,
             inv_depth,
             T_ck[None],
@@ -83,10 +79,11 @@ class Matcher:
             config.gn_steps,
             Damping(),
             config.huber_px / stride,
+            (sigma, config.flow_sigma_px / stride),
         )
-        return self._judged(steps[-1], inv_depth, trust, K_cells)
+        return self._judged(steps[-1], inv_depth, K_cells)
 
-    def _judged(self, step: MotionStep, inv_depth: Tensor, trust: Tensor, K_cells: Tensor) -> Match:
+    def _judged(self, step: MotionStep, inv_depth: Tensor, K_cells: Tensor) -> Match:
         config, stride = self.config, self.correspondence.stride
         hc, wc = inv_depth.shape[1:]
         target = step.uv + step.residual_uv
@@ -94,22 +91,21 @@ class Matcher:
         visible = valid & in_image(uv, hc, wc, margin=-0.5)
         error_px = (target - uv).norm(dim=-1) * stride
         weight = step.weight.mean(-1) * visible
-        total = weight.sum()
-        inliers = (weight * (error_px < config.inlier_px)).sum() / total.clamp_min(1e-9)
+        inliers = (weight * (error_px < config.inlier_px)).sum() / weight.sum().clamp_min(1e-9)
+        confidence = step.confidence.mean(-1) * visible  # of the flow alone
         flow_px = (uv - pixel_grid(hc, wc, like=uv)).norm(dim=-1)[visible]
         visible_ratio = visible.float().mean()
         ok = (
             bool(step.ok)
             and float(inliers) >= config.min_inlier_ratio
             and float(visible_ratio) >= config.min_visible_ratio
-            and float(total) >= config.min_weight
+            and float(confidence.sum()) >= config.min_weight
         )
-        flow_weight = torch.where(trust > 0, step.weight / trust.clamp_min(1e-6), torch.zeros_like(step.weight))
         return Match(
             T_ck=step.T_ji[0],
             target_uv=target[0],
-            weight=flow_weight[0].clamp(0, 1),
-            mean_weight=float(weight.mean()),
+            weight=step.confidence[0],
+            mean_weight=float(confidence.mean()),
             inlier_ratio=float(inliers),
             visible_ratio=float(visible_ratio),
             mean_flow_px=float(flow_px.mean()) * stride if len(flow_px) else 0.0,

@@ -40,7 +40,7 @@ class KeyframeStore:
         cells: tuple[Tensor, Tensor],
         parent_id: int = -1,
     ) -> Keyframe:
-        """Insert a keyframe; `depth` is (inv_depth, confidence), `cells` (cell_inv_depth, cell_weight)."""
+        """Insert a keyframe; `depth` is (inv_depth, confidence), `cells` (cell_inv_depth, cell_sigma)."""
         keyframe = Keyframe(self._next_id, view, T_wc, *depth, *cells, parent_id=parent_id)
         self._keyframes[keyframe.id] = keyframe
         self._next_id += 1
@@ -120,6 +120,7 @@ def _moved(keyframe: Keyframe, before: Keyframe, after: Keyframe, growth: float)
         T_wc=after.T_wc @ T_relative,
         inv_depth=keyframe.inv_depth / growth,
         cell_inv_depth=keyframe.cell_inv_depth / growth,
+        cell_sigma=keyframe.cell_sigma / growth,
         scale=keyframe.scale * growth,
     )
 

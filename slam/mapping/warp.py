@@ -9,6 +9,9 @@ from slam.frames import View
 from slam.geometry.flow import reproject
 
 
+HALF_CERTAIN = 0.1  # relative standard deviation
+
+
 @numba.njit(cache=True, nogil=True)
 def _splat(uv: np.ndarray, inv_depth: np.ndarray, weight: np.ndarray, out: np.ndarray, out_weight: np.ndarray) -> None:
     """Nearest points win; each covers the 2x2 pixels around its position."""
@@ -57,6 +60,11 @@ def filled(value: Tensor, weight: Tensor, sigma: float = 2.0, floor: float = 1e-
         blurred = _blur(torch.stack([value * w, w]), sigma * 2**level)
         numerator, denominator = numerator + blurred[0] * 0.1**level, denominator + blurred[1] * 0.1**level
     return numerator / denominator
+
+
+def certainty(inv_depth: Tensor, sigma: Tensor) -> Tensor:
+    """Weight in [0, 1] of an inverse depth with a standard deviation: one half where that is a tenth of it."""
+    return 1 / (1 + (sigma / (HALF_CERTAIN * inv_depth).clamp_min(1e-9)).square())
 
 
 def enlarged(cells: Tensor, view: View) -> Tensor:

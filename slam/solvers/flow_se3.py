@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from slam.geometry.flow import reproject
+from slam.geometry.flow import reproject, reprojection_jacobians
 from slam.solvers.gauss_newton import Damping, pose_step
 
 # update(state, uv (E, h, w, 2)) -> state, residual_uv (E, h, w, 2), weight (E, h, w, 2) in [0, 1]
@@ -38,6 +38,7 @@ def flow_se3(
     gn_steps: int = 2,
     damping: Damping = Damping(),
     huber_px: float | None = None,
+    depth_noise: tuple[Tensor, float] | None = None,
 ) -> list[MotionStep]:
     """Refine the poses of independent edges by the depth of their first view.
 
@@ -50,6 +51,8 @@ def flow_se3(
         iters: iterations; gradients do not flow through the pose from one to the next.
         gn_steps: Gauss-Newton steps in each.
         damping, huber_px: as `pose_step`.
+        depth_noise: standard deviation (E, h, w) of the inverse depth, and of the flow, pixels. A pixel then weighs
+            less the more of its position hangs on an unsure depth; in a pure rotation none does.
 
     Returns:
         The iterations in order; the last holds the result.
@@ -58,9 +61,13 @@ def flow_se3(
     steps = []
     for _ in range(iters):
         T_ji = T_ji.detach()
-        uv, _, valid = reproject(inv_depth, T_ji, K)
+        uv, q, valid = reproject(inv_depth, T_ji, K)
         state, residual_uv, confidence = update(state, uv)
         weight = confidence * (known & valid[..., None])
+        if depth_noise is not None:
+            _, J_depth = reprojection_jacobians(q, inv_depth, T_ji, K)
+            shift = J_depth.norm(dim=-1, keepdim=True) * depth_noise[0][..., None] / depth_noise[1]
+            weight = weight / (1 + shift.square())
         solution = pose_step(uv + residual_uv, weight, inv_depth, T_ji, K, gn_steps, damping, huber_px)
         T_ji = solution.T
         steps.append(MotionStep(T_ji, solution.ok, uv, residual_uv, weight, confidence))

@@ -36,7 +36,7 @@ def store_of(*poses: Tensor) -> KeyframeStore:
     store = KeyframeStore()
     for n, T_wc in enumerate(poses):
         depth = (torch.full((8, 8), 0.5), torch.ones(8, 8))
-        store.add(blank(n), T_wc, depth, (torch.full((2, 2), 0.5), torch.ones(2, 2)), n - 1)
+        store.add(blank(n), T_wc, depth, (torch.full((2, 2), 0.5), torch.full((2, 2), 0.05)), n - 1)
     return store
 
 
@@ -167,7 +167,7 @@ def places(world, wall_and_box):
     store = KeyframeStore()
     for n in range(5):
         k = world.keyframe(wall_and_box.moved(-0.8 * n), n, n)
-        store.add(k.view, k.T_wc, (k.inv_depth, k.confidence), (k.cell_inv_depth, k.cell_weight), n - 1)
+        store.add(k.view, k.T_wc, (k.inv_depth, k.confidence), (k.cell_inv_depth, k.cell_sigma), n - 1)
     return store
 
 
@@ -203,7 +203,7 @@ def test_among_equals_the_newest_keyframe_is_tried_first(world):
     store = KeyframeStore()
     k = world.keyframe(identity())
     for n in range(6):
-        store.add(k.view, k.T_wc, (k.inv_depth, k.confidence), (k.cell_inv_depth, k.cell_weight), n - 1)
+        store.add(k.view, k.T_wc, (k.inv_depth, k.confidence), (k.cell_inv_depth, k.cell_sigma), n - 1)
     finder = Relocaliser(Matcher(world.flow), RelocaliserConfig(candidates=2))
     assert finder._similar(k.view, store) == [5, 4]
 

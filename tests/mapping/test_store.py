@@ -24,7 +24,7 @@ def view(frame_id: int) -> View:
 
 def added(store: KeyframeStore, frame_id: int, T_wc: Tensor, parent_id: int = -1, inv_depth: float = 0.5) -> Keyframe:
     dense, cells = torch.full((8, 8), inv_depth), torch.full((2, 2), inv_depth)
-    return store.add(view(frame_id), T_wc, (dense, torch.ones(8, 8)), (cells, torch.ones(2, 2)), parent_id)
+    return store.add(view(frame_id), T_wc, (dense, torch.ones(8, 8)), (cells, 0.1 * cells), parent_id)
 
 
 def seen(frame_id: int, keyframe: Keyframe, T_ck: Tensor, status: Status = Status.TRACKING) -> Estimate:
@@ -40,6 +40,7 @@ def refined(keyframe: Keyframe, T_wc: Tensor, growth: float = 1.0) -> Keyframe:
         T_wc=T_wc,
         inv_depth=keyframe.inv_depth / growth,
         cell_inv_depth=keyframe.cell_inv_depth / growth,
+        cell_sigma=keyframe.cell_sigma / growth,
         scale=keyframe.scale * growth,
         refined=True,
     )
@@ -136,6 +137,7 @@ def test_younger_keyframes_are_carried_along():
     assert after[2].scale == 2.0
     torch.testing.assert_close(after[2].inv_depth, before[2].inv_depth / 2)
     torch.testing.assert_close(after[2].cell_inv_depth, before[2].cell_inv_depth / 2)
+    torch.testing.assert_close(after[2].cell_sigma, before[2].cell_sigma / 2)
     grown = torch.cat([2 * point_2[:3], point_2[3:]])
     seen_from_1 = se3.inverse(after[1].T_wc) @ after[2].T_wc @ grown
     torch.testing.assert_close(seen_from_1[:3], 2 * point_1[:3], rtol=0, atol=1e-12)

@@ -89,7 +89,7 @@ class World:
             dense,
             torch.ones_like(dense),
             cells,
-            torch.ones_like(cells),
+            0.01 * cells,
             parent_id=keyframe_id - 1,
         )
 

@@ -58,6 +58,21 @@ def test_unknown_depth_and_points_behind_have_no_weight_though_the_flow_is_sure(
     torch.testing.assert_close(step.T_ji, T_true, rtol=0, atol=1e-9)
 
 
+def test_pixels_weigh_less_the_more_they_hang_on_an_unsure_depth():
+    """Sideways at inverse depth d, a pixel moves by fx tx d: sigma of d times fx tx, against sigma of the flow."""
+    inv_depth, _, _ = scene()
+    sideways, turned = se3.exp(torch.tensor([[0.2, 0, 0, 0, 0, 0], [0, 0, 0, 0.1, 0.1, 0]], dtype=F64))[:, None]
+    sigma = torch.full_like(inv_depth, 0.25)
+
+    def update(state: Any, uv: Tensor) -> tuple[Any, Tensor, Tensor]:
+        return state, torch.zeros_like(uv), torch.ones_like(uv)
+
+    moved = flow_se3(update, None, inv_depth, sideways, K, 1, depth_noise=(sigma, 0.5))[0]
+    expected = 1 / (1 + (18.0 * 0.2 * 0.25 / 0.5) ** 2)
+    torch.testing.assert_close(moved.weight, torch.full_like(moved.weight, expected))
+    assert (flow_se3(update, None, inv_depth, turned, K, 1, depth_noise=(sigma, 0.5))[0].weight == 1).all()
+
+
 def test_state_is_handed_on_and_no_gradient_passes_through_the_pose():
     inv_depth, _, truth = scene()
     gains = torch.tensor([0.5, 0.8, 1.0], dtype=F64, requires_grad=True)
