@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from slam.config import load_config
-from slam.errors import SlamError, UsageError
+from slam.errors import OutputError, SlamError, UsageError
 from slam.networks.storage import PROFILES
 from slam.training.card import model_card
 from slam.training.clips import ClipMaker, ClipPool, fill
@@ -41,6 +41,22 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+def device_of(name: str) -> torch.device:
+    """The device of a name.
+
+    Raises:
+        UsageError: if there is no such device here.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(
+            f"--device {name} cannot be used here ({str(error).splitlines()[0]}); cpu always can"
+        ) from error
+    return device
+
+
 def run(arguments: argparse.Namespace) -> None:
     """Train one stage."""
     config = load_config(TrainConfig, arguments.config, [f"stage={arguments.stage}", *arguments.set])
@@ -49,7 +65,11 @@ def run(arguments: argparse.Namespace) -> None:
         raise UsageError(f"--minutes must be positive, got {arguments.minutes}")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    rank, device = join(torch.device(arguments.device))
+    try:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write to --out {arguments.out}: {error.strerror}") from error
+    rank, device = join(device_of(arguments.device))
     rendered = RenderedClips(network.width, network.height, device)
     render: ClipMaker = rendered
     if arguments.data:

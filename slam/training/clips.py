@@ -96,4 +96,5 @@ def fill(pool: ClipPool, count: int, make: Callable[[], list[Clip]]) -> None:
     while len(pool) < count:
         for clip in make():
             pool.add(clip)
-        log.info("clips: %d of %d", len(pool), count)
+        if len(pool) % 16 == 0:
+            log.info("clips: %d of %d", len(pool), count)

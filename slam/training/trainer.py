@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
-from slam.errors import ConfigError, WeightsError
+from slam.errors import ConfigError, OutputError, WeightsError
 from slam.geometry import se3
 from slam.networks.depth import hypotheses_around, wide_hypotheses
 from slam.networks.encoder import FeatureMaps
@@ -222,8 +223,11 @@ class Trainer:
         load_state(self.motion, self.stereo, weights, "the averaged weights")
 
     def save(self, folder: Path) -> None:
-        """Write checkpoint and averaged weights, each atomically."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write checkpoint and averaged weights, each atomically.
+
+        Raises:
+            OutputError: if they cannot be written, such as to a full disk.
+        """
         checkpoint = {
             "stage": self.config.stage,
             "weights": state_of(self.motion, self.stereo),
@@ -232,11 +236,19 @@ class Trainer:
             "generator": self.generator.get_state(),
             "counts": vars(self.counts),
         }
-        partial = folder / "checkpoint.partial"
-        torch.save(checkpoint, partial)
-        partial.replace(folder / "checkpoint.pt")
         notes = {f"train_{k}": f"{v:.0f}" for k, v in vars(self.counts).items()}
-        save_network(folder / "weights.safetensors", self.network, self.average, notes)
+        partial = folder / "checkpoint.partial"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            torch.save(checkpoint, partial)
+            partial.replace(folder / "checkpoint.pt")
+            save_network(folder / "weights.safetensors", self.network, self.average, notes)
+        except (
+            OSError,
+            RuntimeError,
+            SafetensorError,
+        ) as error:  # torch and safetensors have their own for a full disk
+            raise OutputError(f"cannot write the checkpoint to {folder}: {error}") from error
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint. Of the same stage: exactly. Of another stage: its weights, with a new schedule.

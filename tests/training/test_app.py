@@ -49,6 +49,23 @@ def test_program_trains_resumes_and_leaves_weights_with_their_card(tmp_path, mon
     assert "edgs" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--minutes", "0"], "--minutes must be positive"),
+        (["--device", "toaster"], "--device toaster"),
+        (["--out", "/dev/null/inside"], "--out /dev/null/inside"),
+        (["--data", "/nowhere"], "/nowhere"),
+        (["--resume"], "checkpoint.pt is no checkpoint"),
+    ],
+)
+def test_mistakes_end_in_one_line(extra: list[str], message: str, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["v2d-train", "--out", str(tmp_path), *extra])
+    assert train.main() != 0
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
 def test_help_says_what_it_does():
     run = subprocess.run([sys.executable, "-m", "apps.train", "--help"], capture_output=True, text=True, cwd=ROOT)
     assert run.returncode == 0 and "--stage" in run.stdout
