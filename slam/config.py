@@ -16,6 +16,7 @@ import yaml
 
 from slam.backend.optimizer import BackendConfig
 from slam.classical.dis import DisConfig
+from slam.classical.plane_sweep import PlaneSweepConfig
 from slam.errors import ConfigError
 from slam.frontend.initialiser import InitialiserConfig
 from slam.frontend.keyframing import KeyframingConfig
@@ -243,6 +244,7 @@ class DepthConfig:
     """Where the dense depth of keyframes comes from."""
 
     stereo: Literal["learned", "classical"] = "classical"
+    sweep: PlaneSweepConfig = PlaneSweepConfig()
 
 
 @dataclass(frozen=True)

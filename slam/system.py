@@ -1,18 +1,19 @@
 """The system: builds the parts, owns the threads, runs the loop."""
 
+import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from slam.backend.optimizer import Optimizer
-from slam.backend.optimizer import Stereo
+from slam.backend.optimizer import Optimizer, Stereo
+from slam.backend.stereo import ClassicalStereo, LearnedStereo, picture
 from slam.classical.dis import DisFlow
 from slam.config import SlamConfig
+from slam.errors import UsageError
 from slam.frames import Counts, Estimate, Frame, Keyframe, Progress, Status, Update, View, Window
 from slam.frontend.initialiser import Initialiser, InitialMap
 from slam.frontend.keyframing import Keyframing
@@ -23,6 +24,7 @@ from slam.geometry.camera import Camera, scaled_intrinsics
 from slam.mapping.matching import Matcher
 from slam.mapping.store import KeyframeStore, identity
 from slam.mapping.warp import certainty, enlarged, filled, warp_inv_depth
+from slam.networks.storage import load_network, weights_path
 from slam.sources import Source
 from slam.sources.preparation import Preparation
 from slam.threads import Inline, Reader, Worker
@@ -121,8 +123,7 @@ class Slam:
 
     def _prepared(self, frame: Frame) -> View:
         image, sensor_depth = self.preparation(frame)
-        picture = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
-        features = self.correspondence.encode(picture)[0]
+        features = self.correspondence.encode(picture(image))[0]
         return View(frame.id, frame.time_ns, image, self.preparation.camera.matrix(), features, sensor_depth)
 
     def _initialise(self, view: View) -> list[Estimate]:
@@ -187,9 +188,11 @@ class Slam:
         carried = certainty(reference.cell_inv_depth, reference.cell_sigma)
         inv_depth, weight = warp_inv_depth(reference.cell_inv_depth, carried, estimate.T_ck, K_cells)
         inv_depth = torch.where(inv_depth > 0, inv_depth, filled(inv_depth, weight))
-        sigma = inv_depth * torch.where(weight > 0, CARRIED_DEVIATION / weight.clamp_min(1e-3).sqrt(), UNKNOWN_DEVIATION)
+        sigma = inv_depth * torch.where(
+            weight > 0, CARRIED_DEVIATION / weight.clamp_min(1e-3).sqrt(), UNKNOWN_DEVIATION
+        )
         depth = (enlarged(inv_depth, view), enlarged(weight, view))
-        keyframe = self.store.add(view, estimate.T_wc, depth, (inv_depth, sigma), reference.id)
+        keyframe = self.store.add(view, estimate.T_wc, depth, (inv_depth, deviation * inv_depth), reference.id)
         self._reference_id = keyframe.id
         with self.times.measure("wait for backend"):
             self.backend.submit(self.store.window(keyframe.id, self.config.backend.window))
@@ -208,8 +211,23 @@ def build(
     Raises:
         WeightsError: if networks are asked for and their weights cannot be used.
     """
-    facts: dict[str, Any] = {"flow": config.motion.flow, "stereo": config.depth.stereo, "threads": threads}
+    facts: dict[str, Any] = {
+        "flow": config.motion.flow,
+        "stereo": config.depth.stereo,
+        "threads": threads,
+        "device": "cpu",
+        "weights": None,
+    }
     correspondence: Any = DisFlow(config.motion.dis)
     stereo: Stereo = ClassicalStereo(config.depth.sweep)
-    facts["device"] = "cpu"
+    if "learned" in (config.motion.flow, config.depth.stereo):
+        file = weights_path(weights or config.profile)
+        motion_network, stereo_network = load_network(file)
+        facts["weights"] = {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+        if config.motion.flow == "learned":
+            correspondence = motion_network
+        if config.depth.stereo == "learned":
+            stereo = LearnedStereo(motion_network, stereo_network)
+    elif weights is not None:
+        raise UsageError(f"--weights {weights} is not used: neither motion.flow nor depth.stereo is 'learned'")
     return Slam(config, camera, correspondence, stereo, threads), facts

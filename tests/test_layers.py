@@ -27,7 +27,7 @@ LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 HOMES = {
     "open3d": ("slam/viewer/",),
     "pyrealsense2": ("slam/sources/realsense.py",),
-    "cv2": ("slam/sources/", "slam/io/", "slam/viewer/", "slam/classical/"),
+    "cv2": ("slam/sources/", "slam/io/", "slam/viewer/", "slam/classical/", "apps/run.py"),  # run.py: its threads
     "evo": (),  # GPL: tests only
 }
 HEAVY = ("open3d", "pyrealsense2", "cv2", "matplotlib", "numba")

@@ -16,6 +16,7 @@ from slam.frames import Keyframe, Update, View, Window
 from slam.geometry import se3
 from slam.geometry.camera import scaled_intrinsics
 from slam.mapping.matching import Match, Matcher
+from slam.mapping.store import carried_along
 from slam.mapping.warp import certainty, filled
 from slam.solvers.bundle import BundleSolution, bundle_adjust
 
@@ -67,11 +68,12 @@ class Optimizer:
         self.stereo = stereo
         self.config = config
         self._edges: dict[tuple[int, int], Edge | None] = {}
+        self._latest: dict[int, Keyframe] = {}
 
     def process(self, window: Window) -> Update:
         """Refine the keyframes of a window."""
         clock = {"match": -time.perf_counter()}
-        keyframes = window.keyframes
+        keyframes = self._current(window.keyframes)
         self._forget(keyframes[0].id)
         pairs, edges = self._matched(keyframes)
         clock["match"] += time.perf_counter()
@@ -83,10 +85,23 @@ class Optimizer:
         if self.stereo is not None:
             keyframes = self._refreshed(keyframes)
         clock["stereo"] += time.perf_counter()
-        return Update(tuple(replace(k, refined=True) for k in keyframes), clock)
+        keyframes = tuple(replace(k, refined=True) for k in keyframes)
+        self._latest |= {k.id: k for k in keyframes}
+        return Update(keyframes, clock)
+
+    def _current(self, window: tuple[Keyframe, ...]) -> tuple[Keyframe, ...]:
+        """The window with what earlier jobs found: it may have been copied before their results were applied."""
+        current: list[Keyframe] = []
+        for n, keyframe in enumerate(window):
+            if keyframe.id in self._latest:
+                current.append(self._latest[keyframe.id])
+            else:
+                current.append(carried_along(keyframe, window[n - 1], current[n - 1]) if n else keyframe)
+        return tuple(current)
 
     def _forget(self, oldest_id: int) -> None:
         self._edges = {pair: edge for pair, edge in self._edges.items() if min(pair) >= oldest_id}
+        self._latest = {k: keyframe for k, keyframe in self._latest.items() if k >= oldest_id}
 
     def _matched(self, keyframes: tuple[Keyframe, ...]) -> tuple[list[tuple[int, int]], list[Edge]]:
         """Index pairs of the window and their flows."""

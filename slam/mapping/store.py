@@ -69,10 +69,9 @@ class KeyframeStore:
             return
         last = seen[-1]
         before = self._keyframes[last.id]
-        growth = last.scale / before.scale  # the depth of `last` was divided by it
         for keyframe in self.keyframes:
             if keyframe.id > last.id:
-                self._keyframes[keyframe.id] = _moved(keyframe, before, last, growth)
+                self._keyframes[keyframe.id] = carried_along(keyframe, before, last)
         for keyframe in seen:
             self._keyframes[keyframe.id] = keyframe
 
@@ -112,8 +111,9 @@ def rescaled(T: Tensor, factor: float) -> Tensor:
     return T
 
 
-def _moved(keyframe: Keyframe, before: Keyframe, after: Keyframe, growth: float) -> Keyframe:
-    """A keyframe carried along when `before` became `after` and the map around it grew by `growth`."""
+def carried_along(keyframe: Keyframe, before: Keyframe, after: Keyframe) -> Keyframe:
+    """A keyframe as it is after another, that it was placed by, has moved and grown from `before` to `after`."""
+    growth = after.scale / before.scale  # its depth was divided by it
     T_relative = rescaled(se3.inverse(before.T_wc) @ keyframe.T_wc, growth)
     return replace(
         keyframe,

@@ -8,7 +8,6 @@ from torch import Tensor
 from slam.frames import View
 from slam.geometry.flow import reproject
 
-
 HALF_CERTAIN = 0.1  # relative standard deviation
 
 

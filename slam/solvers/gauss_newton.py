@@ -37,7 +37,7 @@ class PoseSolution:
 
 
 def huber_weight(residual: Tensor, huber_px: float) -> Tensor:
-    """Iteratively reweighted factor (..., 1) of residuals (..., 2), pixels: 1 inside the threshold, then falling as 1/r."""
+    """Reweighting factor (..., 1) of residuals (..., 2), pixels: 1 inside the threshold, then falling as 1/r."""
     norm = residual.norm(dim=-1, keepdim=True)
     return huber_px / norm.clamp_min(huber_px)
 
@@ -130,7 +130,9 @@ def pose_step(
     return PoseSolution(torch.where(ok_all[:, None, None], T, T_ji.double()), ok_all, H)
 
 
-def rotation_step(target_uv: Tensor, weight: Tensor, K: Tensor, steps: int = 6, huber_px: float | None = None) -> Tensor:
+def rotation_step(
+    target_uv: Tensor, weight: Tensor, K: Tensor, steps: int = 6, huber_px: float | None = None
+) -> Tensor:
     """Rotation (E, 4, 4) that alone explains a flow best: what it leaves is parallax. Shapes as `pose_step`."""
     T = torch.eye(4, dtype=torch.float64, device=target_uv.device).expand(len(target_uv), 4, 4)
     far = torch.zeros_like(target_uv[..., 0])
