@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from slam.classical.kernels import semi_global, zncc_cost
+from slam.classical.kernels import parallax, project, semi_global, winners, zncc_cost
 from slam.classical.plane_sweep import PlaneSweepConfig, SweepResult, plane_sweep
 from slam.errors import ConfigError
 
@@ -248,6 +248,33 @@ def test_smoothing_agrees_with_its_definition():
                     path[y, x] += best - lowest
         expected += path / 8
     np.testing.assert_allclose(semi_global(volume, gray, p1, p2, edge), expected, atol=1e-5)
+
+
+def test_the_minimum_of_a_parabola_is_found_between_hypotheses():
+    """Costs 0.3 (d - 4.3)^2 + 0.1: minimum at 4.3, second difference 2 * 0.3."""
+    costs = (0.3 * (np.arange(9) - 4.3) ** 2 + 0.1).astype(np.float32)[None, None]
+    position, cost, curvature = (np.empty((1, 1), np.float32) for _ in range(3))
+    winners(costs, costs, position, cost, curvature)
+    assert position[0, 0] == pytest.approx(4.3, abs=1e-5)
+    assert cost[0, 0] == pytest.approx(0.3 * 0.3**2 + 0.1, abs=1e-5)
+    assert curvature[0, 0] == pytest.approx(0.6, abs=1e-5)
+
+
+def test_parallax_is_the_derivative_of_the_projection():
+    """Against a central difference, in a view that moved sideways, forwards and turned."""
+    T_jk = looking_from((0.2, -0.1, 0.6), (0.02, -0.03, 0.1))
+    A, b = (K @ T_jk[:3, :3] @ np.linalg.inv(K)).astype(np.float32), (K @ T_jk[:3, 3]).astype(np.float32)
+    inv_depth = np.random.default_rng(0).uniform(0.3, 0.5, (H, W)).astype(np.float32)
+    gain, seen = np.empty((H, W), np.float32), np.empty((H, W), np.float32)
+    parallax(A[None], b[None], inv_depth, gain, seen)
+    step = np.float32(1e-2)
+    ends = np.empty((2, 2, H, W), np.float32)
+    for k, d in enumerate((inv_depth - step, inv_depth + step)):
+        project(A, b, d, ends[k, 0], ends[k, 1])
+    expected = np.linalg.norm(ends[1] - ends[0], axis=0) / (2 * step)
+    assert seen.mean() > 0.3
+    np.testing.assert_allclose(gain[seen > 0], expected[seen > 0], rtol=0.01, atol=0.1)  # third order of the step
+    assert gain[seen == 0].max() == 0
 
 
 @pytest.mark.parametrize("shape", [(90, 122), (97, 131)])
