@@ -188,9 +188,7 @@ class Slam:
         carried = certainty(reference.cell_inv_depth, reference.cell_sigma)
         inv_depth, weight = warp_inv_depth(reference.cell_inv_depth, carried, estimate.T_ck, K_cells)
         inv_depth = torch.where(inv_depth > 0, inv_depth, filled(inv_depth, weight))
-        sigma = inv_depth * torch.where(
-            weight > 0, CARRIED_DEVIATION / weight.clamp_min(1e-3).sqrt(), UNKNOWN_DEVIATION
-        )
+        deviation = torch.where(weight > 0, CARRIED_DEVIATION / weight.clamp_min(1e-3).sqrt(), UNKNOWN_DEVIATION)
         depth = (enlarged(inv_depth, view), enlarged(weight, view))
         keyframe = self.store.add(view, estimate.T_wc, depth, (inv_depth, deviation * inv_depth), reference.id)
         self._reference_id = keyframe.id
