@@ -27,6 +27,7 @@ from slam.geometry.flow import in_image, reproject
 from slam.networks.depth import StereoNet, wide_hypotheses
 from slam.networks.motion import FlowSE3
 from slam.networks.storage import load_network
+from slam.solvers.cascade import Cascade
 from slam.solvers.flow_se3 import flow_se3
 from slam.training.clips import Clip, ClipPool
 from slam.training.data import at_cells
@@ -170,11 +171,13 @@ def main() -> None:
     methods: dict[str, Any] = {name: motion for name, (motion, _) in networks.items()}
     if a.classical:
         methods["DIS"] = DisFlow()
+        methods |= {f"{name}, then DIS": Cascade(motion, DisFlow(), a.iters) for name, (motion, _) in networks.items()}
     results: dict[str, Any] = {}
     with torch.inference_mode():
         for data, clips in sets.items():
             for name, method in methods.items():
-                rows = summary(motion_errors(method, clips, a.iters))
+                iters = a.iters + (2 if isinstance(method, Cascade) else 0)
+                rows = summary(motion_errors(method, clips, iters))
                 results[f"{data}/{name}"] = rows
                 print(f"\n{data}, motion by {name}, medians")
                 for band, r in rows.items():
