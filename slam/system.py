@@ -59,7 +59,9 @@ class Slam:
         self.status = Status.INIT
         self.counts = Counts()
         self.times = StageTimes()
-        self._reference_id = -1
+        self._reference_id = -1  # keyframe that frames are tracked against
+        self._pending_id: int | None = None  # the next one, while the backend works on it
+        self._live = False
 
     def run(
         self,
@@ -79,6 +81,7 @@ class Slam:
         Raises:
             SlamError: what the source or a thread died of; the map so far stays in `store`.
         """
+        self._live = source.live
         reader = Reader(source, source.live) if self.threads else None
         try:
             for frame in reader if reader is not None else source:
@@ -102,8 +105,7 @@ class Slam:
         """
         self.counts.seen += 1
         with torch.inference_mode():
-            for update in self.backend.results():
-                self._apply(update)
+            self._apply(self.backend.results())
             with self.times.measure("prepare"):
                 view = self._prepared(frame)
             if self.status is Status.INIT:
@@ -112,14 +114,15 @@ class Slam:
             with self.times.measure("track"):
                 estimate = self._locate(view)
             self._record(estimate)
-            if self.keyframing.wants(estimate):
+            if self._pending_id is None and self.keyframing.wants(estimate):
                 self._add_keyframe(view, estimate)
+            elif self._pending_id is not None and self.keyframing.exhausted(estimate):
+                self._take_pending()
             return [estimate]
 
     def finish(self) -> None:
         """Wait for the backend and take its last results."""
-        for update in self.backend.close():
-            self._apply(update)
+        self._apply(self.backend.close())
 
     def _prepared(self, frame: Frame) -> View:
         image, sensor_depth = self.preparation(frame)
@@ -158,9 +161,11 @@ class Slam:
 
     def _locate(self, view: View) -> Estimate:
         """Track against the reference keyframe; where that fails, look for the place among all keyframes."""
-        reference = self.store[self._reference_id]
         if self.status is Status.TRACKING:
-            estimate = track(self.matcher, view, reference, self.motion_model.guesses(reference, self.store))
+            estimate = self._track(view)
+            if estimate.status is Status.LOST and self._pending_id is not None:
+                self._take_pending()
+                estimate = self._track(view)
             if estimate.status is Status.TRACKING:
                 return estimate
         self.motion_model.forget()
@@ -171,6 +176,10 @@ class Slam:
         elif self.status is Status.TRACKING:
             log.warning("tracking lost at frame %d", view.frame_id)
         return estimate
+
+    def _track(self, view: View) -> Estimate:
+        reference = self.store[self._reference_id]
+        return track(self.matcher, view, reference, self.motion_model.guesses(reference, self.store))
 
     def _record(self, estimate: Estimate) -> None:
         self.store.record(estimate)
@@ -191,14 +200,24 @@ class Slam:
         deviation = torch.where(weight > 0, CARRIED_DEVIATION / weight.clamp_min(1e-3).sqrt(), UNKNOWN_DEVIATION)
         depth = (enlarged(inv_depth, view), enlarged(weight, view))
         keyframe = self.store.add(view, estimate.T_wc, depth, (inv_depth, deviation * inv_depth), reference.id)
-        self._reference_id = keyframe.id
-        with self.times.measure("wait for backend"):
-            self.backend.submit(self.store.window(keyframe.id, self.config.backend.window))
+        self._pending_id = keyframe.id
+        self.backend.submit(self.store.window(keyframe.id, self.config.backend.window))
 
-    def _apply(self, update: Update) -> None:
-        self.store.apply(update)
-        for stage, seconds in update.seconds.items():
-            self.times.add(f"backend: {stage}", seconds)
+    def _take_pending(self) -> None:
+        """Go over to the pending keyframe: refined if the source can wait for that, as it is if not."""
+        with self.times.measure("wait for backend"):
+            while self._pending_id is not None and not self._live:
+                self._apply(self.backend.wait())
+        if self._pending_id is not None:
+            self._reference_id, self._pending_id = self._pending_id, None
+
+    def _apply(self, updates: list[Update]) -> None:
+        for update in updates:
+            self.store.apply(update)
+            for stage, seconds in update.seconds.items():
+                self.times.add(f"backend: {stage}", seconds)
+        if self._pending_id is not None and self.store[self._pending_id].refined:
+            self._reference_id, self._pending_id = self._pending_id, None
 
 
 def build(

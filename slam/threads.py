@@ -56,6 +56,18 @@ class Worker(Generic[Job, Result]):
             self._raise()
         return found
 
+    def wait(self) -> list[Result]:
+        """Results since the last call, waiting for one if there is none. Raises what the worker died of.
+
+        Call it only with a job under way.
+        """
+        while True:
+            self._raise()
+            try:
+                return [self._outbox.get(timeout=0.1), *self.results()]
+            except queue.Empty:
+                continue
+
     def close(self) -> list[Result]:
         """Finish the jobs in the inbox, end the thread, return the last results. Raises what the worker died of."""
         if self._thread.is_alive():
@@ -105,6 +117,10 @@ class Inline(Generic[Job, Result]):
         """Results since the last call."""
         done, self._done = self._done, []
         return done
+
+    def wait(self) -> list[Result]:
+        """Results since the last call; nothing is ever under way."""
+        return self.results()
 
     def close(self) -> list[Result]:
         """The last results."""

@@ -12,6 +12,8 @@ class KeyframingConfig:
     flow_px: float = 16.0  # mean flow from the reference keyframe
     min_visible_ratio: float = 0.7  # part of the reference keyframe still in view
     min_confidence_ratio: float = 0.6  # mean confidence, of the best seen against this reference
+    exhausted_flow_px: float = 32.0  # flow from the reference at which frames cannot wait for the next one any more
+    exhausted_visible_ratio: float = 0.5  # likewise
 
 
 class Keyframing:
@@ -33,4 +35,11 @@ class Keyframing:
             estimate.mean_flow_px > self.config.flow_px
             or estimate.visible_ratio < self.config.min_visible_ratio
             or estimate.mean_confidence < self.config.min_confidence_ratio * self._best_confidence
+        )
+
+    def exhausted(self, estimate: Estimate) -> bool:
+        """True if the reference keyframe should not be used for another frame."""
+        return (
+            estimate.mean_flow_px > self.config.exhausted_flow_px
+            or estimate.visible_ratio < self.config.exhausted_visible_ratio
         )
