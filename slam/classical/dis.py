@@ -118,10 +118,10 @@ class DisFlow:
         H, W = a.gray.shape
         s = self.stride
         cells = grid(H // s, W // s)
-        start = cv2.resize((uv - cells).astype(np.float32) * s, (W, H), interpolation=cv2.INTER_LINEAR)
-        limit = np.array([W, H], np.float32) / 2
+        limit = np.array([W, H], np.float32) / (2 * s)  # cells
+        start = s * np.clip(np.nan_to_num(uv - cells), -limit, limit).astype(np.float32)  # DIS crashes on NaN
         dis = self._dis()
-        forward = dis.calc(a.gray, b.gray, np.clip(start, -limit, limit))
+        forward = dis.calc(a.gray, b.gray, cv2.resize(start, (W, H), interpolation=cv2.INTER_LINEAR))
         backward = dis.calc(b.gray, a.gray, -forward)
         flow = cell_centres(forward, s)
         pixels = cells * s + (s - 1) / 2

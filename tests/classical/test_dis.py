@@ -146,6 +146,16 @@ def test_the_way_back_undoes_the_way():
     assert np.median(np.linalg.norm(forth + there, axis=-1)[sure]) < 0.1
 
 
+@pytest.mark.parametrize("nonsense", [float("nan"), float("inf"), -3e38])
+def test_a_nonsense_guess_gives_finite_flow(nonsense):
+    """A diverged pose reprojects to anywhere; OpenCV's DIS reads outside of its pictures where the start is NaN."""
+    dis, (first, second) = DisFlow(), pair(SHIFT)
+    uv = torch.from_numpy(grid(H // STRIDE, W // STRIDE))[None].clone()
+    uv[0, 4:12, 5:20] = nonsense
+    state, _, weight = dis.update(dis.start(dis.encode(picture(first)), dis.encode(picture(second))), uv)
+    assert torch.isfinite(state.target_uv).all() and torch.isfinite(weight).all()
+
+
 def test_later_updates_return_the_same_target():
     dis, (first, second) = DisFlow(), pair(SHIFT)
     uv = torch.from_numpy(grid(H // STRIDE, W // STRIDE))[None]
