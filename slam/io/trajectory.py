@@ -60,13 +60,13 @@ def write_tum(path: Path, trajectory: Trajectory, header: str = "") -> None:
 
 
 def read_tum(path: Path, torn_end: bool = False) -> Trajectory:
-    """Read a TUM trajectory, strictly.
+    """Read a TUM trajectory, strictly. Of poses with the same stamp (recordings have some) the first is kept.
 
     Args:
         torn_end: accept (and drop) an incomplete last line, as a killed run leaves it.
 
     Raises:
-        SourceError: naming the line that is short, no number, not later than the one before, or has no rotation.
+        SourceError: naming the line that is short, no number, earlier than the one before, or has no rotation.
     """
     text = read_text(path, "trajectory")
     lines = text.split("\n")
@@ -78,11 +78,14 @@ def read_tum(path: Path, torn_end: bool = False) -> Trajectory:
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         time_ns, pose = _parse_line(line, f"{path}, line {number}")
-        if times and time_ns <= times[-1]:
+        if times and time_ns < times[-1]:
             raise SourceError(
-                f"{path}, line {number}: time {format_time_ns(time_ns)} is not later than "
-                f"{format_time_ns(times[-1])} before it; sort the file and remove duplicates"
+                f"{path}, line {number}: time {format_time_ns(time_ns)} is earlier than "
+                f"{format_time_ns(times[-1])} before it; sort the file by time"
             )
+        if times and time_ns == times[-1]:
+            log.debug("%s, line %d repeats the time before it and is left out", path, number)
+            continue
         times.append(time_ns)
         values.append(pose)
     if not times:

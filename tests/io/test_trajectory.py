@@ -103,8 +103,9 @@ LINE = "1.0 0 0 0 0 0 0 1"
     [
         (f"# head\n{LINE}\n2.0 0 0 0 0 0 1\n", "line 3: expected 8 numbers .* found 7"),
         (f"{LINE}\n2.0 0 zero 0 0 0 0 1\n", "line 2: could not convert string to float: 'zero'"),
-        (f"{LINE}\n\n{LINE}\n", "line 3: time 1.000000000 is not later than 1.000000000"),
-        (f"{LINE}\n0.5 0 0 0 0 0 0 1\n", "line 2: time 0.500000000 is not later"),
+        (f"{LINE}\n\n0.999999999 0 0 0 0 0 0 1\n", "line 3: time 0.999999999 is earlier than 1.000000000"),
+        (f"{LINE}\n{LINE}\n0.5 0 0 0 0 0 0 1\n", "line 3: time 0.500000000 is earlier"),
+        (f"{LINE}\n1.0 0 0 0 0 0 0\n", "line 2: expected 8 numbers"),
         ("1.0 0 0 0 0 0 0 0.001\n", "line 1: the quaternion 0 0 0 0.001 is no rotation"),
         ("1.0 0 nan 0 0 0 0 1\n", "line 1: the pose is not finite"),
         ("1.0,0,0,0,0,0,0,1\n", "found 1; separate by spaces, not commas"),
@@ -116,6 +117,13 @@ def test_bad_trajectories_are_refused(tmp_path, text: str, message: str):
     (tmp_path / "t.txt").write_text(text)
     with pytest.raises(SourceError, match=message):
         read_tum(tmp_path / "t.txt")
+
+
+def test_of_poses_with_the_same_stamp_the_first_is_kept(tmp_path):
+    (tmp_path / "t.txt").write_text(f"{LINE}\n1.000 5 0 0 0 0 0 1\n2 2 0 0 0 0 0 1\n2 6 0 0 0 0 0 1\n3 3 0 0 0 0 0 1\n")
+    read = read_tum(tmp_path / "t.txt")
+    assert read.time_ns.tolist() == [10**9, 2 * 10**9, 3 * 10**9]
+    assert read.T_wc[:, 0, 3].tolist() == [0, 2, 3]
 
 
 def test_missing_and_binary_trajectories(tmp_path):
