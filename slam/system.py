@@ -95,6 +95,7 @@ class Slam:
         finally:
             if reader is not None:
                 reader.close()
+            self.counts.skipped = source.skipped  # those after the last good frame too
             self.finish()
 
     def step(self, frame: Frame) -> list[Estimate]:
