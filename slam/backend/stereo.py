@@ -14,7 +14,7 @@ from slam.networks.motion import FlowSE3, ImageFeatures
 RANGE_MARGIN = 0.6  # of inverse depth, beyond the range seen at the cells: new surfaces come into view
 CERTAIN = 0.3  # of a cell that counts for the range
 MIN_CELLS = 30  # certain cells that a range needs
-CONFIDENT_DEVIATION = 0.05  # relative standard deviation at which the confidence is one half
+CONFIDENT_DEVIATION = 0.12  # relative standard deviation at which the confidence is one half
 
 
 def inv_depth_range(keyframe: Keyframe) -> tuple[float, float]:
