@@ -1,11 +1,17 @@
-"""What the programs share: logging, and errors as one line."""
+"""What the programs share: logging, errors as one line, and ending when asked to."""
 
 import argparse
 import logging
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from slam.errors import SlamError
+
+INTERRUPTED = 130  # exit code, as shells have it
 
 
 def add_verbosity(parser: argparse.ArgumentParser) -> None:
@@ -29,3 +35,23 @@ def guarded(program: str, job: Callable[[], int]) -> int:
     except SlamError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:  # before the run began, or a second time
+        print(f"{program}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set; a second Ctrl-C interrupts at once."""
+    stop = threading.Event()
+
+    def request(number: int, _: Any) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

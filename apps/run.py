@@ -3,24 +3,25 @@
 import argparse
 import logging
 import os
-import signal
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
-from apps.common import add_verbosity, guarded, set_up_logging
-from slam.errors import SlamError, SourceError
+from apps.common import add_verbosity, guarded, set_up_logging, stop_on_signals
+from slam.errors import OutputError, SlamError, SourceError, UsageError
 from slam.frames import Trajectory
 
 log = logging.getLogger(__name__)
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads starve the other workers
 
+ENDINGS = """Ctrl-C and SIGTERM end a run early and in order: everything is written, the exit code is 0. Other codes:
+1 the recording, a file or the disk failed (what there is, is written), 2 the command line makes no sense."""
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Command line of v2d-slam."""
-    p = argparse.ArgumentParser(prog="v2d-slam", description="Real-time dense monocular SLAM.")
+    p = argparse.ArgumentParser(prog="v2d-slam", description="Real-time dense monocular SLAM.", epilog=ENDINGS)
     inputs = p.add_mutually_exclusive_group(required=True)
     inputs.add_argument("--sequence", metavar="NAME|PATH", help="a known sequence (tum/fr1_desk) or any recording")
     inputs.add_argument("--video", metavar="FILE", help="a video file")
@@ -37,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--config", type=Path, metavar="FILE", help="settings, YAML")
     p.add_argument("--set", action="append", default=[], metavar="A.B=V", help="override one setting")
     p.add_argument("--weights", type=Path, metavar="FILE", help="network weights other than the shipped ones")
-    p.add_argument("--out", type=Path, metavar="DIR", help="directory of the results (default results/<time>)")
+    p.add_argument("--out", type=Path, metavar="DIR", help="new directory of the results (default results/<time>)")
     p.add_argument("--deterministic", action="store_true", help="one thread: same input, same bytes of trajectory")
     add_verbosity(p)
     return p
@@ -60,48 +61,51 @@ def run(options: argparse.Namespace) -> int:
     config = load_config(SlamConfig, options.config, options.set)
     source, name, truth = open_input(options)
     slam, facts = build(config, source.camera, options.weights, threads=not options.deterministic)
-    stop = stop_on_signals()
     report = Report(options.out, name, source.count, None if options.quiet else sys.stderr)
     error: SlamError | None = None
-    try:
-        slam.run(source, report.show, report.write_online, stop.is_set)
-    except SlamError as failure:  # the camera or the file broke off: keep what there is
-        error = failure
-    finally:
-        source.close()
-        summary = report.finish(
-            slam.store.keyframes,
-            (slam.store.trajectory(), slam.store.keyframe_trajectory()),
-            slam.counts,
-            slam.times.table(),
-            facts,
-            config.fusion,
-            dump_config(config),
-            truth,
-        )
+    facts["end"] = "crashed"
+    with stop_on_signals() as stop:
+        try:
+            slam.run(source, report.show, report.write_online, stop.is_set)
+            facts["end"] = "stopped by the user" if stop.is_set() else "complete"
+        except SlamError as failure:  # the camera or the file broke off: keep what there is
+            error, facts["end"] = failure, str(failure)
+        finally:
+            source.close()
+            log.info("writing the results into %s", report.directory.path)
+            summary = report.finish(
+                slam.store, slam.counts, slam.times.table(), facts, config.fusion, dump_config(config), truth
+            )
     if not options.quiet:
         print(summary)
     if error is not None:
         raise error
-    if not len(slam.store):
-        raise SourceError(f"no map: {name} never showed enough parallax; move the camera sideways, slowly")
+    if report.directory.missing:
+        raise OutputError(f"results in {report.directory.path} are incomplete: {report.directory.missing_words()}")
+    if not len(slam.store) and not stop.is_set():
+        raise SourceError(
+            f"no map: the {slam.counts.seen} frames of {name} never showed enough parallax; "
+            "move the camera sideways, slowly"
+        )
     return 0
 
 
 def open_input(options: argparse.Namespace) -> tuple[Any, str, Trajectory | None]:
     """The source that the options name, what to call it, and its ground truth where it has one."""
     if options.demo:
-        from slam.sources.demo import DemoSource
+        from slam.sources.demo import DemoConfig, DemoSource
 
-        demo = DemoSource()
+        for option, default in {"calib": None, "hfov": None, "fps": None, "start": 0, "stride": 1}.items():
+            if getattr(options, option) != default:
+                raise UsageError(f"--{option} {getattr(options, option)} is for recordings, not for --demo")
+        demo = DemoSource(DemoConfig() if options.max_frames is None else DemoConfig(frames=options.max_frames))
         return demo, "demo", demo.groundtruth()
     from slam.sources import SourceSpec, open_source
     from slam.sources.alias import resolve_sequence
 
-    path, kind = next(
-        (p, k) for p, k in ((options.sequence, ""), (options.video, "video"), (options.images, "images")) if p
-    )
-    if options.sequence:
+    choices = ((options.sequence, ""), (options.video, "video"), (options.images, "images"))
+    path, kind = next((path, kind) for path, kind in choices if path is not None)
+    if options.sequence is not None:
         path = str(resolve_sequence(path, options.data_root, options.download))
     spec = SourceSpec(
         path=path,
@@ -130,19 +134,6 @@ def limit_threads() -> None:
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-
-
-def stop_on_signals() -> threading.Event:
-    """An event that Ctrl-C and SIGTERM set; a second Ctrl-C interrupts at once."""
-    stop = threading.Event()
-
-    def request(number: int, _: Any) -> None:
-        stop.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    signal.signal(signal.SIGINT, request)
-    signal.signal(signal.SIGTERM, request)
-    return stop
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What a run leaves behind: its status line, its files, and the words at its end."""
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -8,26 +9,41 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from slam import __version__
-from slam.errors import SlamError
+from slam.errors import SlamError, UsageError
 from slam.evaluation.trajectory import ate, path_length
-from slam.frames import Counts, Estimate, Keyframe, Progress, Status, Trajectory
+from slam.frames import Counts, Estimate, Progress, Status, Trajectory
 from slam.io.results import write_cloud, write_keyframes, write_trajectories
 from slam.io.run_directory import RunDirectory
 from slam.io.trajectory import OnlineTrajectoryWriter
 from slam.mapping.fusion import FusionConfig, fused_cloud
+from slam.mapping.store import KeyframeStore
 from slam.timing import StageTime
 
 log = logging.getLogger(__name__)
 
 MONOCULAR_SCALE = "unknown (monocular): one unit is the median depth of the first keyframe"
 STATUS_PERIOD_S = 0.5
+ONLINE, RECORD = "trajectory_online.txt", "run.json"
+NOT_YET = {name: "not written yet" for name in ("config.yaml", "metrics.json", "keyframes", "map.ply")}
 
 
 class Report:
     """Accompanies a run: online trajectory and status line while it goes on, everything else at its end."""
 
     def __init__(self, out: Path | None, source: str, total: int | None, stream: TextIO | None = sys.stderr) -> None:
-        """Make the run directory; raises OutputError if that is refused. `stream` None shows no status."""
+        """Make the run directory.
+
+        Args:
+            out: None for one named by the time.
+            total: frames of the source, if known.
+            stream: where the status goes; None shows none.
+
+        Raises:
+            UsageError: if `out` holds a run already.
+            OutputError: if it cannot be written to.
+        """
+        if out is not None and any(os.path.exists(out / name) for name in (ONLINE, RECORD)):
+            raise UsageError(f"{out} holds a run already; choose another directory with --out, or remove it")
         self.directory = RunDirectory.create() if out is None else RunDirectory(out)
         self.source = source
         self.total = total
@@ -39,7 +55,7 @@ class Report:
                 f"scale: {MONOCULAR_SCALE}",
             ]
         )
-        self._online = OnlineTrajectoryWriter(self.directory.path / "trajectory_online.txt", self.words)
+        self._online = OnlineTrajectoryWriter(self.directory.path / ONLINE, self.words)
         self._start_s = time.perf_counter()
         self._shown_s = 0.0
 
@@ -64,8 +80,7 @@ class Report:
 
     def finish(
         self,
-        keyframes: Sequence[Keyframe],
-        trajectories: tuple[Trajectory, Trajectory],
+        store: KeyframeStore,
         counts: Counts,
         times: Sequence[StageTime],
         facts: dict[str, Any],
@@ -73,7 +88,12 @@ class Report:
         config: dict[str, Any],
         truth: Trajectory | None,
     ) -> str:
-        """Write all files; what the disk refuses is noted in `run.json` and logged.
+        """Write all files, the small ones first; what the disk refuses is logged and noted in `run.json`.
+
+        Args:
+            facts: further entries of `run.json`.
+            config: settings as plain values.
+            truth: of the source, for a score.
 
         Returns:
             A summary to print.
@@ -83,40 +103,37 @@ class Report:
         if self.stream is not None and self.stream.isatty():
             self.stream.write("\r\033[K")
         run = self.directory
-        run.write_yaml("config.yaml", config)
-        write_trajectories(run, *trajectories, self.words)
-        write_keyframes(run, keyframes)
-        write_cloud(run, fused_cloud(tuple(keyframes), fusion), self.words)
+        if self._online.error is not None:
+            run.missing[ONLINE] = f"broken off: {self._online.error}"
+        trajectory, keyframes = store.trajectory(), store.keyframes
         summary = [summary_line(counts, len(keyframes), seconds)]
-        metrics: dict[str, Any] = {"frames_seen": counts.seen, "poses": len(trajectories[0])}
+        metrics: dict[str, Any] = {"frames_seen": counts.seen, "poses": len(trajectory)}
         if truth is not None:
-            words, numbers = scored(trajectories[0], truth, counts.seen)
+            words, numbers = scored(trajectory, truth, counts.seen)
             metrics |= numbers
             summary.append(words)
-        run.write_json("metrics.json", metrics)
-        stages = {
-            t.name: {"count": t.count, "median_ms": t.median_ms, "p90_ms": t.p90_ms, "total_s": t.total_s}
-            for t in times
-        }
-        run.write_json(
-            "run.json",
-            {
-                "version": __version__,
-                "source": self.source,
-                **facts,
-                "scale_source": MONOCULAR_SCALE,
-                **{f"frames_{name}": value for name, value in vars(counts).items()},
-                "keyframes": len(keyframes),
-                "seconds": round(seconds, 3),
-                "fps": round(counts.seen / seconds, 2),
-                "stages": stages,
-                "missing": run.missing,
+        record = {
+            "version": __version__,
+            "source": self.source,
+            **facts,
+            "scale_source": MONOCULAR_SCALE,
+            **{f"frames_{name}": value for name, value in vars(counts).items()},
+            "keyframes": len(keyframes),
+            "seconds": round(seconds, 3),
+            "fps": round(counts.seen / seconds, 2),
+            "stages": {
+                t.name: {"count": t.count, "median_ms": t.median_ms, "p90_ms": t.p90_ms, "total_s": t.total_s}
+                for t in times
             },
-        )
-        summary += [stage_table(times), f"results in {run.path}"]
-        if run.missing:
-            summary.append(f"not written: {', '.join(run.missing)}")
-        return "\n".join(summary)
+        }
+        write_trajectories(run, trajectory, store.keyframe_trajectory(), self.words)
+        run.write_json(RECORD, {**record, "missing": {**run.missing, **NOT_YET}})  # stays if there is room for no more
+        run.write_yaml("config.yaml", config)
+        run.write_json("metrics.json", metrics)
+        write_keyframes(run, keyframes)
+        write_cloud(run, fused_cloud(keyframes, fusion), self.words)
+        run.write_json(RECORD, {**record, "missing": run.missing})
+        return "\n".join([*summary, stage_table(times), f"results in {run.path}"])
 
 
 def scored(estimate: Trajectory, truth: Trajectory, seen: int) -> tuple[str, dict[str, Any]]:

@@ -17,6 +17,7 @@ from slam.io.files import reason, write_text
 log = logging.getLogger(__name__)
 
 LATEST = "latest"
+LOGGED = 3  # missing files that are logged one by one
 
 
 class RunDirectory:
@@ -75,11 +76,20 @@ class RunDirectory:
             path.parent.mkdir(parents=True, exist_ok=True)
             writer(path)
         except (OSError, OutputError) as error:
+            level = logging.ERROR if len(self.missing) < LOGGED else logging.DEBUG  # a full disk refuses hundreds
             self.missing[name] = reason(error) if isinstance(error, OSError) else str(error)
-            log.error("%s is missing: %s", path, self.missing[name])
+            log.log(level, "%s is missing: %s", path, self.missing[name])
             return False
         self.missing.pop(name, None)
         return True
+
+    def missing_words(self) -> str:
+        """What is missing, in a few words; empty if nothing is."""
+        names = list(self.missing)
+        if not names:
+            return ""
+        more = f" and {len(names) - LOGGED} more" if len(names) > LOGGED else ""
+        return f"{', '.join(names[:LOGGED])}{more} not written ({self.missing[names[0]]})"
 
     def write_json(self, name: str, value: Any) -> bool:
         """Write JSON atomically, see `write`; numbers that are not finite become null, as JSON has none."""
