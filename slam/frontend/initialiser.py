@@ -11,13 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from slam.classical.two_view import essential_pose
 from slam.frames import View
-from slam.geometry.camera import scaled_intrinsics
-from slam.geometry.flow import in_image, reproject
+from slam.geometry.camera import pixel_grid, scaled_intrinsics
+from slam.geometry.flow import in_image, reproject, reprojection_jacobians
 from slam.mapping.matching import Match, Matcher
 from slam.mapping.store import identity, rescaled
+from slam.mapping.warp import filled
 from slam.solvers.bundle import bundle_adjust
-from slam.solvers.gauss_newton import rotation_step
+from slam.solvers.gauss_newton import pose_step, rotation_step
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +29,8 @@ MIN_DEVIATION = 0.005
 SAME_DIRECTION = 0.97  # cosine of 14 degrees between translations
 TEXTURED = 0.1  # weight of the flow at a cell that should get a depth
 HUBER_PX = 0.5
+POSE_STEPS = 6  # on the start's depth, before depth moves too
+MIN_TRIANGULATED = 50  # cells
 PRIOR_WEIGHT = 1e-3  # holds cells without flow at the start's depth and the scale near 1
 FLOW_SIGMA_CELLS = 0.06  # standard deviation of a good flow: a quarter of a pixel in cells of four
 MIN_INV_DEPTH = 1e-3
@@ -127,7 +131,8 @@ class Initialiser:
         config, stride = self.config, self.matcher.correspondence.stride
         chosen = sorted(set(np.linspace(0, len(self.matches) - 1, config.views).round().astype(int)))
         matches = [self.matches[n] for n in chosen]
-        candidates = [c for c in (self._adjusted(matches, slope) for slope in START_SLOPES) if c is not None]
+        starts = [*(self._sloped(slope) for slope in START_SLOPES), self._triangulated(matches[-1])]
+        candidates = [c for d in starts if d is not None and (c := self._adjusted(matches, d)) is not None]
         if not candidates:
             return None
         candidates.sort(key=lambda c: c.cost)
@@ -155,21 +160,49 @@ class Initialiser:
             tuple(self.dropped),
         )
 
-    def _adjusted(self, matches: list[Match], slope: tuple[float, float]) -> "Candidate | None":
-        """Poses and depth of the first view from a start with inverse depth 1 in the middle and a slope across."""
-        config, stride = self.config, self.matcher.correspondence.stride
+    def _sloped(self, slope: tuple[float, float]) -> Tensor:
+        """Inverse depth (hc, wc), 1 in the middle, with a slope across the view."""
         start, _ = self._constant_depth(self.views[0])
         v, u = (torch.linspace(-0.5, 0.5, n) for n in start.shape)
-        start = start + slope[0] * u[None, :] + slope[1] * v[:, None]
+        return start + slope[0] * u[None, :] + slope[1] * v[:, None]
+
+    def _triangulated(self, match: Match) -> Tensor | None:
+        """Inverse depth (hc, wc) by the essential matrix of one match, median 1; None if that fixes no motion."""
+        K_cells = scaled_intrinsics(self.views[0].K, 1 / self.matcher.correspondence.stride)
+        hc, wc = match.target_uv.shape[:2]
+        textured = match.weight.mean(-1) > TEXTURED
+        uv_i, uv_j = pixel_grid(hc, wc, like=match.target_uv)[textured], match.target_uv[textured]
+        T = essential_pose(uv_i.numpy(), uv_j.numpy(), K_cells.numpy(), HUBER_PX / self.matcher.correspondence.stride)
+        if T is None:
+            return None
+        T_ji = torch.from_numpy(T)
+        far = torch.zeros(1, hc, wc, dtype=torch.float64)
+        uv, q, _ = reproject(far, T_ji[None], K_cells[None])
+        _, J = reprojection_jacobians(q, far, T_ji[None], K_cells[None])
+        d = ((match.target_uv - uv[0]) * J[0]).sum(-1) / J[0].square().sum(-1).clamp_min(1e-9)
+        good = textured & (d > 0)
+        if good.sum() < MIN_TRIANGULATED:
+            return None
+        d = (d / d[good].median()).clamp(0.05, 20.0).float()
+        return filled(d, (good * match.weight.mean(-1)).float())
+
+    def _adjusted(self, matches: list[Match], start: Tensor) -> "Candidate | None":
+        """Poses and depth of the first view from a start (hc, wc) of its inverse depth."""
+        config, stride = self.config, self.matcher.correspondence.stride
         N = len(matches) + 1
         inv_depth = start.expand(N, *start.shape).contiguous()
         K_cells = scaled_intrinsics(self.views[0].K, 1 / stride)
         target, weight = (torch.stack([getattr(m, name) for m in matches]) for name in ("target_uv", "weight"))
+        placed = pose_step(
+            *(target, weight, inv_depth[1:], torch.stack([m.T_ck for m in matches]), K_cells.expand(N - 1, 3, 3)),
+            steps=POSE_STEPS,
+            huber_px=2 * HUBER_PX / stride,
+        )
         solution = bundle_adjust(
             target,
             weight,
             torch.tensor([(0, n) for n in range(1, N)]),
-            torch.stack([identity(), *(m.T_ck for m in matches)]),
+            torch.cat([identity()[None], placed.T]),
             inv_depth,
             (inv_depth, torch.full_like(inv_depth, PRIOR_WEIGHT)),
             torch.tensor([n == 0 for n in range(N)]),
