@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import signal
 import sys
 import threading
@@ -22,10 +23,17 @@ def add_verbosity(parser: argparse.ArgumentParser) -> None:
 
 
 def set_up_logging(options: argparse.Namespace) -> None:
-    """Log to standard error at the level asked for; libraries stay at WARNING."""
+    """Log to standard error at the level asked for; libraries stay at WARNING, and those below OpenCV silent.
+
+    What OpenCV and FFmpeg say of damaged files comes again in our own words, with the name of the file.
+    """
+    for variable, level in (("OPENCV_LOG_LEVEL", "ERROR"), ("OPENCV_FFMPEG_LOGLEVEL", "8")):  # 8: fatal
+        os.environ.setdefault(variable, level)  # before cv2 is imported
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    level = logging.WARNING if options.quiet else logging.DEBUG if options.verbose else logging.INFO
-    logging.getLogger("slam").setLevel(level)
+    for name in ("slam", "apps", "__main__"):
+        logging.getLogger(name).setLevel(
+            logging.WARNING if options.quiet else logging.DEBUG if options.verbose else logging.INFO
+        )
 
 
 def guarded(program: str, job: Callable[[], int]) -> int:

@@ -102,6 +102,7 @@ def open_input(options: argparse.Namespace) -> tuple[Any, str, Trajectory | None
         return demo, "demo", demo.groundtruth()
     from slam.sources import SourceSpec, open_source
     from slam.sources.alias import resolve_sequence
+    from slam.sources.groundtruth import known_truth
 
     choices = ((options.sequence, ""), (options.video, "video"), (options.images, "images"))
     path, kind = next((path, kind) for path, kind in choices if path is not None)
@@ -114,17 +115,6 @@ def open_input(options: argparse.Namespace) -> tuple[Any, str, Trajectory | None
         **{key: getattr(options, key) for key in ("calib", "fps", "start", "stride", "max_frames")},
     )
     return open_source(spec), path, known_truth(Path(path))
-
-
-def known_truth(path: Path) -> Trajectory | None:
-    """Ground truth that lies beside a recording; None if there is none, or it is damaged."""
-    from slam.sources.groundtruth import read_groundtruth
-
-    try:
-        return read_groundtruth(path) if path.is_dir() else None
-    except SourceError as error:
-        log.info("no score at the end: %s", error)
-        return None
 
 
 def limit_threads() -> None:
