@@ -235,7 +235,7 @@ def _whole(value: float) -> int:
 class MotionConfig:
     """Where the flow comes from."""
 
-    flow: Literal["learned", "dis"] = "dis"
+    flow: Literal["dis", "learned", "cascade"] = "dis"  # cascade: the network finds large motions, DIS measures them
     dis: DisConfig = DisConfig()
 
 

@@ -25,6 +25,7 @@ from slam.mapping.matching import Matcher
 from slam.mapping.store import KeyframeStore, identity
 from slam.mapping.warp import certainty, enlarged, filled, warp_inv_depth
 from slam.networks.storage import load_network, weights_path
+from slam.solvers.cascade import Cascade
 from slam.sources import Source
 from slam.sources.preparation import Preparation
 from slam.threads import Inline, Reader, Worker
@@ -238,14 +239,17 @@ def build(
     }
     correspondence: Any = DisFlow(config.motion.dis)
     stereo: Stereo = ClassicalStereo(config.depth.sweep)
-    if "learned" in (config.motion.flow, config.depth.stereo):
+    if config.motion.flow != "dis" or config.depth.stereo == "learned":
         file = weights_path(weights or config.profile)
         motion_network, stereo_network = load_network(file)
         facts["weights"] = {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
         if config.motion.flow == "learned":
             correspondence = motion_network
+        if config.motion.flow == "cascade":
+            correspondence = Cascade(motion_network, correspondence, config.matcher.iterations)
+            config = replace(config, matcher=replace(config.matcher, iterations=config.matcher.iterations + 2))
         if config.depth.stereo == "learned":
             stereo = LearnedStereo(motion_network, stereo_network)
     elif weights is not None:
-        raise UsageError(f"--weights {weights} is not used: neither motion.flow nor depth.stereo is 'learned'")
+        raise UsageError(f"--weights {weights} is not used: motion.flow is 'dis' and depth.stereo 'classical'")
     return Slam(config, camera, correspondence, stereo, threads), facts
