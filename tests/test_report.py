@@ -1,0 +1,153 @@
+"""What a run says and leaves behind, without a run."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from slam.errors import OutputError, UsageError
+from slam.frames import Counts, Estimate, Progress, Snapshot, Status, Trajectory
+from slam.io.trajectory import read_tum
+from slam.mapping.fusion import FusionConfig
+from slam.mapping.store import KeyframeStore, identity
+from slam.report import Report, scored, stage_table, status_line
+from slam.timing import StageTime
+
+COUNTS = Counts(seen=12, tracked=7, lost=2, dropped=3, skipped=1)
+
+
+class Terminal(io.StringIO):
+    """A stream that is shown on a screen."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def progress() -> Progress:
+    return Progress(Snapshot((), None), Status.TRACKING, COUNTS)
+
+
+def finish(report: Report, truth: Trajectory | None = None) -> str:
+    times = [StageTime("track", 12, 10.0, 12.0, 0.12)]
+    facts = {"end": "complete", "flow": "dis"}
+    return report.finish(KeyframeStore(), COUNTS, times, facts, FusionConfig(), {"pixels": 1}, truth)
+
+
+def estimate(time_ns: int, status: Status) -> Estimate:
+    return Estimate(0, time_ns, status, 0, identity(), 1.0, identity())
+
+
+def test_a_status_on_a_terminal_stays_on_its_line(tmp_path):
+    stream = Terminal()
+    report = Report(tmp_path / "run", "name", 40, stream)
+    report.show(progress())
+    report.show(progress())  # too soon after the first
+    finish(report)
+    assert stream.getvalue().count("frame 12/40") == 1 and "\n" not in stream.getvalue()
+    assert stream.getvalue().endswith("\r\033[K")  # what comes next starts on an empty line
+
+
+def test_a_status_in_a_file_is_a_line(tmp_path):
+    stream = io.StringIO()
+    report = Report(tmp_path / "run", "name", None, stream)
+    report.show(progress())
+    finish(report)
+    assert stream.getvalue().startswith("frame 12  ") and stream.getvalue().count("\n") == 1
+    assert "\r" not in stream.getvalue() and "\033" not in stream.getvalue()
+
+
+def test_the_status_names_what_went_wrong():
+    assert status_line(progress(), 24, 4.0) == (
+        "frame 12/24  3.0 fps  TRACKING  keyframes 0  lost 2  dropped 3  skipped 1"
+    )
+
+
+def test_an_empty_run_is_written_whole(tmp_path):
+    report = Report(tmp_path / "run", "some/recording", 12, None)
+    summary = finish(report)
+    assert "12 frames in" in summary and "7 tracked, 2 lost, 3 dropped, 1 skipped, 0 keyframes" in summary
+    assert summary.endswith(f"results in {tmp_path / 'run'}") and "track" in summary
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert record["missing"] == {} and record["end"] == "complete" and record["source"] == "some/recording"
+    assert {k: record[f"frames_{k}"] for k in vars(COUNTS)} == vars(COUNTS)
+    assert record["stages"] == {"track": {"count": 12, "median_ms": 10.0, "p90_ms": 12.0, "total_s": 0.12}}
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {
+        *("trajectory.txt", "trajectory_online.txt", "keyframes.txt", "config.yaml", "metrics.json", "run.json"),
+        *("map.ply", "keyframes"),
+    }
+
+
+def test_only_poses_that_are_believed_go_online(tmp_path):
+    report = Report(tmp_path / "run", "name", None, None)
+    states = (Status.TRACKING, Status.LOST, Status.TRACKING)
+    report.write_online([estimate(n, state) for n, state in enumerate(states)])
+    assert read_tum(tmp_path / "run/trajectory_online.txt").time_ns.tolist() == [0, 2]
+    assert "scale: unknown (monocular)" in (tmp_path / "run/trajectory_online.txt").read_text()
+
+
+def test_a_directory_with_a_run_is_left_alone(tmp_path):
+    finish(Report(tmp_path / "run", "first", None, None))
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    with pytest.raises(UsageError, match=r"run holds a run already; choose another"):
+        Report(tmp_path / "run", "second", None, None)
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/readme.txt").write_text("mine")
+    finish(Report(tmp_path / "notes", "beside other files", None, None))
+    assert (tmp_path / "notes/readme.txt").read_text() == "mine"
+
+
+def test_a_run_killed_while_it_writes_says_what_is_not_there(tmp_path, monkeypatch):
+    """The first `run.json` comes before the pictures and the map, and names them."""
+
+    def killed(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("slam.report.write_keyframes", killed)
+    with pytest.raises(KeyboardInterrupt):
+        finish(Report(tmp_path / "run", "name", None, None))
+    missing = json.loads((tmp_path / "run/run.json").read_text())["missing"]
+    assert {"keyframes", "map.ply"} <= set(missing) and "trajectory.txt" not in missing
+
+
+def test_a_broken_off_online_trajectory_is_noted(tmp_path):
+    report = Report(tmp_path / "run", "name", None, None)
+    report._online.error = OutputError("no room")
+    finish(report)
+    assert report.directory.missing == {"trajectory_online.txt": "broken off: no room"}
+    assert json.loads((tmp_path / "run/run.json").read_text())["missing"] == report.directory.missing
+    assert report.directory.missing_words() == "trajectory_online.txt not written (broken off: no room)"
+
+
+def test_an_unwritable_place_is_refused_before_the_run(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="choose another with --out"):
+        Report(tmp_path / "file" / "run", "name", None, None)
+
+
+def line(n: int, scale: float = 1.0, start_ns: int = 0) -> Trajectory:
+    """A camera on a parabola: n poses, 0.1 s apart."""
+    T_wc = torch.eye(4, dtype=torch.float64).repeat(n, 1, 1).numpy()
+    T_wc[:, 0, 3] = scale * 0.1 * np.arange(n)
+    T_wc[:, 1, 3] = scale * 0.01 * np.arange(n) ** 2
+    return Trajectory(start_ns + 10**8 * np.arange(n, dtype=np.int64), T_wc)
+
+
+def test_the_score_is_free_of_scale_and_counts_coverage():
+    words, numbers = scored(line(10, scale=0.3), line(10), 20)
+    assert numbers["ate_sim3"]["rmse"] < 1e-9 and numbers["ate_sim3"]["coverage"] == 0.5
+    assert "ATE (Sim(3)-aligned) 0.0000 m" in words and "50.0 % of the frames have a pose" in words
+
+
+@pytest.mark.parametrize("estimated", [line(10, start_ns=10**12), line(0), line(1)])
+def test_where_there_is_no_score_the_words_say_why(estimated, tmp_path):
+    words, numbers = scored(estimated, line(10), 20)
+    assert words.startswith("no score: ") and numbers == {}
+
+
+def test_the_table_has_a_line_for_each_stage():
+    table = stage_table([StageTime("track", 3, 1.5, 2.5, 0.006), StageTime("backend: stereo", 1, 80, 80, 0.08)])
+    assert len(table.splitlines()) == 3 and table.splitlines()[1].split() == ["track", "3", "1.5", "2.5", "0.01"]

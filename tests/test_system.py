@@ -1,0 +1,147 @@
+"""The whole system over a short rendered sequence: states, coverage, what it does in the dark, and its ends."""
+
+import itertools
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from slam.config import SlamConfig, build_config
+from slam.errors import SourceError, UsageError, WeightsError
+from slam.evaluation.trajectory import ate, path_length
+from slam.frames import Estimate, Frame, Progress, Status
+from slam.system import Slam, build
+
+SMALL = {"pixels": 160 * 120}
+DARK = range(40, 50)  # frames without a picture
+
+
+class Recorded:
+    """Frames of another source, some of them changed."""
+
+    live = False
+
+    def __init__(self, source, frames: list[Frame]) -> None:
+        self.frames = frames
+        self.camera = source.camera
+        self.count = len(frames)
+        self.skipped = 0
+
+    def __iter__(self) -> Iterator[Frame]:
+        return iter(self.frames)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def system(source, threads: bool = False, **sections) -> Slam:
+    return build(build_config(SlamConfig, SMALL | sections), source.camera, threads=threads)[0]
+
+
+def watched(slam: Slam, source, **options) -> tuple[list[Progress], list[Estimate]]:
+    """Run it; what was published, and the poses as first estimated."""
+    published: list[Progress] = []
+    estimates: list[Estimate] = []
+    slam.run(source, published.append, estimates.extend, **options)
+    return published, estimates
+
+
+@pytest.fixture(scope="module")
+def through_the_dark(rendered):
+    """A run in which ten frames are plain grey."""
+    grey = np.full_like(rendered.frames[0].image, 90)
+    source = Recorded(rendered, [replace(f, image=grey) if f.id in DARK else f for f in rendered.frames])
+    slam = system(source)
+    return slam, *watched(slam, source)
+
+
+def test_states_go_from_init_to_tracking_to_lost_and_back(through_the_dark):
+    slam, published, estimates = through_the_dark
+    states = [progress.status for progress in published]
+    assert len(states) == 75 and states[0] is Status.INIT
+    changes = [(n, b) for n, (a, b) in enumerate(itertools.pairwise(states), 1) if a is not b]
+    assert [state for _, state in changes] == [Status.TRACKING, Status.LOST, Status.TRACKING]
+    assert changes[1][0] == DARK.start and DARK.stop <= changes[2][0] < DARK.stop + 3
+    assert [e.frame_id for e in estimates] == list(range(75))  # each frame once, those before the first map too
+
+
+def test_counts_of_a_run_through_the_dark(through_the_dark):
+    slam, published, _ = through_the_dark
+    counts = slam.counts
+    assert counts.seen == 75 and counts.tracked + counts.lost == 75
+    assert len(DARK) <= counts.lost < len(DARK) + 3 and (counts.dropped, counts.skipped) == (0, 0)
+    assert [p.counts.seen for p in published] == list(range(1, 76))  # copies, not one that changes
+
+
+def test_one_trajectory_before_and_after_the_dark(through_the_dark, rendered):
+    """Found again against a keyframe of the same map, so one alignment fits both parts: 2 % of the path.
+
+    A second map of its own scale and origin would put the part after the gap decimetres away.
+    """
+    slam, _, _ = through_the_dark
+    trajectory, truth = slam.store.trajectory(), rendered.truth
+    result = ate(trajectory, truth, "sim3", frames_seen=75)
+    assert result.rmse < 0.02 * path_length(truth)
+    assert not set(truth.time_ns[DARK.start : DARK.stop].tolist()) & set(trajectory.time_ns.tolist())
+    assert set(truth.time_ns[DARK.stop + 3 :].tolist()) <= set(trajectory.time_ns.tolist())
+
+
+def test_a_source_without_frames_ends_without_a_map(rendered):
+    for threads in (False, True):
+        slam = system(rendered, threads)
+        published, estimates = watched(slam, Recorded(rendered, []))
+        assert (published, estimates, len(slam.store), slam.counts.seen) == ([], [], 0, 0)
+        assert len(slam.store.trajectory()) == len(slam.store.keyframe_trajectory()) == 0
+
+
+def test_nothing_is_tracked_after_stop(rendered):
+    for threads in (False, True):
+        slam = system(rendered, threads)
+        published, _ = watched(slam, rendered, stopped=lambda slam=slam: slam.counts.seen == 20)
+        assert slam.counts.seen == len(published) == 20
+
+
+def test_keyframes_that_the_backend_refined_reach_the_map_in_both_modes(rendered):
+    for threads in (False, True):
+        slam = system(rendered, threads)
+        watched(slam, Recorded(rendered, rendered.frames[:40]))
+        assert len(slam.store) > 1
+        assert all(keyframe.refined for keyframe in slam.store.keyframes)
+
+
+def test_a_consumer_that_fails_ends_the_run_and_its_threads(rendered):
+    def refuse(progress: Progress) -> None:
+        raise RuntimeError("a viewer broke")
+
+    before = threading.active_count()
+    with pytest.raises(RuntimeError, match="a viewer broke"):
+        system(rendered, threads=True).run(rendered, refuse)
+    assert threading.active_count() == before
+
+
+def test_a_source_that_fails_is_heard_in_both_modes(rendered):
+    class Failing(Recorded):
+        def __iter__(self) -> Iterator[Frame]:
+            yield from self.frames[:3]
+            raise SourceError("unplugged")
+
+    for threads in (False, True):
+        slam = system(rendered, threads)
+        with pytest.raises(SourceError, match="unplugged"):
+            slam.run(Failing(rendered, rendered.frames))
+        assert slam.counts.seen == 3
+
+
+def test_facts_say_what_was_built(rendered, tmp_path):
+    _, facts = build(build_config(SlamConfig, SMALL), rendered.camera, threads=False)
+    assert facts["flow"] in ("dis", "learned") and facts["threads"] is False
+    learned = {"motion": {"flow": "learned"}}
+    _, facts = build(build_config(SlamConfig, SMALL | learned), rendered.camera, threads=False)
+    assert facts["flow"] == "learned" and len(facts["weights"]["sha256"]) == 64
+    with pytest.raises(WeightsError, match=r"none\.safetensors"):
+        build(build_config(SlamConfig, SMALL | learned), rendered.camera, tmp_path / "none.safetensors", False)
+    classical = {"motion": {"flow": "dis"}, "depth": {"stereo": "classical"}}
+    with pytest.raises(UsageError, match="is not used"):
+        build(build_config(SlamConfig, SMALL | classical), rendered.camera, tmp_path / "x.safetensors", False)
