@@ -42,7 +42,7 @@ class BackendConfig:
     window: int = 7  # keyframes adjusted together
     held: int = 2  # oldest of them whose poses are held: they carry place and scale
     reach: int = 3  # keyframes matched to each, in both directions of time
-    steps: int = 6  # Gauss-Newton steps of an adjustment
+    steps: int = 4  # Gauss-Newton steps of an adjustment
     huber_px: float = 0.5
     flow_sigma_px: float = 0.3  # standard deviation of a good flow
     prior_deviation: float = 1.0  # relative standard deviation of depth that was only carried over or filled in

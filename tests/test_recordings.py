@@ -1,0 +1,32 @@
+"""Accuracy on real recordings; they are not part of the project, so these tests skip where they are absent.
+
+Bounds are about three times the error measured when they were set: they catch a broken part, not a bad day.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from slam.config import SlamConfig
+from slam.evaluation.trajectory import ate
+from slam.sources import SourceSpec, open_source
+from slam.sources.groundtruth import read_groundtruth
+from slam.system import build
+
+
+@pytest.mark.parametrize(
+    ("name", "frames", "bound_m"),
+    [("tag_corner", 210, 0.006), ("redwood_living", 211, 0.04), ("icl_office_kt0", 100, 0.006)],
+)
+def test_trajectory_of_a_recording(name: str, frames: int, bound_m: float) -> None:
+    folder = Path(os.environ.get("V2D_TEST_DATA", "nowhere")) / name
+    if not folder.is_dir():
+        pytest.skip(f"V2D_TEST_DATA names no folder that holds {name}")
+    source = open_source(SourceSpec(str(folder)))
+    slam, _ = build(SlamConfig(), source.camera, threads=False)
+    slam.run(source)
+    result = ate(slam.store.trajectory(), read_groundtruth(folder), "sim3", frames_seen=slam.counts.seen)
+    assert slam.counts.seen == frames
+    assert result.coverage > 0.99, f"{100 * result.coverage:.1f} % of the frames have a pose"
+    assert result.rmse < bound_m, f"ATE {result.rmse:.4f} m"
