@@ -17,6 +17,17 @@ class ConfigError(UsageError):
     """A configuration value or key is wrong; the message has its full path."""
 
 
+def check_range(section: object, low: float, high: float, *names: str) -> None:
+    """Refuse settings of a section outside [low, high].
+
+    Raises:
+        ConfigError: naming the first of them.
+    """
+    for name in names:
+        if not low <= getattr(section, name) <= high:
+            raise ConfigError(f"{name} must be from {low:g} to {high:g}, got {getattr(section, name)}")
+
+
 class SourceError(SlamError):
     """A data set, video or camera cannot be read."""
 

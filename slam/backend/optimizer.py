@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from slam.errors import check_range
 from slam.frames import Keyframe, Update, View, Window
 from slam.geometry import se3
 from slam.geometry.camera import scaled_intrinsics
@@ -47,6 +48,12 @@ class BackendConfig:
     flow_sigma_px: float = 0.3  # standard deviation of a good flow
     prior_deviation: float = 1.0  # relative standard deviation of depth that was only carried over or filled in
     neighbours: int = 3  # views in the stereo of a keyframe
+
+    def __post_init__(self) -> None:
+        check_range(self, 2, 100, "window")
+        check_range(self, 1, self.window - 1, "held")
+        check_range(self, 1, 100, "reach", "steps", "neighbours")
+        check_range(self, 0.01, 100, "huber_px", "flow_sigma_px", "prior_deviation")
 
 
 MIN_DEVIATION = 0.005  # relative, of any depth: flow errors are not independent

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from slam.classical.two_view import essential_pose
+from slam.errors import check_range
 from slam.frames import View
 from slam.geometry.camera import pixel_grid, scaled_intrinsics
 from slam.geometry.flow import in_image, reproject, reprojection_jacobians
@@ -50,6 +51,13 @@ class InitialiserConfig:
     decided_px: float = 20.0  # ... until the parallax is this large
     max_gathered: int = 400  # frames kept while waiting for parallax
     steps: int = 20  # of the bundle adjustment
+
+    def __post_init__(self) -> None:
+        check_range(self, 0.1, 1000, "parallax_px", "max_error_px", "decided_px")
+        check_range(self, 0, 1, "min_known_ratio", "max_depth_deviation")
+        check_range(self, 2, 1000, "min_views", "views", "max_gathered")
+        check_range(self, 1, 10, "ambiguity")
+        check_range(self, 1, 1000, "steps")
 
 
 @dataclass(frozen=True)

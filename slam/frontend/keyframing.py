@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from slam.errors import check_range
 from slam.frames import Estimate, Status
 
 
@@ -14,6 +15,10 @@ class KeyframingConfig:
     min_confidence_ratio: float = 0.45  # mean confidence, of the best seen against this reference
     exhausted_flow_px: float = 32.0  # flow from the reference at which frames cannot wait for the next one any more
     exhausted_visible_ratio: float = 0.5  # likewise
+
+    def __post_init__(self) -> None:
+        check_range(self, 1, 1000, "flow_px", "exhausted_flow_px")
+        check_range(self, 0, 1, "min_visible_ratio", "min_confidence_ratio", "exhausted_visible_ratio")
 
 
 class Keyframing:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from slam.errors import check_range
 from slam.frames import Estimate, Keyframe
 from slam.geometry import se3
 from slam.mapping.store import KeyframeStore, identity, rescaled
@@ -14,6 +15,9 @@ class MotionModelConfig:
     """The guess for the next frame."""
 
     damping: float = 0.5  # part of the last step that is expected again: 0 standing still, 1 constant velocity
+
+    def __post_init__(self) -> None:
+        check_range(self, 0, 1, "damping")
 
 
 class MotionModel:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from slam.errors import check_range
 from slam.frames import Estimate, Status, View
 from slam.frontend.tracker import track
 from slam.mapping.matching import Matcher
@@ -20,6 +21,10 @@ class RelocaliserConfig:
     candidates: int = 3  # keyframes tried for each lost frame
     min_inlier_ratio: float = 0.6  # stricter than tracking: there is no motion prior
     min_visible_ratio: float = 0.4
+
+    def __post_init__(self) -> None:
+        check_range(self, 1, 1000, "candidates")
+        check_range(self, 0, 1, "min_inlier_ratio", "min_visible_ratio")
 
 
 class Relocaliser:

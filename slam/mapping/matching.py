@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from slam.errors import ConfigError
+from slam.errors import ConfigError, check_range
 from slam.frames import View
 from slam.geometry.camera import pixel_grid, scaled_intrinsics
 from slam.geometry.flow import in_image, reproject
@@ -29,8 +29,10 @@ class MatcherConfig:
     def __post_init__(self) -> None:
         if not 0.0 < self.min_inlier_ratio <= 1.0:
             raise ConfigError(f"min_inlier_ratio must be in (0, 1], got {self.min_inlier_ratio}")
-        if self.iterations < 1 or self.gn_steps < 1:
-            raise ConfigError(f"iterations and gn_steps must be at least 1, got {self.iterations}, {self.gn_steps}")
+        check_range(self, 1, 100, "iterations", "gn_steps")
+        check_range(self, 0.01, 1000, "huber_px", "inlier_px", "flow_sigma_px")
+        check_range(self, 0, 1, "min_visible_ratio")
+        check_range(self, 0, 1e6, "min_weight")
 
 
 @dataclass(frozen=True)
