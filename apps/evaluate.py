@@ -10,7 +10,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from slam.errors import EvaluationError, SlamError, SourceError
+from apps.common import add_verbosity, guarded, set_up_logging
+from slam.errors import EvaluationError, OutputError, SourceError, UsageError
 from slam.evaluation.depth import DepthResult, compare_depth, mean_depth, resized_nearest
 from slam.evaluation.plots import plot_trajectory
 from slam.evaluation.report import table, trajectory_report
@@ -35,23 +36,24 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--min-confidence", type=float, default=0.5, help="of compared depths (default %(default)s)")
     parser.add_argument("--out", type=Path, help="where metrics.json and the plot go (default: the run directory)")
     parser.add_argument("--no-plots", action="store_true", help="write no picture")
+    add_verbosity(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
     options = build_parser().parse_args(argv)
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    try:
-        evaluate(options)
-    except SlamError as error:
-        print(f"v2d-eval: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    set_up_logging(options)
+    return guarded("v2d-eval", lambda: evaluate(options))
 
 
-def evaluate(options: argparse.Namespace) -> None:
-    """Read, score, print, write."""
+def evaluate(options: argparse.Namespace) -> int:
+    """Read, score, print, write; returns the exit code."""
+    if not options.max_difference >= 0 or not 0 <= options.min_confidence <= 1:
+        raise UsageError(
+            "--max-difference must be at least 0 and --min-confidence in 0..1, "
+            f"got {options.max_difference:g} and {options.min_confidence:g}"
+        )
     run_folder = options.run if options.run.is_dir() else None
     name = "trajectory_online.txt" if options.online else "trajectory.txt"
     estimate = read_tum(run_folder / name if run_folder else options.run, torn_end=options.online)
@@ -61,11 +63,12 @@ def evaluate(options: argparse.Namespace) -> None:
     depths = None
     if options.depth is not None:
         depths = keyframe_depths(run_folder or options.run.parent, options.depth, max_difference_ns, options)
-    print(f"{'online' if options.online else 'final'} trajectory of {options.run} against {options.groundtruth}")
-    print(table(report, depths))
+    if not options.quiet:
+        print(f"{'online' if options.online else 'final'} trajectory of {options.run} against {options.groundtruth}")
+        print(table(report, depths))
     out_folder: Path | None = options.out or run_folder
     if out_folder is None:
-        return
+        return 0
     out = RunDirectory(out_folder)
     numbers = {"online": options.online, "groundtruth": str(options.groundtruth), **report.numbers()}
     if depths is not None:
@@ -76,7 +79,8 @@ def evaluate(options: argparse.Namespace) -> None:
     if not options.no_plots:
         out.write(f"{section}.png", lambda path: plot_trajectory(report.ate["sim3"], path, options.run.name))
     if out.missing:
-        raise EvaluationError(f"results are incomplete: {out.missing}")
+        raise OutputError(f"results in {out.path} are incomplete: {out.missing_words()}")
+    return 0
 
 
 def frames_seen(run_folder: Path | None) -> int | None:
