@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from slam import __version__
 from slam.errors import SlamError, UsageError
-from slam.evaluation.trajectory import ate, path_length
+from slam.evaluation.report import trajectory_report
 from slam.frames import Counts, Estimate, Progress, Status, Trajectory
 from slam.io.results import write_cloud, write_keyframes, write_trajectories
 from slam.io.run_directory import RunDirectory
@@ -139,16 +139,15 @@ class Report:
 def scored(estimate: Trajectory, truth: Trajectory, seen: int) -> tuple[str, dict[str, Any]]:
     """ATE after Sim(3) alignment in words and numbers; where it cannot be had, why."""
     try:
-        result = ate(estimate, truth, "sim3", frames_seen=seen)
+        report = trajectory_report(estimate, truth, frames_seen=seen)
     except SlamError as error:
         return f"no score: {error}", {}
-    length_m = path_length(truth)
+    result = report.ate["sim3"]
     words = (
-        f"ATE (Sim(3)-aligned) {result.rmse:.4f} m over a path of {length_m:.2f} m "
-        f"({100 * result.rmse / max(length_m, 1e-9):.2f} %), "
-        f"{100 * result.coverage:.1f} % of the frames have a pose"
+        f"ATE (Sim(3)-aligned) {result.rmse:.4f} m over a path of {report.path_length_m:.2f} m "
+        f"({report.drift_percent:.2f} %), {100 * result.coverage:.1f} % of the frames have a pose"
     )
-    return words, {"ate_sim3": result.numbers()}
+    return words, {"evaluation": report.numbers()}
 
 
 def summary_line(counts: Counts, keyframes: int, seconds: float) -> str:

@@ -138,7 +138,7 @@ def line(n: int, scale: float = 1.0, start_ns: int = 0) -> Trajectory:
 
 def test_the_score_is_free_of_scale_and_counts_coverage():
     words, numbers = scored(line(10, scale=0.3), line(10), 20)
-    assert numbers["ate_sim3"]["rmse"] < 1e-9 and numbers["ate_sim3"]["coverage"] == 0.5
+    assert numbers["evaluation"]["ate_m"]["sim3"]["rmse"] < 1e-9 and numbers["evaluation"]["coverage"] == 0.5
     assert "ATE (Sim(3)-aligned) 0.0000 m" in words and "50.0 % of the frames have a pose" in words
 
 

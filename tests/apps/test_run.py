@@ -127,7 +127,7 @@ def test_a_threaded_run_covers_and_fits_as_well(finished, recording, tmp_path):
     trajectory, record = check_complete(out)
     assert record["threads"] and len(trajectory) == 75
     metrics = json.loads((out / "metrics.json").read_text())
-    assert metrics["ate_sim3"]["coverage"] == 1.0 and metrics["ate_sim3"]["rmse"] < 0.03 * 1.62
+    assert metrics["evaluation"]["coverage"] == 1.0 and metrics["evaluation"]["ate_m"]["sim3"]["rmse"] < 0.03 * 1.62
 
 
 # endings: whatever ends a run, what there is gets written
@@ -440,7 +440,7 @@ def test_a_spoilt_truth_does_not_stop_a_run(recording, tmp_path, capsys, caplog)
     assert track(path, tmp_path / "run", "--verbose") == 0
     assert "expected 8 numbers" in caplog.text and "ATE" not in capsys.readouterr().out
     assert any(record.levelname == "DEBUG" for record in caplog.records)  # --verbose
-    assert "ate_sim3" not in json.loads((tmp_path / "run/metrics.json").read_text())
+    assert "evaluation" not in json.loads((tmp_path / "run/metrics.json").read_text())
 
 
 def test_status_lines_elsewhere_than_on_a_terminal_have_no_control_codes(finished, recording, tmp_path, capsys):
