@@ -1,6 +1,6 @@
 """Pictures of a finished run: its keyframes with depth and confidence, and its map from above and from the side.
 
-    python tools/picture_run.py results/latest --out pictures/
+python tools/picture_run.py results/latest --out pictures/
 """
 
 import argparse
