@@ -77,6 +77,7 @@ class Optimizer:
         self._edges: dict[tuple[int, int], Edge | None] = {}
         self._latest: dict[int, Keyframe] = {}
 
+    @torch.inference_mode()  # of the thread it runs on
     def process(self, window: Window) -> Update:
         """Refine the keyframes of a window."""
         clock = {"match": -time.perf_counter()}
