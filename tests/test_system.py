@@ -145,3 +145,14 @@ def test_facts_say_what_was_built(rendered, tmp_path):
     classical = {"motion": {"flow": "dis"}, "depth": {"stereo": "classical"}}
     with pytest.raises(UsageError, match="is not used"):
         build(build_config(SlamConfig, SMALL | classical), rendered.camera, tmp_path / "x.safetensors", False)
+
+
+@pytest.mark.parametrize("flow", ["learned", "cascade"])
+def test_the_shipped_networks_run_on_both_threads(rendered, flow):
+    """Gradients are off on every thread; the bound is loose, the networks were trained for larger pictures."""
+    slam = system(rendered, threads=True, motion={"flow": flow}, depth={"stereo": "learned"})
+    slam.run(rendered)
+    trajectory = slam.store.trajectory()
+    assert len(trajectory) > 0.9 * len(rendered.frames) and len(slam.store) > 1
+    assert ate(trajectory, rendered.truth, "sim3").rmse < 0.05 * path_length(rendered.truth)
+    assert all(not k.inv_depth.requires_grad for k in slam.store.keyframes)

@@ -36,7 +36,7 @@ def keyframe_strip(run: Path, count: int) -> np.ndarray:
     return np.hstack(columns)
 
 
-def map_view(cloud: PointCloud, path_p_w: np.ndarray, R_vw: np.ndarray, width: int = 900) -> np.ndarray:
+def map_view(cloud: PointCloud, path_p_w: np.ndarray, R_vw: np.ndarray, width: int = 1400) -> np.ndarray:
     """Orthographic picture of a cloud and a camera path, (H, W, 3) uint8; rows of R_vw: right, down, away."""
     assert cloud.colors is not None
     points, path = cloud.points @ R_vw.T, path_p_w @ R_vw.T
@@ -55,7 +55,8 @@ def map_view(cloud: PointCloud, path_p_w: np.ndarray, R_vw: np.ndarray, width: i
                 u, v = uv[:, 0] + du, uv[:, 1] + dv
                 inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)
                 picture[v[inside], u[inside]] = colors[order][inside]
-    return picture
+    even = picture[: height // 2 * 2, : width // 2 * 2].astype(np.float32)
+    return even.reshape(height // 2, 2, width // 2, 2, 3).mean((1, 3)).astype(np.uint8)  # drawn twice as large: smooth
 
 
 def main() -> None:
