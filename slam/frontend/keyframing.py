@@ -13,7 +13,7 @@ class KeyframingConfig:
     flow_px: float = 16.0  # mean flow from the reference keyframe
     min_visible_ratio: float = 0.7  # part of the reference keyframe still in view
     min_confidence_ratio: float = 0.45  # mean confidence, of the best seen against this reference
-    exhausted_flow_px: float = 32.0  # flow from the reference at which frames cannot wait for the next one any more
+    exhausted_flow_px: float = 24.0  # flow from the reference at which frames cannot wait for the next one any more
     exhausted_visible_ratio: float = 0.5  # likewise
 
     def __post_init__(self) -> None:
