@@ -63,17 +63,14 @@ class KeyframeStore:
         return Window(tuple(reversed(chain)))
 
     def apply(self, update: Update) -> None:
-        """Take over refined keyframes. Younger ones that the backend had not seen move along with the newest it had."""
-        seen = [keyframe for keyframe in update.keyframes if keyframe.id in self._keyframes]
-        if not seen:
-            return
-        last = seen[-1]
-        before = self._keyframes[last.id]
+        """Take over refined keyframes. Younger ones that the backend had not seen move along with their parents."""
+        after = {keyframe.id: keyframe for keyframe in update.keyframes if keyframe.id in self._keyframes}
+        newest_id = max(after, default=-1)
         for keyframe in self.keyframes:
-            if keyframe.id > last.id:
-                self._keyframes[keyframe.id] = carried_along(keyframe, before, last)
-        for keyframe in seen:
-            self._keyframes[keyframe.id] = keyframe
+            if keyframe.id > newest_id and keyframe.parent_id in after:  # parents come first
+                before = self._keyframes[keyframe.parent_id]
+                after[keyframe.id] = carried_along(keyframe, before, after[keyframe.parent_id])
+        self._keyframes |= after  # keeps the order
 
     def pose_of(self, estimate: Estimate) -> Tensor:
         """T_wc (4, 4) of a frame by the present pose and scale of its keyframe."""

@@ -143,6 +143,24 @@ def test_younger_keyframes_are_carried_along():
     torch.testing.assert_close(seen_from_1[:3], 2 * point_1[:3], rtol=0, atol=1e-12)
 
 
+def test_a_younger_keyframe_of_another_place_stays():
+    """Tracking was lost at 1 and found again at 0 while the backend worked on 1: keyframe 2 hangs on 0, 3 on 2."""
+    store = KeyframeStore()
+    for n, parent in enumerate([-1, 0, 0, 2]):
+        added(store, n, pose(n), parent)
+    before = store.keyframes
+    store.apply(Update((before[0], refined(before[1], pose(9), 2.0)), {}))
+    for n in (2, 3):
+        torch.testing.assert_close(store[n].T_wc, before[n].T_wc, rtol=0, atol=1e-12)
+        assert store[n].scale == 1.0
+    store.apply(Update((refined(before[0], pose(8), 2.0), before[1]), {}))
+    for n in (2, 3):
+        expected = rescaled(se3.inverse(before[0].T_wc) @ before[n].T_wc, 2.0)
+        torch.testing.assert_close(se3.inverse(pose(8)) @ store[n].T_wc, expected, rtol=0, atol=1e-12)
+        assert store[n].scale == 2.0
+    assert [k.id for k in store.keyframes] == [0, 1, 2, 3]
+
+
 def test_older_keyframes_outside_of_the_window_stay():
     store = KeyframeStore()
     for n in range(3):
