@@ -28,6 +28,9 @@ class Preparation:
             uv = undistortion_map(camera, pinhole).numpy().astype(np.float32)
             self._maps = cv2.convertMaps(uv, None, cv2.CV_16SC2)
         self.camera = pinhole.resized(width, height)
+        # of pictures smaller than the network size, INTER_AREA would make flat blocks with edges between them
+        enlarged = width > camera.width or height > camera.height
+        self._interpolation = cv2.INTER_LINEAR if enlarged else cv2.INTER_AREA
 
     def __call__(self, frame: Frame) -> tuple[np.ndarray, np.ndarray | None]:
         """Image (h, w, 3) uint8 and sensor depth (h, w) float32 metres or None, at `self.camera`'s size."""
@@ -36,7 +39,7 @@ class Preparation:
         if self._maps is not None:
             image = cv2.remap(image, *self._maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
             depth = depth if depth is None else cv2.remap(depth, *self._maps, cv2.INTER_NEAREST)
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        image = cv2.resize(image, size, interpolation=self._interpolation)
         return image, depth if depth is None else cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST)
 
 
