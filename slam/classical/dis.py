@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slam.errors import ConfigError
+from slam.errors import ConfigError, check_range
 
 EXPOSURE_STEPS = 3  # fits of gain and offset, each without what fitted the last one badly
 MIN_CONTRAST = 3.0  # standard deviation in grey levels that a gain can be told from
@@ -39,8 +39,13 @@ class DisConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.finest_scale <= 3:
             raise ConfigError(f"finest_scale must be in 0..3, got {self.finest_scale}")
-        if self.patch_px < 5 or self.patch_px % 2 == 0:
-            raise ConfigError(f"patch_px must be odd and at least 5, got {self.patch_px}")
+        if not 5 <= self.patch_px <= 63 or self.patch_px % 2 == 0:
+            raise ConfigError(f"patch_px must be odd and in 5..63, got {self.patch_px}")
+        check_range(self, 1, 1000, "descent_steps")
+        check_range(self, 0, 1000, "variational_steps")
+        check_range(self, 0.01, 1000, "max_refinement_px", "forward_backward_px")  # divided by
+        check_range(self, 0, 10, "forward_backward_ratio")
+        check_range(self, 0.01, 1e6, "texture")
 
 
 @dataclass(frozen=True)

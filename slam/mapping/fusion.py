@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
-from slam.errors import ConfigError
+from slam.errors import check_range
 from slam.frames import Keyframe
 from slam.geometry import se3
 from slam.io.ply import PointCloud
@@ -27,12 +27,10 @@ class FusionConfig:
     voxel_ratio: float = 0.004  # side of a voxel of the fused cloud, times the median depth
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.min_confidence <= 1.0:
-            raise ConfigError(f"min_confidence must be in [0, 1], got {self.min_confidence}")
-        if self.stride < 1 or self.neighbours < 1:
-            raise ConfigError(f"stride and neighbours must be at least 1, got {self.stride}, {self.neighbours}")
-        if self.voxel_ratio <= 0:
-            raise ConfigError(f"voxel_ratio must be positive, got {self.voxel_ratio}")
+        check_range(self, 0, 1, "min_confidence", "max_inconsistency")
+        check_range(self, 0, 1000, "min_agreeing")
+        check_range(self, 1, 1000, "neighbours", "stride")
+        check_range(self, 1e-4, 1, "voxel_ratio")
 
 
 @numba.njit(cache=True, nogil=True)

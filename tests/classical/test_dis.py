@@ -193,7 +193,21 @@ def test_cell_centres_are_between_the_four_middle_pixels():
     np.testing.assert_array_equal(at, 4 * grid(3, 4) + 1.5)
 
 
-@pytest.mark.parametrize("wrong", [{"finest_scale": 4}, {"patch_px": 8}, {"patch_px": 3}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"finest_scale": 4},
+        {"patch_px": 8},
+        {"patch_px": 3},
+        {"patch_px": 65},
+        {"descent_steps": 0},
+        {"variational_steps": -1},
+        {"texture": 0.0},
+        {"forward_backward_px": 0.0},
+        {"forward_backward_ratio": float("nan")},
+        {"max_refinement_px": -1.0},
+    ],
+)
 def test_settings_out_of_range_are_named(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         DisConfig(**wrong)

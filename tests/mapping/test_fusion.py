@@ -98,7 +98,17 @@ def test_nearest_keyframes_in_time(keyframes):
     assert [k.id for k in nearest_keyframes(five, 0, 9)] == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("wrong", [{"min_confidence": 1.5}, {"stride": 0}, {"neighbours": 0}, {"voxel_ratio": 0.0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"min_confidence": 1.5},
+        {"stride": 0},
+        {"neighbours": 0},
+        {"voxel_ratio": 0.0},
+        {"min_agreeing": -1},
+        {"max_inconsistency": float("nan")},
+    ],
+)
 def test_settings_out_of_range_are_named(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         FusionConfig(**wrong)
