@@ -49,9 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Read, score, print, write; returns the exit code."""
-    if not options.max_difference >= 0 or not 0 <= options.min_confidence <= 1:
+    if not 0 <= options.max_difference <= 3600 or not 0 <= options.min_confidence <= 1:
         raise UsageError(
-            "--max-difference must be at least 0 and --min-confidence in 0..1, "
+            "--max-difference must be in 0..3600 s and --min-confidence in 0..1, "
             f"got {options.max_difference:g} and {options.min_confidence:g}"
         )
     run_folder = options.run if options.run.is_dir() else None
