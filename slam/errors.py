@@ -46,3 +46,7 @@ class OutputError(SlamError):
 
 class EvaluationError(SlamError):
     """Estimate and ground truth cannot be compared."""
+
+
+class ViewerError(SlamError):
+    """Nothing can be drawn: no display, no graphics driver, or no Open3D."""

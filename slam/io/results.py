@@ -44,6 +44,7 @@ def _write_keyframe(run: RunDirectory, keyframe: Keyframe) -> dict[str, Any]:
     height, width = inv_depth.shape
     return {
         "id": keyframe.id,
+        "parent_id": keyframe.parent_id,
         "frame_id": keyframe.view.frame_id,
         "time_ns": keyframe.view.time_ns,
         **{kind: name.removeprefix("keyframes/") for kind, name in names.items()},

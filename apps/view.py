@@ -1,0 +1,55 @@
+"""v2d-view: look at a finished run."""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from apps.common import add_verbosity, guarded, set_up_logging
+from slam.errors import UsageError, ViewerError
+
+log = logging.getLogger(__name__)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of v2d-view."""
+    p = argparse.ArgumentParser(prog="v2d-view", description="Look at a finished run.")
+    p.add_argument("run", type=Path, nargs="?", metavar="RUN", help="run directory (default results/latest)")
+    p.add_argument(
+        "--screenshot", type=Path, required=True, metavar="FILE", help="draw into a PNG or JPEG; needs no display"
+    )
+    p.add_argument("--size", type=int, nargs=2, default=(1280, 800), metavar=("W", "H"), help="of picture or window")
+    add_verbosity(p)
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    options = build_parser().parse_args(argv)
+    set_up_logging(options)
+    return guarded("v2d-view", lambda: view(options))
+
+
+def view(options: argparse.Namespace) -> int:
+    """Read the run, then draw it."""
+    from slam.io.images import write_color
+    from slam.io.run_directory import latest_run
+    from slam.viewer.run import read_run
+
+    width, height = options.size
+    if min(width, height) < 64 or max(width, height) > 8192:
+        raise UsageError(f"--size {width} {height}: both must be from 64 to 8192")
+    run = read_run(options.run or latest_run())
+    try:
+        from slam.viewer import offscreen
+    except (ImportError, OSError) as error:
+        raise ViewerError(
+            f"cannot load Open3D: {error}; pip install open3d, apt-get install libgl1 libegl1 libusb-1.0-0"
+        ) from error
+    write_color(options.screenshot, offscreen.render(run, width, height))
+    log.info("wrote %s", options.screenshot)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""v2d-view in a process of its own: the renderer cannot be closed and opened again within one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from apps.view import main
+from slam.io.images import read_color
+from slam.viewer.driver import count_devices
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def view(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the program without a display, with further environment."""
+    clean = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    command = [sys.executable, "-m", "apps.view", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, env=clean | environment, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.skipif(count_devices() < 1, reason="no Vulkan driver (libvulkan1, mesa-vulkan-drivers)")
+def test_the_screenshot_shows_the_map_upright_and_in_its_colours(run_path, tmp_path):
+    done = view(run_path, "--screenshot", tmp_path / "view.png", "--size", 320, 240)
+    assert done.returncode == 0, done.stderr
+    image = read_color(tmp_path / "view.png").astype(int)
+    assert image.shape == (240, 320, 3)
+    middles = {}
+    for name, channel in {"red": 0, "green": 1, "blue": 2}.items():
+        others = np.delete(image, channel, axis=2).max(-1)
+        is_color = (image[..., channel] > 150) & (others < 40)
+        assert is_color.sum() > 200, f"{name}: {is_color.sum()} pixels"
+        middles[name] = np.argwhere(is_color).mean(0)  # row, column
+    assert middles["red"][1] + 20 < middles["green"][1]  # left of
+    assert middles["red"][0] + 20 < middles["blue"][0]  # above
+    assert (image.max(-1) < 40).mean() > 0.1  # background around it
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Vulkan is asked for only on Linux")
+def test_no_driver_is_one_line(run_path, tmp_path):
+    done = view(
+        run_path, "--screenshot", tmp_path / "view.png", VK_ICD_FILENAMES="/nowhere", VK_DRIVER_FILES="/nowhere"
+    )
+    assert done.returncode == 1 and not (tmp_path / "view.png").exists()
+    assert done.stderr.startswith("v2d-view: no Vulkan driver") and done.stderr.count("\n") == 1
+
+
+def test_mistakes_are_one_line(run_path, tmp_path, capsys):
+    assert main([str(tmp_path / "nowhere"), "--screenshot", str(tmp_path / "view.png")]) == 1
+    assert "no run directory" in capsys.readouterr().err
+    assert main([str(run_path), "--screenshot", str(tmp_path / "view.png"), "--size", "0", "9"]) == 2
+    assert "--size 0 9" in capsys.readouterr().err
