@@ -8,14 +8,25 @@ from types import ModuleType
 import pytest
 
 
-@pytest.fixture(scope="session")
-def scenes() -> ModuleType:
-    """The module `scenes.py` of this folder."""
-    spec = importlib.util.spec_from_file_location("v2d_test_scenes", Path(__file__).with_name("scenes.py"))
+def neighbour(name: str) -> ModuleType:
+    """A module of this folder."""
+    spec = importlib.util.spec_from_file_location(f"v2d_test_{name}", Path(__file__).with_name(f"{name}.py"))
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def scenes() -> ModuleType:
+    """The module `scenes.py` of this folder."""
+    return neighbour("scenes")
+
+
+@pytest.fixture(scope="session")
+def board_pictures() -> ModuleType:
+    """The module `board_pictures.py` of this folder."""
+    return neighbour("board_pictures")
 
 
 @pytest.fixture

@@ -1,0 +1,78 @@
+"""v2d-calibrate from pictures on disk to a calibration file that v2d-slam reads."""
+
+import importlib.util
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from apps.calibrate import main
+from slam.geometry.camera import Camera
+from slam.io.calibration import read_calibration
+from slam.sources.boards import Board, BoardConfig
+
+LENS = Camera(320, 240, 262.0, 264.0, 164.0, 115.0, (-0.15, 0.03, 0.0, 0.0))
+PICTURES = Path(__file__).parents[1] / "sources" / "board_pictures.py"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Twelve pictures of a 7x5 checkerboard (two cut off by the edge), the first of them twice, and one without it."""
+    spec = importlib.util.spec_from_file_location("v2d_test_board_pictures_of_programs", PICTURES)
+    pictures = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pictures)
+    path = tmp_path_factory.mktemp("board")
+    board = Board(BoardConfig(columns=7, rows=5))
+    shots = [pictures.photograph(board, LENS, *pose) for pose in pictures.board_poses(12)]
+    for k, shot in enumerate([shots[0], *shots, np.full_like(shots[0], 100)]):
+        assert cv2.imwrite(str(path / f"{k:02d}.png"), shot)
+    return path
+
+
+def test_pictures_become_a_calibration(folder, tmp_path, capsys, caplog):
+    out = tmp_path / "camera.yaml"
+    assert main(["--images", str(folder), "--size", "7x5", "--out", str(out)]) == 0
+    camera = read_calibration(out, (320, 240))
+    assert camera.fx == pytest.approx(LENS.fx, rel=0.01) and camera.cx == pytest.approx(LENS.cx, abs=2.0)
+    said = capsys.readouterr().out
+    assert f"--calib {out}" in said and "px RMS" in said
+    assert "coverage" in caplog.text and "in 11 of 14 pictures, 10 differ enough" in caplog.text
+
+
+def test_a_wrong_size_is_explained(folder, tmp_path, capsys):
+    out = tmp_path / "camera.yaml"
+    assert main(["--images", str(folder), "--size", "9x6", "--out", str(out)]) == 1
+    error = capsys.readouterr().err.strip()
+    assert "no 9x6 checkerboard in any of the 14 pictures" in error and "try --size 7x5" in error
+    assert "\n" not in error and not out.exists()
+
+
+def test_too_few_views_leave_no_file(folder, tmp_path, capsys):
+    few = tmp_path / "few"
+    few.mkdir()
+    (few / "0.png").write_bytes((folder / "00.png").read_bytes())
+    out = tmp_path / "camera.yaml"
+    assert main(["--images", str(few), "--size", "7x5", "--out", str(out)]) == 1
+    assert "only 1 different views" in capsys.readouterr().err and not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (["--images", "nowhere"], 1, "no folder at nowhere"),
+        (["--video", "nowhere.mp4"], 1, "no video at nowhere.mp4"),
+        (["--images", ".", "--size", "9by6"], 2, "9by6"),
+        (["--images", ".", "--board", "charuco", "--marker", "1"], 2, "smaller than --square"),
+    ],
+)
+def test_bad_input_is_one_line(options, code, said, capsys):
+    assert main(options) == code
+    error = capsys.readouterr().err.strip()
+    assert said in error and error.startswith("v2d-calibrate: ") and "\n" not in error
+
+
+def test_a_board_to_print(tmp_path, capsys):
+    assert main(["--make-board", str(tmp_path / "board.png"), "--board", "charuco", "--size", "8x5"]) == 0
+    assert "250 x 175 mm" in capsys.readouterr().out
+    assert cv2.imread(str(tmp_path / "board.png")).shape == (7 * 295, 10 * 295, 3)
