@@ -54,8 +54,9 @@ class InitialiserConfig:
 
     def __post_init__(self) -> None:
         check_range(self, 0.1, 1000, "parallax_px", "max_error_px", "decided_px")
-        check_range(self, 0, 1, "min_known_ratio", "max_depth_deviation")
-        check_range(self, 2, 1000, "min_views", "views", "max_gathered")
+        check_range(self, 0.01, 1, "min_known_ratio", "max_depth_deviation")
+        check_range(self, 2, 1000, "views", "max_gathered")
+        check_range(self, 2, self.max_gathered, "min_views")
         check_range(self, 1, 10, "ambiguity")
         check_range(self, 1, 1000, "steps")
 
@@ -157,7 +158,7 @@ class Initialiser:
             *(len(self.views), best.error_cells * stride, 100 * known_ratio),
         )
         if not (best.error_cells * stride <= config.max_error_px and known_ratio >= config.min_known_ratio):
-            return None  # also where no cell is in view (NaN)
+            return None
         scale = float(d[known].median())
         return InitialMap(
             self.views[0],
@@ -195,7 +196,7 @@ class Initialiser:
         return filled(d, (good * match.weight.mean(-1)).float())
 
     def _adjusted(self, matches: list[Match], start: Tensor) -> "Candidate | None":
-        """Poses and depth of the first view from a start (hc, wc) of its inverse depth."""
+        """Poses and depth of the first view from a start (hc, wc) of its inverse depth; None if that leads nowhere."""
         config, stride = self.config, self.matcher.correspondence.stride
         N = len(matches) + 1
         inv_depth = start.expand(N, *start.shape).contiguous()
@@ -224,6 +225,8 @@ class Initialiser:
         uv, _, valid = reproject(d.expand(N - 1, *d.shape), solution.T_cw[1:], K_cells.expand(N - 1, 3, 3))
         error = (target - uv).norm(dim=-1)
         w = weight.mean(-1) * (valid & in_image(uv, *d.shape))
+        if not (w > TEXTURED).any():
+            return None  # it moved everything out of view
         cost = (w * error.clamp_max(2 * HUBER_PX / stride)).sum() / w.sum()
         return Candidate(
             solution.T_cw[1:], d, solution.depth_information[0], float(cost), float(error[w > TEXTURED].median())

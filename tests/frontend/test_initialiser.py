@@ -1,8 +1,11 @@
 """The start: a map from a sideways motion, none from rotation, and no frame forgotten."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from slam.errors import ConfigError
 from slam.frontend.initialiser import Initialiser, InitialiserConfig, InitialMap
 from slam.geometry import se3
 from slam.mapping.matching import Matcher
@@ -75,6 +78,24 @@ def test_pure_rotation_gives_no_map(world, wall_and_box):
     assert first is None
     assert len(initialiser.views) == 14  # all gathered: the flow is 23 px, yet none of it is parallax
     assert initialiser._parallax_px(initialiser.matches[-1]) < 1.0
+
+
+def test_a_start_that_moves_everything_out_of_view_leads_nowhere(sideways, world):
+    """It has no misfit to compare; as NaN among the others' it would leave their order to chance."""
+    poses, _, _ = sideways
+    initialiser = Initialiser(Matcher(world.flow))
+    for n, T_cw in enumerate(poses[:4]):
+        initialiser.add(world.view(T_cw, n))
+    start, _ = initialiser._constant_depth(initialiser.views[0])
+    assert initialiser._adjusted(initialiser.matches, start) is not None
+    far = torch.tensor([1.1 * start.shape[1], 0.0])
+    matches = [replace(match, target_uv=match.target_uv + far) for match in initialiser.matches]
+    assert initialiser._adjusted(matches, start) is None
+
+
+def test_the_limit_of_views_must_leave_room_for_an_attempt():
+    with pytest.raises(ConfigError, match="min_views must be from 2 to 4, got 5"):
+        InitialiserConfig(max_gathered=4)
 
 
 def test_standing_still_gives_no_map(world):
