@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 CARRIED_DEVIATION = 0.05  # relative, of a sure depth carried over to a new keyframe, until the backend has seen it
 UNKNOWN_DEVIATION = 1.0  # of a depth that is only a continuation of its surroundings
+LIVE_PLACED = 15  # gathered frames that a first map places of a camera: it moves on meanwhile, 20 to 40 ms for each
 
 
 class Slam:
@@ -77,13 +78,13 @@ class Slam:
             source: frames in order of time.
             publish: given the state after each frame; must not wait.
             on_poses: given new estimates as first made, in order of time.
-            stopped: asked before each frame.
+            stopped: asked before each frame, and while a camera gives none.
 
         Raises:
             SlamError: what the source or a thread died of; the map so far stays in `store`.
         """
         self._live = source.live
-        reader = Reader(source, source.live) if self.threads else None
+        reader = Reader(source, source.live, stopped=stopped) if self.threads else None
         try:
             for frame in reader if reader is not None else source:
                 if stopped():
@@ -94,6 +95,8 @@ class Slam:
                 estimate = self.store.last_estimate()
                 publish(Progress(self.store.snapshot(estimate), self.status, replace(self.counts)))
         finally:
+            if source.live:
+                source.close()  # the reader may be waiting for its next frame
             if reader is not None:
                 reader.close()
             self.counts.skipped = source.skipped  # those after the last good frame too
@@ -103,7 +106,8 @@ class Slam:
         """Take one frame.
 
         Returns:
-            New estimates in order of time: none before the first map, then those of all gathered frames, then one.
+            New estimates in order of time: none before the first map, then those of all gathered frames (from a live
+            source the last LIVE_PLACED), then one.
         """
         self.counts.seen += 1
         with torch.inference_mode():
@@ -142,14 +146,15 @@ class Slam:
         estimates = self._placed(first, keyframe)
         for estimate in estimates:
             self._record(estimate)
-        self.status = estimates[-1].status
         log.info("first map from %d frames, %d of them placed", self.counts.seen, self.counts.tracked)
         if self.status is Status.TRACKING:
             self._add_keyframe(view, estimates[-1])
         return estimates
 
     def _placed(self, first: InitialMap, keyframe: Keyframe) -> list[Estimate]:
-        """Estimates of all frames gathered before the first map, in order of time."""
+        """Estimates of the frames gathered before the first map, in order of time."""
+        if self._live:
+            first = replace(first, before=(), views=first.views[-LIVE_PLACED:], T_cks=first.T_cks[-LIVE_PLACED:])
         earlier, T_ck = [], identity()
         for view in reversed(first.before):
             estimate = track(self.matcher, view, keyframe, [T_ck])

@@ -12,7 +12,7 @@ from slam.config import SlamConfig, build_config
 from slam.errors import SourceError, UsageError, WeightsError
 from slam.evaluation.trajectory import ate, path_length
 from slam.frames import Estimate, Frame, Progress, Status
-from slam.system import Slam, build
+from slam.system import LIVE_PLACED, Slam, build
 
 SMALL = {"pixels": 160 * 120}
 DARK = range(40, 50)  # frames without a picture
@@ -86,6 +86,22 @@ def test_one_trajectory_before_and_after_the_dark(through_the_dark, rendered):
     assert result.rmse < 0.02 * path_length(truth)
     assert not set(truth.time_ns[DARK.start : DARK.stop].tolist()) & set(trajectory.time_ns.tolist())
     assert set(truth.time_ns[DARK.stop + 3 :].tolist()) <= set(trajectory.time_ns.tolist())
+
+
+def test_a_camera_that_stood_still_first_does_not_wait_for_its_old_frames(rendered):
+    """Placing hundreds of gathered frames takes seconds, in which a live camera moves out of sight of the first map."""
+    frames = [rendered.frames[0]] * 30 + rendered.frames[1:]
+    frames = [replace(f, id=n, time_ns=n * 10**7) for n, f in enumerate(frames)]
+
+    def first_map(live: bool) -> list[Estimate]:
+        slam = system(rendered)
+        slam._live = live
+        return next(estimates for frame in frames if (estimates := slam.step(frame)))
+
+    recorded, live = first_map(False), first_map(True)
+    assert [e.frame_id for e in recorded] == list(range(len(recorded))) and len(recorded) > 30
+    assert len(live) == 1 + LIVE_PLACED and live[-1].frame_id == recorded[-1].frame_id  # the keyframe itself, the last
+    assert live[-1].status is Status.TRACKING
 
 
 def test_a_source_without_frames_ends_without_a_map(rendered):
