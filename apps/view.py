@@ -13,11 +13,9 @@ log = logging.getLogger(__name__)
 
 def build_parser() -> argparse.ArgumentParser:
     """Command line of v2d-view."""
-    p = argparse.ArgumentParser(prog="v2d-view", description="Look at a finished run.")
+    p = argparse.ArgumentParser(prog="v2d-view", description="Look at a finished run.", epilog="Keys: H shows them.")
     p.add_argument("run", type=Path, nargs="?", metavar="RUN", help="run directory (default results/latest)")
-    p.add_argument(
-        "--screenshot", type=Path, required=True, metavar="FILE", help="draw into a PNG or JPEG; needs no display"
-    )
+    p.add_argument("--screenshot", type=Path, metavar="FILE", help="draw into a PNG or JPEG; needs no display")
     p.add_argument("--size", type=int, nargs=2, default=(1280, 800), metavar=("W", "H"), help="of picture or window")
     add_verbosity(p)
     return p
@@ -46,6 +44,11 @@ def view(options: argparse.Namespace) -> int:
         raise ViewerError(
             f"cannot load Open3D: {error}; pip install open3d, apt-get install libgl1 libegl1 libusb-1.0-0"
         ) from error
+    if options.screenshot is None:
+        from slam.viewer.window import Window
+
+        Window(run, width, height).show()
+        return 0
     write_color(options.screenshot, offscreen.render(run, width, height))
     log.info("wrote %s", options.screenshot)
     return 0

@@ -37,13 +37,33 @@ def check_driver() -> None:
 
 
 def check_display() -> None:
-    """Make sure that a window can be opened.
+    """Make sure that a window can be opened; asked only on Linux, too.
 
     Raises:
-        ViewerError: if there is no display.
+        ViewerError: if there is no display, or nothing answers there.
     """
-    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        raise ViewerError("no display (DISPLAY is not set); v2d-view RUN --screenshot FILE draws without one")
+    if sys.platform != "linux" or os.environ.get("WAYLAND_DISPLAY"):
+        return
+    name = os.environ.get("DISPLAY")
+    remedy = "v2d-view RUN --screenshot FILE draws without one"
+    if not name:
+        raise ViewerError(f"no display (DISPLAY is not set); {remedy}")
+    if not answers(name):
+        raise ViewerError(f"the display {name} does not answer; {remedy}")
+
+
+def answers(display: str) -> bool:
+    """True if an X server of this name takes a connection."""
+    try:
+        x11 = ctypes.CDLL("libX11.so.6")
+    except OSError:
+        return False
+    x11.XOpenDisplay.restype = ctypes.c_void_p
+    connection = x11.XOpenDisplay(display.encode())
+    if connection is None:
+        return False
+    x11.XCloseDisplay(ctypes.c_void_p(connection))
+    return True
 
 
 def count_devices() -> int:

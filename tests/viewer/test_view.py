@@ -48,6 +48,14 @@ def test_no_driver_is_one_line(run_path, tmp_path):
     assert done.stderr.startswith("v2d-view: no Vulkan driver") and done.stderr.count("\n") == 1
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="displays are asked for only on Linux")
+def test_no_display_is_one_line(run_path):
+    for display, words in {"": "no display", ":4711": "the display :4711 does not answer"}.items():
+        done = view(run_path, DISPLAY=display)
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"v2d-view: {words}") and done.stderr.count("\n") == 1
+
+
 def test_mistakes_are_one_line(run_path, tmp_path, capsys):
     assert main([str(tmp_path / "nowhere"), "--screenshot", str(tmp_path / "view.png")]) == 1
     assert "no run directory" in capsys.readouterr().err

@@ -1,0 +1,81 @@
+"""The window on a virtual display, with keys from outside."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from slam.io.images import read_color
+from slam.io.ply import read_ply
+from slam.viewer.driver import count_devices
+
+ROOT = Path(__file__).resolve().parents[2]
+LIMIT_S = 60
+MISSING = [name for name in ("Xvfb", "xdotool") if shutil.which(name) is None]
+
+pytestmark = [
+    pytest.mark.skipif(bool(MISSING), reason=f"{' and '.join(MISSING)} not installed"),
+    pytest.mark.skipif(count_devices() < 1, reason="no Vulkan driver (libvulkan1, mesa-vulkan-drivers)"),
+]
+
+
+@pytest.fixture
+def display() -> Iterator[str]:
+    """The name of a virtual display of its own."""
+    reading, writing = os.pipe()
+    command = ["Xvfb", "-displayfd", str(writing), "-screen", "0", "800x600x24", "+extension", "GLX"]
+    server = subprocess.Popen(command, pass_fds=[writing], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    os.close(writing)
+    with os.fdopen(reading) as answer:
+        number = answer.readline().strip()
+    try:
+        yield f":{number}"
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+def wait_for(path: Path) -> None:
+    """Until a file is there (files appear whole)."""
+    end_s = time.monotonic() + LIMIT_S
+    while not path.exists():
+        assert time.monotonic() < end_s, f"{path.name} was not written"
+        time.sleep(0.1)
+
+
+def test_keys_save_points_and_a_picture_and_quit(run_path, display, tmp_path):
+    environment = {k: v for k, v in os.environ.items() if k != "WAYLAND_DISPLAY"} | {"DISPLAY": display}
+
+    def xdotool(*words: str) -> str:
+        done = subprocess.run(
+            ["xdotool", *words], env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=True
+        )
+        return done.stdout.strip()
+
+    command = [sys.executable, "-m", "apps.view", str(run_path), "--size", "640", "480"]
+    with (tmp_path / "log").open("w") as log:
+        program = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+    try:
+        window = xdotool("search", "--sync", "--onlyvisible", "--name", "v2d-view").splitlines()[0]
+        xdotool("windowfocus", "--sync", window)
+        xdotool("key", "p")
+        wait_for(run_path / "view_001.ply")
+        xdotool("key", "bracketright", "bracketright", "p")  # only what is at least 0.7 sure: the upper half
+        wait_for(run_path / "view_002.ply")
+        xdotool("key", "bracketleft", "bracketleft", "g", "s")
+        wait_for(run_path / "view_001.png")
+        xdotool("key", "q")
+        assert program.wait(LIMIT_S) == 0, (tmp_path / "log").read_text()
+    finally:
+        program.kill()
+        program.wait(10)
+    assert len(read_ply(run_path / "view_001.ply")) == 4 * 24 * 32 == 2 * len(read_ply(run_path / "view_002.ply"))
+    image = read_color(run_path / "view_001.png").astype(int)
+    for channel in range(3):  # the red, green and blue quarter of the wall
+        others = [c for c in range(3) if c != channel]
+        assert ((image[..., channel] > 150) & (image[..., others].max(-1) < 40)).sum() > 200
