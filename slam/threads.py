@@ -131,11 +131,14 @@ class Reader(Generic[Job]):
     """Iterates over a source on its own thread; iterate over the reader to get the items.
 
     A recorded source waits when `capacity` items are ahead; of a live one the newest item is kept and `dropped` counts
-    the others.
+    the others. Iteration ends early once `stopped` says so, also while no item comes.
     """
 
-    def __init__(self, source: Iterable[Job], live: bool, capacity: int = 4) -> None:
+    def __init__(
+        self, source: Iterable[Job], live: bool, capacity: int = 4, stopped: Callable[[], bool] = lambda: False
+    ) -> None:
         self.dropped = 0
+        self._stopped = stopped
         self._source = source
         self._live = live
         self._queue: queue.Queue[tuple[Job] | None] = queue.Queue(1 if live else capacity)
@@ -172,8 +175,16 @@ class Reader(Generic[Job]):
             return  # just taken: there is room now
 
     def __iter__(self) -> Iterator[Job]:
-        while (item := self._queue.get()) is not None:
+        while not self._stopped():
+            try:
+                item = self._queue.get(timeout=0.1)
+            except queue.Empty:
+                continue
+            if item is None:
+                break
             yield item[0]
+        else:
+            return
         self._end()  # whoever iterates again must not wait
         if self._error is not None:
             raise self._error

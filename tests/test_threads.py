@@ -208,6 +208,26 @@ def test_closing_wakes_whoever_waits_for_an_item():
     assert not waiting.is_alive()
 
 
+def test_a_reader_of_a_silent_source_ends_when_stopped():
+    """Ctrl-C must not wait for the next frame of a camera that gives none."""
+    gate, stop = threading.Event(), threading.Event()
+
+    def silent() -> Iterator[int]:
+        yield 0
+        gate.wait(PATIENCE_S)
+
+    reader, got = Reader(silent(), live=True, stopped=stop.is_set), []
+    waiting = threading.Thread(target=lambda: got.extend(reader), daemon=True)
+    waiting.start()
+    wait_for(lambda: got == [0])
+    assert waiting.is_alive()
+    stop.set()
+    waiting.join(PROMPT_S)
+    assert not waiting.is_alive()
+    gate.set()
+    reader.close()
+
+
 def test_a_stuck_source_is_left_behind(monkeypatch, caplog):
     monkeypatch.setattr(threads, "CLOSE_TIMEOUT_S", 0.1)
     gate = threading.Event()
