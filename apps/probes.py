@@ -1,0 +1,299 @@
+"""What v2d-doctor looks at. Libraries are tried in child processes: a broken one can abort or hang its process."""
+
+import glob
+import hashlib
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from slam import __version__
+from slam.io.files import PACKAGE, reason
+
+CHILD_TIMEOUT_S = 90  # a first import reads hundreds of megabytes from a cold disk
+SELF_TEST_S = 2.0
+SHIFT_UV = (3.0, 2.0)  # pixels between the two views of the self test
+SELF_TEST_PX = 0.25  # error allowed; the flow reaches a few hundredths
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16")
+NEEDED = {"numpy": "numpy", "torch": "torch", "cv2": "opencv-python-headless", "numba": "numba"}
+OPTIONAL = {"open3d": ("open3d", "the viewer and meshes"), "pyrealsense2": ("pyrealsense2", "RealSense cameras")}
+THREADING_LAYER = """
+import numba, numpy
+@numba.njit(parallel=True)
+def total(values):
+    result = 0.0
+    for i in numba.prange(len(values)):
+        result += values[i]
+    return result
+assert total(numpy.ones(100)) == 100
+print(numba.threading_layer(), numba.get_num_threads())
+"""
+GPU = """
+import torch
+mps = torch.backends.mps.is_available()
+print(torch.cuda.get_device_name() if torch.cuda.is_available() else "Apple GPU (MPS)" if mps else "")
+"""
+REALSENSE = """
+import json, pyrealsense2 as rs
+print(json.dumps([d.get_info(rs.camera_info.name) for d in rs.context().query_devices()]))
+"""
+SELF_TEST = "import json; from apps.probes import self_test; print(json.dumps(self_test()))"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report."""
+
+    name: str
+    found: bool
+    what: str
+    remedy: str = ""  # what to do, where something is missing
+    needed: bool = False  # by the headless job
+
+    @property
+    def failed(self) -> bool:
+        """True if the headless job cannot run because of this."""
+        return self.needed and not self.found
+
+    def line(self) -> str:
+        """For people to read."""
+        mark = "ok" if self.found else "FAILED" if self.needed else "missing"
+        return f"{mark:8s}{self.name:20s}{self.what}{f'; {self.remedy}' if self.remedy else ''}"
+
+
+def all_findings() -> Iterator[Finding]:
+    """Everything, one after the other."""
+    yield Finding("v2d-slam", True, f"{__version__}, Python {platform.python_version()} on {platform.platform()}")
+    for module, package in NEEDED.items():
+        yield library(module, package, needed=True)
+    for module, (package, use) in OPTIONAL.items():
+        yield library(module, package, use=use)
+    yield opencv_packages(sorted(d.metadata["Name"] or "" for d in metadata.distributions()))
+    yield cpu(_text(Path("/proc/cpuinfo")))
+    yield numba_threads()
+    yield gpu()
+    yield display(dict(os.environ), sys.platform)
+    yield webcams("/dev/video*", Path("/sys/class/video4linux"))
+    yield realsense()
+    yield from data_roots()
+    yield from weights(PACKAGE / "networks" / "weights")
+    yield matching()
+
+
+def child(code: str, timeout_s: float = CHILD_TIMEOUT_S) -> tuple[bool, str]:
+    """Run Python code in a process of its own: whether it went well, and its last line or what it died of."""
+    path = os.pathsep.join([str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_s,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+    except subprocess.TimeoutExpired:
+        return False, f"hangs (no answer within {timeout_s:g} s)"
+    except OSError as error:
+        return False, f"cannot start Python: {reason(error)}"
+    if done.returncode < 0:
+        return False, f"crashes (signal {-done.returncode})"
+    lines = (done.stderr if done.returncode else done.stdout).strip().splitlines()
+    return done.returncode == 0, lines[-1] if lines else ""
+
+
+def library(module: str, package: str, use: str = "", needed: bool = False) -> Finding:
+    """Whether a library can be imported, and why not."""
+    worked, words = child(f"import {module}; print(getattr({module}, '__version__', ''))")
+    if worked:
+        return Finding(module, True, words or _installed(package) or "installed", needed=needed)
+    version = _installed(package)
+    purpose = f" (for {use})" if use else ""
+    if version is None:
+        return Finding(module, False, f"not installed{purpose}", f"pip install {package}", needed)
+    remedy = "a system library is absent: " if "cannot open shared object" in words else ""
+    if remedy:
+        remedy += "on Debian or Ubuntu apt-get install libgomp1 libusb-1.0-0 libgl1 libegl1 libx11-6"
+    return Finding(
+        module, False, f"{version} does not import{purpose}: {words}", remedy or f"reinstall {package}", needed
+    )
+
+
+def opencv_packages(installed: list[str]) -> Finding:
+    """The four OpenCV wheels overwrite each other's files."""
+    found = sorted({name.lower() for name in installed if name.lower().startswith("opencv-")})
+    if len(found) <= 1:
+        return Finding("opencv packages", True, ", ".join(found) or "none (OpenCV from elsewhere)")
+    remedy = f"pip uninstall {' '.join(found)}, then pip install opencv-python-headless"
+    return Finding("opencv packages", False, f"{', '.join(found)} overwrite each other's files", remedy)
+
+
+def cpu(cpuinfo: str) -> Finding:
+    """Cores this process may use, and the instructions that make networks fast."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    flags = {word for line in cpuinfo.splitlines() if line.startswith("flags") for word in line.split()}
+    known = ", ".join(name for name in INSTRUCTIONS if name in flags) or "none of AVX2, AVX-512, AMX"
+    words = f"{cores} of {os.cpu_count()} cores, {known if flags else 'instruction sets not known here'}"
+    variables = [f"{n}={os.environ[n]}" for n in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY") if n in os.environ]
+    return Finding("cpu", True, ", ".join([words, *variables]))
+
+
+def numba_threads() -> Finding:
+    """The threading layer that numba can use for parallel kernels."""
+    worked, words = child(THREADING_LAYER)
+    if worked:
+        layer, _, threads = words.partition(" ")
+        return Finding("numba threads", True, f"{layer}, {threads} threads")
+    return Finding("numba threads", False, words, "pip install tbb, or apt-get install libgomp1")
+
+
+def gpu() -> Finding:
+    """The GPU that torch sees."""
+    worked, words = child(GPU)
+    if worked and words:
+        return Finding("gpu", True, words)
+    return Finding("gpu", False, "torch sees none" if worked else words, "not needed: the default runs on the CPU")
+
+
+def display(environment: dict[str, str], system: str) -> Finding:
+    """Where a window would open."""
+    if system in ("darwin", "win32"):
+        return Finding("display", True, "the desktop")
+    for name in ("WAYLAND_DISPLAY", "DISPLAY"):
+        if environment.get(name):
+            return Finding("display", True, f"{name}={environment[name]}")
+    return Finding("display", False, "neither DISPLAY nor WAYLAND_DISPLAY is set", "runs work, windows do not")
+
+
+def webcams(pattern: str, names: Path) -> Finding:
+    """Video devices of Linux, with their names and whether this user may open them."""
+    devices = sorted(glob.glob(pattern))
+    if not devices:
+        return Finding(
+            "cameras", False, f"no {pattern}", "plug one in" if sys.platform == "linux" else "listed on Linux"
+        )
+    words = [f"{device} ({_text(names / Path(device).name / 'name').strip() or 'no name'})" for device in devices]
+    closed = [device for device in devices if not os.access(device, os.R_OK | os.W_OK)]
+    if closed:
+        remedy = "sudo usermod -aG video $USER, then log in again"
+        return Finding("cameras", False, f"{', '.join(closed)} may not be opened by this user", remedy)
+    return Finding("cameras", True, ", ".join(words))
+
+
+def realsense() -> Finding:
+    """RealSense cameras that answer; none is started."""
+    if _installed("pyrealsense2") is None:
+        return Finding("realsense", False, "pyrealsense2 is not installed", "pip install pyrealsense2")
+    worked, words = child(REALSENSE, 30)
+    if not worked:
+        return Finding("realsense", False, words, "see the line of pyrealsense2")
+    cameras = json.loads(words)
+    return Finding("realsense", bool(cameras), ", ".join(cameras) or "none plugged in")
+
+
+def data_roots() -> Iterator[Finding]:
+    """The folders where known sequences are looked for."""
+    variable = os.environ.get("V2D_DATA")
+    for root in [*([Path(variable)] if variable else []), Path("datasets"), Path("data")]:
+        name = f"data {root}"
+        try:
+            entries = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith("."))
+        except OSError as error:
+            yield Finding(name, False, reason(error), "v2d-slam --sequence NAME --download, or set V2D_DATA")
+            continue
+        more = ", ..." if len(entries) > 8 else ""
+        yield Finding(name, bool(entries), f"holds {', '.join(entries[:8])}{more}" if entries else "is empty")
+
+
+def weights(folder: Path) -> Iterator[Finding]:
+    """The network weights that came with the package; the default runs without."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        yield Finding("weights", False, f"none in {folder}", "only motion.flow=dis, depth.stereo=classical can run")
+    for file in files:
+        content = file.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()[:12]
+        yield Finding(f"weights {file.stem}", True, f"{len(content) / 1e6:.1f} MB, sha256 {digest}...")
+
+
+def matching() -> Finding:
+    """The self test, in a process of its own."""
+    worked, words = child(SELF_TEST)
+    if not worked:
+        return Finding("self test", False, words, "reinstall v2d-slam, or report this line", needed=True)
+    result = json.loads(words)
+    line = (
+        f"{result['flow']} flow at {result['width']}x{result['height']}: {result['ms']:.1f} ms per frame, "
+        f"error {result['error_px']:.3f} px, {100 * result['matched']:.0f} % matched"
+    )
+    good = result["error_px"] <= SELF_TEST_PX and result["matched"] > 0.5
+    return Finding("self test", good, line, "" if good else "the correspondence is wrong: report this", needed=True)
+
+
+def self_test() -> dict[str, Any]:
+    """Match two synthetic views, one shifted by SHIFT_UV, with the default flow for about SELF_TEST_S.
+
+    Returns:
+        flow, width, height; `ms` per frame (median; features of one view and a match), `error_px` (median distance
+        from the true shift), `matched` (share of the cells with a weight).
+    """
+    import torch
+
+    from slam.config import SlamConfig
+    from slam.geometry.camera import Camera, pixel_grid
+    from slam.system import build
+
+    torch.set_num_threads(1)
+    width, height, margin = 256, 192, 8
+    noise = torch.rand((1, 3, height // 6, width // 6), generator=torch.Generator().manual_seed(0))
+    size = (height + 2 * margin, width + 2 * margin)
+    texture = torch.nn.functional.interpolate(noise, size, mode="bicubic").clamp(0, 1)
+    left, top = (margin - int(shift) for shift in SHIFT_UV)  # content moves right and down
+    first = texture[..., margin : margin + height, margin : margin + width]
+    second = texture[..., top : top + height, left : left + width]
+    config = SlamConfig()
+    slam, facts = build(config, Camera(width, height, 200.0, 200.0, 127.5, 95.5), threads=False)
+    flow, stride = slam.correspondence, slam.correspondence.stride
+    start_uv = pixel_grid(height // stride, width // stride, first)[None]
+    times_ms: list[float] = []
+    with torch.inference_mode():
+        features = flow.encode(first)
+        end_s = time.perf_counter() + SELF_TEST_S
+        while len(times_ms) < 3 or time.perf_counter() < end_s:
+            start_s = time.perf_counter()
+            _, residual, weight = flow.update(flow.start(features, flow.encode(second)), start_uv)
+            times_ms.append(1000 * (time.perf_counter() - start_s))
+    error_px = (stride * residual - torch.tensor(SHIFT_UV)).norm(dim=-1)
+    matched = weight.amin(-1) > 0.1
+    return {
+        "flow": facts["flow"],
+        "width": width,
+        "height": height,
+        "ms": statistics.median(times_ms),
+        "error_px": float(error_px[matched].median()) if matched.any() else 1e3,
+        "matched": float(matched.float().mean()),
+    }
+
+
+def _installed(package: str) -> str | None:
+    """Version of an installed package."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _text(path: Path) -> str:
+    """A system file's text, empty where there is none."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
