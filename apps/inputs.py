@@ -1,0 +1,109 @@
+"""What v2d-slam can be given to track: the options, and the source that they name."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from slam.errors import UsageError
+from slam.frames import Trajectory
+
+RECONNECT_S = 10.0
+
+
+def add_inputs(p: argparse.ArgumentParser) -> None:
+    """The options that choose the source."""
+    inputs = p.add_mutually_exclusive_group(required=True)
+    inputs.add_argument("--sequence", metavar="NAME|PATH", help="a known sequence (tum/fr1_desk) or any recording")
+    inputs.add_argument("--video", metavar="FILE", help="a video file")
+    inputs.add_argument("--images", metavar="DIR", help="a folder of pictures")
+    inputs.add_argument("--camera", metavar="NAME|URL", help="webcam, webcam:N, rtsp://... or http://... (MJPEG)")
+    inputs.add_argument("--demo", action="store_true", help="a rendered room with known truth; needs nothing")
+    p.add_argument("--calib", type=Path, metavar="FILE", help="calibration of the camera")
+    p.add_argument("--hfov", type=float, metavar="DEG", help="horizontal field of view, instead of a calibration")
+    p.add_argument("--fps", type=float, help="of pictures and videos without time stamps; to ask of a webcam")
+    p.add_argument("--width", type=int, metavar="PX", help="to ask of a webcam")
+    p.add_argument("--height", type=int, metavar="PX", help="to ask of a webcam")
+    p.add_argument(
+        "--reconnect",
+        type=float,
+        default=RECONNECT_S,
+        metavar="SECONDS",
+        help="how long to try again when a camera stops (default %(default)g; 0: not at all)",
+    )
+    p.add_argument("--record", type=Path, metavar="DIR", help="keep what the camera delivers, for --sequence DIR")
+    p.add_argument("--start", type=int, default=0, metavar="N", help="first frame")
+    p.add_argument("--stride", type=int, default=1, metavar="N", help="use every Nth frame")
+    p.add_argument("--max-frames", type=int, metavar="N", help="length of the part used, in frames of the recording")
+    p.add_argument("--data-root", type=Path, metavar="DIR", help="where known sequences lie (also $V2D_DATA)")
+    p.add_argument("--download", action="store_true", help="fetch a known sequence that is missing")
+
+
+def open_input(options: argparse.Namespace) -> tuple[Any, str, Trajectory | None]:
+    """The source that the options name, what to call it, and its ground truth where it has one."""
+    if options.camera is not None:
+        return _camera(options)
+    refuse(options, {"width": None, "height": None, "reconnect": RECONNECT_S, "record": None}, "for --camera")
+    if options.demo:
+        from slam.sources.demo import DemoConfig, DemoSource
+
+        recordings = {"calib": None, "hfov": None, "fps": None, "start": 0, "stride": 1}
+        refuse(options, recordings, "for recordings, not for --demo")
+        demo = DemoSource(DemoConfig() if options.max_frames is None else DemoConfig(frames=options.max_frames))
+        return demo, "demo", demo.groundtruth()
+    from slam.sources import SourceSpec, open_source
+    from slam.sources.alias import resolve_sequence
+    from slam.sources.groundtruth import known_truth
+
+    choices = ((options.sequence, ""), (options.video, "video"), (options.images, "images"))
+    path, kind = next((path, kind) for path, kind in choices if path is not None)
+    if options.sequence is not None:
+        path = str(resolve_sequence(path, options.data_root, options.download))
+    spec = SourceSpec(
+        path=path,
+        kind=kind,
+        hfov_deg=options.hfov,
+        **{key: getattr(options, key) for key in ("calib", "fps", "start", "stride", "max_frames")},
+    )
+    return open_source(spec), path, known_truth(Path(path))
+
+
+def _camera(options: argparse.Namespace) -> tuple[Any, str, None]:
+    recordings = {"start": 0, "stride": 1, "data_root": None, "download": False}
+    refuse(options, recordings, "for recordings, not for --camera")
+    refuse(options, {"deterministic": False}, "for recordings: a camera never shows the same twice")
+    from slam.sources.cameras import CameraSpec, open_camera, public_name
+
+    if options.record is not None:
+        from slam.sources.recorder import check_free
+
+        check_free(options.record)  # before anything is opened or made
+    given = {key: getattr(options, key) for key in ("calib", "width", "height", "fps", "max_frames")}
+    spec = CameraSpec(options.camera, hfov_deg=options.hfov, reconnect_s=options.reconnect, **given)
+    return open_camera(spec), public_name(options.camera), None
+
+
+def recorded(source: Any, path: Path | None) -> tuple[Any, Any]:
+    """The source and what records it; None where nothing is to be recorded.
+
+    Raises:
+        UsageError: if `path` holds a recording already.
+        OutputError: if it cannot be written to.
+    """
+    if path is None:
+        return source, None
+    from slam.sources.recorder import RecordedCamera, Recorder
+
+    recorder = Recorder(path, source.camera)
+    return RecordedCamera(source, recorder), recorder
+
+
+def refuse(options: argparse.Namespace, defaults: dict[str, Any], purpose: str) -> None:
+    """Refuse options that differ from their defaults where they mean nothing.
+
+    Raises:
+        UsageError: naming the first of them.
+    """
+    for option, default in defaults.items():
+        if getattr(options, option) != default:
+            given = "" if default is False else f" {getattr(options, option)}"
+            raise UsageError(f"--{option.replace('_', '-')}{given} is {purpose}")

@@ -1,0 +1,50 @@
+"""The cameras that a user can name. Their drivers are imported when asked for."""
+
+import importlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from slam.sources import Source
+from slam.sources.sequence import CameraChoice
+
+CAMERAS = {"webcam": "slam.sources.webcam:WebcamSource"}
+
+
+@dataclass(frozen=True)
+class CameraSpec:
+    """Which camera and how, as the user says it."""
+
+    address: str  # webcam, webcam:N, or the URL of a stream
+    calib: Path | None = None  # calibration file
+    hfov_deg: float | None = None  # horizontal field of view, instead of a calibration
+    width: int | None = None  # pixels to ask the camera for
+    height: int | None = None
+    fps: float | None = None  # frames per second to ask the camera for
+    reconnect_s: float = 10.0  # how long to try again when pictures stop
+    max_frames: int | None = None  # end after so many
+
+
+def open_camera(spec: CameraSpec) -> Source:
+    """Connect to a camera.
+
+    Raises:
+        UsageError: if the options make no sense.
+        SourceError: if there is no such camera or no picture comes.
+        CalibrationError: if the calibration is unreadable or for other images.
+    """
+    module, name = CAMERAS["webcam"].split(":")
+    source: Source = getattr(importlib.import_module(module), name)(
+        spec.address,
+        (spec.width, spec.height),
+        spec.fps,
+        CameraChoice(spec.calib, spec.hfov_deg),
+        spec.reconnect_s,
+        spec.max_frames,
+    )
+    return source
+
+
+def public_name(address: str) -> str:
+    """The address without user and password, for messages and files."""
+    return re.sub(r"(?<=://)[^/?#]*@", "", address)
