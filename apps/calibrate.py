@@ -92,7 +92,7 @@ def gather(options: argparse.Namespace, board: "Board") -> "Views":
     from slam.sources.lens import Views
 
     path, kind = (options.video, "video") if options.video is not None else (options.images, "images")
-    spec = SourceSpec(path=str(path), kind=kind, hfov_deg=60.0)  # a lens must be named; pictures come as they are
+    spec = SourceSpec(path=str(path), kind=kind, hfov_deg=60.0, fps=30.0)  # neither changes the pictures
     count = open_source(spec).count or 0
     stride = max(1, -(-count // MAX_TRIED))
     source = open_source(SourceSpec(**{**vars(spec), "stride": stride}))

@@ -2,6 +2,7 @@
 
 import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -17,11 +18,17 @@ PICTURES = Path(__file__).parents[1] / "sources" / "board_pictures.py"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """Twelve pictures of a 7x5 checkerboard (two cut off by the edge), the first of them twice, and one without it."""
+def pictures() -> ModuleType:
+    """The module that renders boards."""
     spec = importlib.util.spec_from_file_location("v2d_test_board_pictures_of_programs", PICTURES)
-    pictures = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(pictures)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def folder(pictures, tmp_path_factory) -> Path:
+    """Twelve pictures of a 7x5 checkerboard (two cut off by the edge), the first of them twice, and one without it."""
     path = tmp_path_factory.mktemp("board")
     board = Board(BoardConfig(columns=7, rows=5))
     shots = [pictures.photograph(board, LENS, *pose) for pose in pictures.board_poses(12)]
@@ -38,6 +45,27 @@ def test_pictures_become_a_calibration(folder, tmp_path, capsys, caplog):
     said = capsys.readouterr().out
     assert f"--calib {out}" in said and "px RMS" in said
     assert "coverage" in caplog.text and "in 11 of 14 pictures, 10 differ enough" in caplog.text
+
+
+def test_a_video_of_a_charuco_board_becomes_a_calibration(pictures, tmp_path, monkeypatch, capsys):
+    """Through the codec, and with every other of 32 pictures tried."""
+    monkeypatch.setattr("apps.calibrate.MAX_TRIED", 16)
+    board = Board(BoardConfig("charuco", 7, 5, 0.03, 0.022))
+    film = tmp_path / "film.avi"
+    writer = cv2.VideoWriter(str(film), cv2.VideoWriter_fourcc(*"MJPG"), 30, (LENS.width, LENS.height))
+    for pose in pictures.board_poses(16):
+        shot = pictures.photograph(board, LENS, *pose)
+        writer.write(shot)
+        writer.write(np.full_like(shot, 128))  # the frames that are passed over
+    writer.release()
+    out = tmp_path / "camera.yaml"
+    options = ["--board", "charuco", "--size", "7x5", "--square", "0.03", "--marker", "0.022", "--out", str(out)]
+    assert main(["--video", str(film), *options]) == 0
+    camera = read_calibration(out, (320, 240))
+    assert camera.fx == pytest.approx(LENS.fx, rel=0.015) and camera.cx == pytest.approx(LENS.cx, abs=4.0)
+    assert "px RMS" in capsys.readouterr().out
+    assert main(["--video", str(film), *options, "--board", "checkerboard", "--quiet"]) == 1
+    assert "of the 16 pictures" in capsys.readouterr().err
 
 
 def test_a_wrong_size_is_explained(folder, tmp_path, capsys):
