@@ -1,6 +1,9 @@
-"""A short rendered recording that the tests of the programs and of the system share."""
+"""What tests of several parts share: a short rendered recording, and a small textured world."""
 
+import importlib.util
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import cv2
 import numpy as np
@@ -58,3 +61,20 @@ def recording(rendered: ListSource, tmp_path_factory: pytest.TempPathFactory) ->
     numbers = [camera.fx, camera.fy, camera.cx, camera.cy]
     (path / "calibration.yaml").write_text(f"width: {camera.width}\nheight: {camera.height}\ncalibration: {numbers}\n")
     return path
+
+
+@pytest.fixture(scope="session")
+def wall_and_box() -> ModuleType:
+    """The module `tests/mapping/wall_and_box.py`; test folders are no packages, so they cannot import each other."""
+    path = Path(__file__).parent / "mapping" / "wall_and_box.py"
+    spec = importlib.util.spec_from_file_location("v2d_test_wall_and_box", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def world(wall_and_box: ModuleType) -> Any:
+    """A slanted wall and a box before it."""
+    return wall_and_box.World()
