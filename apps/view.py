@@ -5,7 +5,7 @@ import logging
 import sys
 from pathlib import Path
 
-from apps.common import add_verbosity, guarded, set_up_logging
+from apps.common import add_verbosity, guarded, set_up_logging, stop_on_signals
 from slam.errors import UsageError, ViewerError
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,8 @@ def view(options: argparse.Namespace) -> int:
     if options.screenshot is None:
         from slam.viewer.window import Window
 
-        Window(run, width, height).show()
+        with stop_on_signals() as stop:
+            Window(run, width, height).show(stop.is_set)
         return 0
     write_color(options.screenshot, offscreen.render(run, width, height))
     log.info("wrote %s", options.screenshot)

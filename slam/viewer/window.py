@@ -66,10 +66,17 @@ class Window:
         self._window.set_on_layout(self._lay_out)
         self._window.set_on_key(self._on_key)
 
-    def show(self) -> None:
-        """Run the loop until the window is closed."""
+    def show(self, stopped: Callable[[], bool] = lambda: False) -> None:
+        """Run the loop until the window is closed.
+
+        Args:
+            stopped: asked many times a second; the window is closed when it says so.
+        """
         self._post(self._begin)
         while self._app.run_one_tick():
+            if stopped():
+                self._window.close()
+                continue
             now_s = time.monotonic()
             if self.controls.is_playing and now_s - self._played_s >= PLAY_PERIOD_S:
                 self._played_s = now_s

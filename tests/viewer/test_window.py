@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -79,3 +80,18 @@ def test_keys_save_points_and_a_picture_and_quit(run_path, display, tmp_path):
     for channel in range(3):  # the red, green and blue quarter of the wall
         others = [c for c in range(3) if c != channel]
         assert ((image[..., channel] > 150) & (image[..., others].max(-1) < 40)).sum() > 200
+
+
+def test_an_interrupt_closes_the_window_in_order(run_path, display):
+    environment = {k: v for k, v in os.environ.items() if k != "WAYLAND_DISPLAY"} | {"DISPLAY": display}
+    program = subprocess.Popen(
+        [sys.executable, "-m", "apps.view", str(run_path)], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL
+    )
+    try:
+        search = ["xdotool", "search", "--sync", "--onlyvisible", "--name", "v2d-view"]
+        subprocess.run(search, env=environment, capture_output=True, timeout=LIMIT_S, check=True)
+        program.send_signal(signal.SIGINT)
+        assert program.wait(LIMIT_S) == 0
+    finally:
+        program.kill()
+        program.wait(10)
