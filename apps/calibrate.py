@@ -4,6 +4,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from slam.errors import CalibrationError, UsageError
 if TYPE_CHECKING:
     import numpy as np
 
+    from slam.sources import Source
     from slam.sources.boards import Board
     from slam.sources.lens import Views
 
@@ -30,6 +32,9 @@ def build_parser() -> argparse.ArgumentParser:
     inputs = p.add_mutually_exclusive_group(required=True)
     inputs.add_argument("--video", type=Path, metavar="FILE", help="a video of the board")
     inputs.add_argument("--images", type=Path, metavar="DIR", help="a folder of pictures of the board")
+    inputs.add_argument(
+        "--camera", metavar="ADDRESS", help="webcam[:N] or a stream; ends when enough is seen, or Ctrl-C"
+    )
     inputs.add_argument("--make-board", type=Path, metavar="FILE.png", help="write a board to print, and end")
     p.add_argument("--board", choices=("checkerboard", "charuco"), default="checkerboard", help="default %(default)s")
     p.add_argument("--size", default="9x6", metavar="CxR", help="columns x rows (default %(default)s)")
@@ -88,14 +93,9 @@ def gather(options: argparse.Namespace, board: "Board") -> "Views":
     Raises:
         CalibrationError: if no picture shows the board.
     """
-    from slam.sources import SourceSpec, open_source
     from slam.sources.lens import Views
 
-    path, kind = (options.video, "video") if options.video is not None else (options.images, "images")
-    spec = SourceSpec(path=str(path), kind=kind, hfov_deg=60.0, fps=30.0)  # neither changes the pictures
-    count = open_source(spec).count or 0
-    stride = max(1, -(-count // MAX_TRIED))
-    source = open_source(SourceSpec(**{**vars(spec), "stride": stride}))
+    source, name = open_pictures(options)
     views = Views(source.camera.width, source.camera.height)
     tried = seen = 0
     first: list[np.ndarray] = []
@@ -112,12 +112,27 @@ def gather(options: argparse.Namespace, board: "Board") -> "Views":
                 continue
             seen += 1
             if views.add(view):
-                log.info("picture %d of %s: %s", tried, path.name, views.feedback())
+                log.info("picture %d of %s: %s", tried, name, views.feedback())
+                if source.live and not views.missing():
+                    break
     source.close()
     if not seen:
-        raise CalibrationError(f"no {board.config} in any of the {tried} pictures of {path}; {explain(board, first)}")
+        raise CalibrationError(f"no {board.config} in any of the {tried} pictures of {name}; {explain(board, first)}")
     log.info("the board is in %d of %d pictures, %d differ enough", seen, tried, len(views))
     return views
+
+
+def open_pictures(options: argparse.Namespace) -> "tuple[Source, str]":
+    """The camera or recording that the options name, and what to call it."""
+    from slam.sources import SourceSpec, open_source
+    from slam.sources.cameras import CameraSpec, open_camera, public_name
+
+    if options.camera is not None:  # a lens must be named everywhere; it does not change the pictures
+        return open_camera(CameraSpec(options.camera, hfov_deg=60.0)), public_name(options.camera)
+    path, kind = (options.video, "video") if options.video is not None else (options.images, "images")
+    spec = SourceSpec(path=str(path), kind=kind, hfov_deg=60.0, fps=30.0)
+    count = open_source(spec).count or 0
+    return open_source(replace(spec, stride=max(1, -(-count // MAX_TRIED)))), str(path)
 
 
 def explain(board: "Board", images: "list[np.ndarray]") -> str:

@@ -21,6 +21,7 @@ MIN_CORNERS = 8  # of a partly hidden ChArUco board; fewer say little about a le
 MAX_SIDE = 50  # squares
 PRINT_DPI = 300
 MAX_PRINT_PX = 20000  # side of a board to print
+GLIMPSE_PX = 640  # longer side of the copy in which a checkerboard is looked for first
 PROBED = 5  # pictures looked at again to learn what board they show
 
 
@@ -89,6 +90,8 @@ class Board:
         if self._charuco is None:
             size = (self.config.columns, self.config.rows)
             flags = cv2.CALIB_CB_NORMALIZE_IMAGE | cv2.CALIB_CB_ACCURACY
+            if not _glimpsed(gray, size):
+                return None
             found, uv = cv2.findChessboardCornersSB(gray, size, flags=flags)
             return self._view(np.arange(len(self.corners)), uv) if found else None
         uv, ids, _, _ = self._detector.detectBoard(gray)
@@ -157,6 +160,15 @@ def _dictionary(name: str) -> "cv2.aruco.Dictionary":
     if name not in names:
         raise UsageError(f"unknown --dictionary {name!r}; known: {', '.join(names)}")
     return cv2.aruco.getPredefinedDictionary(getattr(cv2.aruco, name))
+
+
+def _glimpsed(gray: np.ndarray, size: tuple[int, int]) -> bool:
+    """False if a smaller copy of a large picture shows no checkerboard: that is told in a fraction of the time."""
+    scale = GLIMPSE_PX / max(gray.shape)
+    if scale > 0.8:
+        return True
+    small = cv2.resize(gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return bool(cv2.findChessboardCornersSB(small, size, flags=cv2.CALIB_CB_NORMALIZE_IMAGE)[0])
 
 
 def _on_a_line(points: np.ndarray) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from apps.calibrate import main
+from slam.frames import Frame
 from slam.geometry.camera import Camera
 from slam.io.calibration import read_calibration
 from slam.sources.boards import Board, BoardConfig
@@ -66,6 +67,28 @@ def test_a_video_of_a_charuco_board_becomes_a_calibration(pictures, tmp_path, mo
     assert "px RMS" in capsys.readouterr().out
     assert main(["--video", str(film), *options, "--board", "checkerboard", "--quiet"]) == 1
     assert "of the 16 pictures" in capsys.readouterr().err
+
+
+def test_a_camera_is_let_go_once_enough_was_seen(pictures, tmp_path, monkeypatch):
+    board = Board(BoardConfig(columns=7, rows=5))
+    shots = [pictures.photograph(board, LENS, *pose) for pose in pictures.board_poses(24)]
+
+    class Camera24:
+        live, camera, closed, taken = True, LENS, False, 0
+
+        def __iter__(self):
+            for k in range(1000):
+                self.taken += 1
+                yield Frame(k, k, shots[k % 24], LENS)
+
+        def close(self):
+            self.closed = True
+
+    source = Camera24()
+    monkeypatch.setattr("slam.sources.cameras.open_camera", lambda spec: source)
+    assert main(["--camera", "webcam:1", "--size", "7x5", "--out", str(tmp_path / "camera.yaml")]) == 0
+    assert source.closed and 12 <= source.taken <= 24
+    assert read_calibration(tmp_path / "camera.yaml").fx == pytest.approx(LENS.fx, rel=0.01)
 
 
 def test_a_wrong_size_is_explained(folder, tmp_path, capsys):

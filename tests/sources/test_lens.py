@@ -60,6 +60,16 @@ def test_corners_are_where_the_projection_puts_them(seen, board_pictures):
     assert np.abs(error.mean(0)).max() < 0.1
 
 
+def test_a_large_picture_is_searched_small_first(board_pictures):
+    """Corners are those of the large picture, by the pixel-centre rule; some differ more, at the board's edge."""
+    board = Board(BOARDS[CHECKERBOARD])
+    picture = board_pictures.photograph(board, LENS, *board_pictures.board_poses(1)[0])
+    large = cv2.resize(picture, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
+    corners, reference = board.find(large), board.find(picture)
+    assert np.median(np.abs((corners.uv + 0.5) / 2 - 0.5 - reference.uv)) < 0.1
+    assert board.find(np.full_like(large, 90)) is None
+
+
 def test_a_bad_view_is_dropped(seen):
     _, found = seen
     good = calibrate(found, LENS.width, LENS.height)
