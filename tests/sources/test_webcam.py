@@ -113,19 +113,19 @@ def later(seconds: float, action) -> None:
 
 
 def test_a_stream_is_tracked_recorded_and_replays_with_the_same_stamps(serve, recording, tmp_path):
-    """20 pictures a second are fewer than the recording was made for, but motion from one to the next is the same."""
+    """How many of the 70 have a pose depends on how busy the computer is; those recorded and their stamps do not."""
     before_ns = time.time_ns()
     out, kept = tmp_path / "run", tmp_path / "kept"
     options = ["--calib", str(recording / "calibration.yaml"), "--record", str(kept), "--max-frames", "70"]
-    assert main(["--camera", serve(20).url, "--out", str(out), *options, *SMALL]) == 0
+    assert main(["--camera", serve(15).url, "--out", str(out), *options, *SMALL]) == 0
     run = json.loads((out / "run.json").read_text())
     trajectory = read_tum(out / "trajectory.txt")
     assert run["end"] == "complete" and run["frames_seen"] + run["frames_dropped"] == 70
     assert run["recording"] == {"path": str(kept), "frames": 70, "dropped": 0, "error": None}
-    assert len(trajectory) > 20 and before_ns < trajectory.time_ns[0] < trajectory.time_ns[-1] < time.time_ns()
+    assert len(trajectory) >= 5 and before_ns < trajectory.time_ns[0] < trajectory.time_ns[-1] < time.time_ns()
     replayed = [frame.time_ns for frame in TumSource(kept)]
     assert len(replayed) == 70 and set(trajectory.time_ns.tolist()) <= set(replayed)
-    assert np.median(np.diff(replayed)) == pytest.approx(1e9 / 20, rel=0.2)  # grabbed as they came
+    assert np.median(np.diff(replayed)) == pytest.approx(1e9 / 15, rel=0.2)  # grabbed as they came
 
 
 def test_a_server_that_comes_back_is_found_again(serve, caplog):
