@@ -31,7 +31,7 @@ class Source(Protocol):
 
     def __iter__(self) -> Iterator[Frame]: ...
 
-    def close(self) -> None: ...
+    def close(self) -> None: ...  # of a camera: while another thread iterates, too, and that ends the iteration
 
 
 @dataclass(frozen=True)
