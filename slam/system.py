@@ -23,7 +23,7 @@ from slam.frontend.tracker import track
 from slam.geometry.camera import Camera, scaled_intrinsics
 from slam.mapping.matching import Matcher
 from slam.mapping.store import KeyframeStore, identity
-from slam.mapping.warp import certainty, enlarged, filled, warp_inv_depth
+from slam.mapping.warp import UNKNOWN_DEVIATION, certainty, enlarged, filled, warp_inv_depth
 from slam.networks.storage import load_network, weights_path
 from slam.solvers.cascade import Cascade
 from slam.sources import Source
@@ -34,7 +34,6 @@ from slam.timing import StageTimes
 log = logging.getLogger(__name__)
 
 CARRIED_DEVIATION = 0.05  # relative, of a sure depth carried over to a new keyframe, until the backend has seen it
-UNKNOWN_DEVIATION = 1.0  # of a depth that is only a continuation of its surroundings
 LIVE_PLACED = 15  # gathered frames that a first map places of a camera: it moves on meanwhile, 20 to 40 ms for each
 
 

@@ -18,14 +18,13 @@ from slam.geometry.camera import pixel_grid, scaled_intrinsics
 from slam.geometry.flow import in_image, reproject, reprojection_jacobians
 from slam.mapping.matching import Match, Matcher
 from slam.mapping.store import identity, rescaled
-from slam.mapping.warp import filled
+from slam.mapping.warp import UNKNOWN_DEVIATION, filled
 from slam.solvers.bundle import bundle_adjust
 from slam.solvers.gauss_newton import pose_step, rotation_step
 
 log = logging.getLogger(__name__)
 
 START_SLOPES = ((0.0, 0.0), (1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0))  # of the inverse depth across the view
-UNKNOWN_DEVIATION = 1.0  # relative, of a cell's depth without flow or parallax
 MIN_DEVIATION = 0.005
 SAME_DIRECTION = 0.97  # cosine of 14 degrees between translations
 TEXTURED = 0.1  # weight of the flow at a cell that should get a depth

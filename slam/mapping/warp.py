@@ -9,6 +9,7 @@ from slam.frames import View
 from slam.geometry.flow import reproject
 
 HALF_CERTAIN = 0.1  # relative standard deviation
+UNKNOWN_DEVIATION = 1.0  # relative, of a depth without flow or parallax, or only continued from its surroundings
 
 
 @numba.njit(cache=True, nogil=True)
