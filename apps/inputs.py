@@ -8,6 +8,7 @@ from slam.errors import UsageError
 from slam.frames import Trajectory
 
 RECONNECT_S = 10.0
+USE_DEPTH = {"auto": None, "on": True, "off": False}
 
 
 def add_inputs(p: argparse.ArgumentParser) -> None:
@@ -30,6 +31,12 @@ def add_inputs(p: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="how long to try again when a camera stops (default %(default)g; 0: not at all)",
     )
+    p.add_argument(
+        "--use-depth",
+        choices=USE_DEPTH,
+        default="auto",
+        help="measured depth gives metres: auto uses that of a RealSense, live or recorded; on also that of data sets",
+    )
     p.add_argument("--record", type=Path, metavar="DIR", help="keep what the camera delivers, for --sequence DIR")
     p.add_argument("--start", type=int, default=0, metavar="N", help="first frame")
     p.add_argument("--stride", type=int, default=1, metavar="N", help="use every Nth frame")
@@ -48,7 +55,8 @@ def open_input(options: argparse.Namespace) -> tuple[Any, str, Trajectory | None
 
         recordings = {"calib": None, "hfov": None, "fps": None, "start": 0, "stride": 1}
         refuse(options, recordings, "for recordings, not for --demo")
-        demo = DemoSource(DemoConfig() if options.max_frames is None else DemoConfig(frames=options.max_frames))
+        config = DemoConfig() if options.max_frames is None else DemoConfig(frames=options.max_frames)
+        demo = DemoSource(config, with_depth=options.use_depth == "on")
         return demo, "demo", demo.groundtruth()
     from slam.sources import SourceSpec, open_source
     from slam.sources.alias import resolve_sequence
@@ -62,6 +70,7 @@ def open_input(options: argparse.Namespace) -> tuple[Any, str, Trajectory | None
         path=path,
         kind=kind,
         hfov_deg=options.hfov,
+        with_depth=USE_DEPTH[options.use_depth],
         **{key: getattr(options, key) for key in ("calib", "fps", "start", "stride", "max_frames")},
     )
     return open_source(spec), path, known_truth(Path(path))
@@ -78,7 +87,13 @@ def _camera(options: argparse.Namespace) -> tuple[Any, str, None]:
 
         check_free(options.record)  # before anything is opened or made
     given = {key: getattr(options, key) for key in ("calib", "width", "height", "fps", "max_frames")}
-    spec = CameraSpec(options.camera, hfov_deg=options.hfov, reconnect_s=options.reconnect, **given)
+    spec = CameraSpec(
+        options.camera,
+        hfov_deg=options.hfov,
+        reconnect_s=options.reconnect,
+        with_depth=USE_DEPTH[options.use_depth],
+        **given,
+    )
     return open_camera(spec), public_name(options.camera), None
 
 

@@ -46,7 +46,7 @@ class SourceSpec:
     start: int = 0  # first frame used; this and the next two count frames of the recording
     stride: int = 1  # every so many frames
     max_frames: int | None = None  # length of the part used
-    with_depth: bool = False  # deliver sensor depth where the recording has it
+    with_depth: bool | None = None  # deliver its depth; None: where a sensor beside the camera measured it
     data_root: Path | None = None  # where known sequences lie
     download: bool = False  # fetch a known sequence that is missing
 
@@ -60,6 +60,7 @@ def open_source(spec: SourceSpec) -> Source:
         CalibrationError: if the calibration is unreadable or for other images.
     """
     from slam.sources.alias import resolve_sequence
+    from slam.sources.recorder import has_sensor_depth
     from slam.sources.sequence import CameraChoice, FrameWindow
 
     if spec.kind and spec.kind not in SOURCES:
@@ -70,10 +71,10 @@ def open_source(spec: SourceSpec) -> Source:
     }
     path = Path(spec.path) if spec.kind else resolve_sequence(spec.path, spec.data_root, spec.download)
     kind = spec.kind or detect(path)
-    if spec.with_depth:
-        if kind not in WITH_DEPTH:
-            raise UsageError(f"{path} ({kind}) has no depth to use")
-        options["with_depth"] = True
+    if spec.with_depth and kind not in WITH_DEPTH:
+        raise UsageError(f"{path} ({kind}) has no depth to use")
+    if kind in WITH_DEPTH:
+        options["with_depth"] = has_sensor_depth(path) if spec.with_depth is None else spec.with_depth
     if spec.fps is not None:
         if kind not in WITHOUT_STAMPS:
             raise UsageError(f"--fps is for images and videos; {path} ({kind}) has its own time stamps")

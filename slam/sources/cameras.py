@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from slam.errors import UsageError
 from slam.sources import Source
 from slam.sources.sequence import CameraChoice
 
@@ -23,6 +24,7 @@ class CameraSpec:
     fps: float | None = None  # frames per second to ask the camera for
     reconnect_s: float = 10.0  # how long to try again when pictures stop
     max_frames: int | None = None  # end after so many
+    with_depth: bool | None = None  # deliver its depth; None: where it measures any
 
 
 def open_camera(spec: CameraSpec) -> Source:
@@ -33,6 +35,8 @@ def open_camera(spec: CameraSpec) -> Source:
         SourceError: if there is no such camera or no picture comes.
         CalibrationError: if the calibration is unreadable or for other images.
     """
+    if spec.with_depth:
+        raise UsageError(f"{public_name(spec.address)} measures no depth; leave out --use-depth on")
     module, name = CAMERAS["webcam"].split(":")
     source: Source = getattr(importlib.import_module(module), name)(
         spec.address,

@@ -18,6 +18,7 @@ from slam.threads import Worker
 
 log = logging.getLogger(__name__)
 
+SENSOR_NOTE = "# depth of a sensor, 5000 to the metre, aligned to rgb"  # first line of depth.txt
 CAPACITY = 16  # frames that wait for the disk: half a second, 100 MB of full HD
 
 
@@ -102,7 +103,8 @@ class Recorder:
                 self._lists[kind] = open(file, "wb", buffering=0)  # noqa: SIM115  kept open for the recording
             except OSError as error:
                 raise OutputError(f"cannot write {file}: {reason(error)}") from error
-            self._append(kind, "# timestamp filename\n")
+            note = f"{SENSOR_NOTE}\n" if kind == "depth" else ""
+            self._append(kind, f"{note}# timestamp filename\n")
         return self._lists[kind]
 
 
@@ -110,6 +112,15 @@ def check_free(path: Path) -> None:
     """Refuse a directory that holds a recording already; raises UsageError."""
     if any(os.path.lexists(path / name) for name in ("rgb", "depth", "rgb.txt", "depth.txt", "calibration.yaml")):
         raise UsageError(f"{path} holds a recording already; choose another directory with --record, or remove it")
+
+
+def has_sensor_depth(path: Path) -> bool:
+    """True if a `Recorder` made this recording of a camera that measures depth."""
+    try:
+        with open(path / "depth.txt", "rb") as file:
+            return file.readline(len(SENSOR_NOTE) + 2).strip() == SENSOR_NOTE.encode()
+    except OSError:
+        return False
 
 
 class RecordedCamera:

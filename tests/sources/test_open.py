@@ -181,3 +181,11 @@ def test_what_cannot_be_opened(place, scenes):
             open_source(SourceSpec(path))
     with pytest.raises(SourceError, match=r"no video at missing.mp4"):
         open_source(SourceSpec("missing.mp4", kind="video"))
+
+
+def test_depth_of_data_sets_is_used_only_when_asked_for(recording):
+    """It is monocular SLAM; only what a depth camera delivered itself is used unasked."""
+    wanted = {None: False, False: False, True: True}
+    for with_depth, has_depth in wanted.items():
+        frame = next(iter(open_source(SourceSpec(str(recording), with_depth=with_depth))))
+        assert (frame.depth is not None) is has_depth, with_depth

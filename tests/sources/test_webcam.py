@@ -22,6 +22,7 @@ from slam.frames import Frame
 from slam.geometry.camera import Camera
 from slam.io.trajectory import read_tum
 from slam.report import Report
+from slam.sources import SourceSpec, open_source
 from slam.sources import recorder as recorder_module
 from slam.sources.cameras import public_name
 from slam.sources.recorder import RecordedCamera, Recorder
@@ -216,6 +217,7 @@ def free_port() -> int:
         (["--camera", "webcam", "--stride", "2"], 2, "--stride 2 is for recordings"),
         (["--camera", "webcam", "--deterministic"], 2, "--deterministic is for recordings"),
         (["--camera", "rtsp://127.0.0.1:{port}/x", "--width", "640"], 2, "are for webcams"),
+        (["--camera", "webcam", "--use-depth", "on"], 2, "webcam measures no depth"),
         (["--camera", "webcam", "--record", "{kept}"], 2, "kept holds a recording already"),
         (["--demo", "--record", "somewhere"], 2, "--record somewhere is for --camera"),
     ],
@@ -256,7 +258,7 @@ def test_a_recording_comes_back(tmp_path):
     for frame in taken:
         recorder.add(frame)
     recorder.close()
-    back = TumSource(tmp_path / "kept", with_depth=True)
+    back = open_source(SourceSpec(str(tmp_path / "kept")))  # depth of a recorded camera is used unasked
     assert back.camera == CAMERA
     for frame, again in zip(taken, back, strict=True):
         assert again.time_ns == frame.time_ns
