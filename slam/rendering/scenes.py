@@ -318,6 +318,31 @@ def _tags(b: SceneBuilder) -> None:
         b.box(x, 0.0, z, rng.uniform(0.1, 0.6, 3), b.random_material(), yaw)
 
 
+def _hall(b: SceneBuilder) -> None:
+    """A hall of 12 to 16 m with stands in the middle: long paths, things from near to far."""
+    rng = b.rng
+    _shell(b, rng.uniform(13, 16), rng.uniform(3, 4), rng.uniform(12, 15), 0.5)
+    for _ in range(int(rng.integers(7, 11))):
+        w = rng.uniform(0.8, 1.8)
+        x, z, yaw = _along_wall(b, 0.34, w)
+        furniture.shelf(b, x, 0.0, z, (w, rng.uniform(0.9, 2.2), 0.34), yaw)
+    for _ in range(int(rng.integers(4, 7))):
+        _workplace(b, *_along_wall(b, 0.75, 1.6))
+    for n in range(int(rng.integers(4, 7))):  # stands, in a ring that leaves room to walk round them
+        angle = 2 * np.pi * (n + rng.uniform(-0.2, 0.2)) / 6
+        x, z, yaw = rng.uniform(0.6, 1.5) * np.cos(angle), rng.uniform(0.6, 1.5) * np.sin(angle), rng.uniform(0, np.pi)
+        top = furniture.table(b, x, 0.0, z, (rng.uniform(0.6, 1.0), rng.uniform(0.5, 0.9), rng.uniform(0.5, 0.8)), yaw)
+        for _ in range(int(rng.integers(2, 5))):
+            dx, dz = rng.uniform(-0.25, 0.25, 2)
+            furniture.small_thing(b, x + dx, top, z + dz, rng.uniform(0.12, 0.35))
+    for _ in range(int(rng.integers(2, 5))):
+        x, z, _ = _along_wall(b, 0.6, 0.6)
+        furniture.plant(b, x, 0.0, z, rng.uniform(1.0, 1.8))
+    _window(b)
+    _decorate_walls(b, int(rng.integers(12, 20)), (0.6, 1.8))
+    _ceiling_lamps(b)
+
+
 _LAYOUTS: dict[str, Callable[[SceneBuilder], None]] = {
     "office": _office,
     "living": _living,
@@ -326,6 +351,7 @@ _LAYOUTS: dict[str, Callable[[SceneBuilder], None]] = {
     "bare": _bare,
     "clutter": _clutter,
     "tags": _tags,
+    "hall": _hall,
 }
 SCENE_KINDS = tuple(_LAYOUTS)
 

@@ -1,0 +1,52 @@
+"""Write a rendered sequence with exact truth as a folder in TUM layout.
+
+python tools/render_sequence.py hall loop runs/hall --frames 1300 --seed 1
+v2d-slam --sequence runs/hall --out runs/hall-run && v2d-eval runs/hall-run --groundtruth runs/hall
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from slam.io.calibration import write_calibration
+from slam.io.images import write_color, write_depth
+from slam.io.trajectory import format_time_ns, write_tum
+from slam.rendering.paths import PATH_VARIANTS
+from slam.rendering.scenes import SCENE_KINDS
+from slam.sources.demo import DemoConfig, DemoSource
+
+
+def main() -> None:
+    """Render and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=SCENE_KINDS)
+    parser.add_argument("variant", choices=PATH_VARIANTS)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--frames", type=int, default=600)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--depth", action="store_true", help="write depth too")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    config = DemoConfig(kind=options.kind, variant=options.variant, seed=options.seed, frames=options.frames)
+    source = DemoSource(config, with_depth=options.depth)
+    truth = source.groundtruth()
+    path_m = float(torch.from_numpy(truth.T_wc[:, :3, 3]).diff(dim=0).norm(dim=-1).sum())
+    write_calibration(options.out / "calibration.yaml", source.camera)
+    write_tum(options.out / "groundtruth.txt", truth, f"rendered {options.kind} {options.variant}, {path_m:.1f} m")
+    lists: dict[str, list[str]] = {"rgb": ["# timestamp filename"], "depth": ["# timestamp filename"]}
+    for frame in tqdm(source, total=len(source), desc=f"{path_m:.1f} m"):
+        stamp = format_time_ns(frame.time_ns)
+        write_color(options.out / "rgb" / f"{stamp}.jpg", frame.image)
+        lists["rgb"].append(f"{stamp} rgb/{stamp}.jpg")
+        if frame.depth is not None:
+            write_depth(options.out / "depth" / f"{stamp}.png", frame.depth)
+            lists["depth"].append(f"{stamp} depth/{stamp}.png")
+    for name, lines in lists.items():
+        if len(lines) > 1:
+            (options.out / f"{name}.txt").write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
