@@ -1,0 +1,216 @@
+"""What live cameras share: a connection read on a thread of its own, watched, and made again where it breaks."""
+
+import contextlib
+import logging
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from slam.errors import SourceError, UsageError
+from slam.frames import Frame
+from slam.geometry.camera import Camera
+from slam.sources.sequence import checked_fps
+
+log = logging.getLogger(__name__)
+
+DELAYS_S = (0.1, 2.0)  # before the first new attempt, and the longest; they double
+MIN_ATTEMPT_S = 0.5  # the last attempt gets at least this
+MAX_SIDE = 16384  # pixels
+
+Size = tuple[int | None, int | None]
+
+
+@dataclass(frozen=True)
+class Shot:
+    """What a camera delivers at one moment."""
+
+    time_ns: int  # since the epoch
+    image: np.ndarray  # (H, W, 3) uint8 RGB
+    depth: np.ndarray | None = None  # (H, W) float32 metres, 0 unknown; aligned to the image
+
+
+Shots = Generator[Shot | None, None, None]  # one connection: None now and then, while nothing comes
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait for a camera, seconds."""
+
+    open_s: float  # for the first picture of a connection
+    stall_s: float  # without a picture for so long, it counts as gone
+    reconnect_s: float  # then it is tried again for so long, before `SourceError`; 0: not at all
+
+
+class LiveSource:
+    """Frames of a camera, stamped in nanoseconds since the epoch.
+
+    Iterating again goes on with the camera, with new frame ids. `close` may be called while another thread iterates.
+    """
+
+    live = True
+
+    def __init__(
+        self,
+        name: str,
+        connect: Callable[[], Shots],
+        camera_of: Callable[[int, int], Camera],
+        patience: Patience,
+        max_frames: int | None,
+    ) -> None:
+        """Connect and take the first picture.
+
+        Args:
+            name: the camera, for messages.
+            connect: gives the pictures of a new connection; whatever blocks may block there. It raises `SourceError`
+                where there is no camera; closing it lets go of the camera.
+            camera_of: the camera of images of a width and height; called after the first picture.
+            max_frames: end after so many.
+
+        Raises:
+            SourceError: if there is no camera or no picture comes.
+            CalibrationError: by `camera_of`.
+        """
+        self.name = name
+        self.count: int | None = max_frames
+        self.skipped = 0
+        self._connect = connect
+        self._patience = patience
+        self._last_ns = 0
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._link = _Link(connect)
+        try:
+            shot = self._link.take(patience.open_s)
+            if shot is None:
+                raise self._link.error or SourceError(
+                    f"{name} gives no picture within {patience.open_s:g} s: is it switched on, and its cable or "
+                    "address right?"
+                )
+            height, width = shot.image.shape[:2]
+            self.camera = camera_of(width, height)
+        except BaseException:
+            self.close()
+            raise
+
+    def __iter__(self) -> Iterator[Frame]:
+        delivered = 0
+        while self.count is None or delivered < self.count:
+            shot = self._link.take(self._patience.stall_s)
+            if shot is None and not self._closed.is_set():
+                shot = self._again()
+            if shot is None or self._closed.is_set():
+                return
+            yield self._frame(delivered, shot)
+            delivered += 1
+
+    def close(self) -> None:
+        """Let go of the camera and end every iteration; a second call does nothing."""
+        with self._lock:
+            self._closed.set()
+            self._link.close()
+
+    def _frame(self, index: int, shot: Shot) -> Frame:
+        height, width = shot.image.shape[:2]
+        if (width, height) != (self.camera.width, self.camera.height):
+            raise SourceError(
+                f"the pictures of {self.name} changed from {self.camera.width}x{self.camera.height} to "
+                f"{width}x{height}; start a new run for the new size"
+            )
+        self._last_ns = max(shot.time_ns, self._last_ns + 1)
+        return Frame(index, self._last_ns, shot.image, self.camera, shot.depth)
+
+    def _again(self) -> Shot | None:
+        """The first picture of a new connection; None if the source was closed meanwhile."""
+        reconnect_s = self._patience.reconnect_s
+        start_s = time.monotonic()
+        deadline_s = start_s + reconnect_s
+        delay_s, longest_s = DELAYS_S
+        if reconnect_s > 0:
+            log.warning("no more pictures from %s; trying again for %g s", self.name, reconnect_s)
+        while (left_s := deadline_s - time.monotonic()) > 0:
+            if self._closed.wait(min(delay_s, left_s)) or not self._relink():
+                return None
+            left_s = deadline_s - time.monotonic()
+            shot = self._link.take(min(self._patience.open_s, max(left_s, MIN_ATTEMPT_S)))
+            if shot is not None:
+                log.info("pictures from %s again after %.1f s", self.name, time.monotonic() - start_s)
+                return shot
+            delay_s = min(2 * delay_s, longest_s)
+        raise SourceError(
+            f"no more pictures from {self.name}, given up after {reconnect_s:g} s: unplugged, or its server "
+            "stopped? --reconnect SECONDS tries again for longer"
+        )
+
+    def _relink(self) -> bool:
+        """Connect anew; False if the source is closed."""
+        with self._lock:
+            self._link.close()
+            if self._closed.is_set():
+                return False
+            self._link = _Link(self._connect)
+            return True
+
+
+class _Link:
+    """One connection, opened and read on a thread of its own: a read that never returns holds up nobody else."""
+
+    def __init__(self, connect: Callable[[], Shots]) -> None:
+        self.error: BaseException | None = None  # what it ended of
+        self._connect = connect
+        self._shots: queue.Queue[Shot | None] = queue.Queue(2)
+        self._closed = threading.Event()
+        threading.Thread(target=self._run, name="camera", daemon=True).start()
+
+    def take(self, timeout_s: float) -> Shot | None:
+        """The next picture; None at the end, or if none comes in time. A programming error of the thread is raised."""
+        with contextlib.suppress(queue.Empty):
+            shot = self._shots.get(timeout=timeout_s)
+            if shot is None and self.error is not None and not isinstance(self.error, SourceError):
+                raise self.error
+            return shot
+        return None
+
+    def close(self) -> None:
+        """Wake whoever waits; the thread lets go of the camera as soon as its read returns."""
+        self._closed.set()
+        self._post(None)
+
+    def _run(self) -> None:
+        try:
+            with contextlib.closing(self._connect()) as shots:
+                for shot in shots:
+                    if self._closed.is_set():
+                        break
+                    if shot is not None:
+                        self._post(shot)
+        except BaseException as error:  # looked at where the pictures are taken
+            log.debug("%s", error)
+            self.error = error
+        finally:
+            self._post(None)
+
+    def _post(self, shot: Shot | None) -> None:
+        """Newest last; the oldest makes room (before the run begins nobody takes them)."""
+        while True:
+            try:
+                return self._shots.put_nowait(shot)
+            except queue.Full:
+                with contextlib.suppress(queue.Empty):
+                    self._shots.get_nowait()
+
+
+def check_asked(size: Size, fps: float | None, reconnect_s: float, max_frames: int | None) -> None:
+    """Refuse what no camera can be asked for; raises UsageError."""
+    for name, value in zip(("--width", "--height"), size):
+        if value is not None and not 1 <= value <= MAX_SIDE:
+            raise UsageError(f"{name} must be from 1 to {MAX_SIDE} pixels, got {value}")
+    checked_fps(fps)
+    if not (math.isfinite(reconnect_s) and reconnect_s >= 0):
+        raise UsageError(f"--reconnect must be seconds from 0 on, got {reconnect_s}")
+    if max_frames is not None and max_frames < 1:
+        raise UsageError(f"--max-frames must be >= 1, got {max_frames}")
