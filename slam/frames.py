@@ -130,3 +130,4 @@ class Progress:
     snapshot: Snapshot
     status: Status
     counts: Counts
+    frame: Frame | None = None  # the newest

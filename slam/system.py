@@ -92,7 +92,7 @@ class Slam:
                 self.counts.skipped = source.skipped
                 self.counts.dropped = reader.dropped if reader is not None else 0
                 estimate = self.store.last_estimate()
-                publish(Progress(self.store.snapshot(estimate), self.status, replace(self.counts)))
+                publish(Progress(self.store.snapshot(estimate), self.status, replace(self.counts), frame))
         finally:
             if source.live:
                 source.close()  # the reader may be waiting for its next frame
