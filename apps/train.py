@@ -2,8 +2,10 @@
 
 import argparse
 import logging
+import math
 import signal
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -15,9 +17,10 @@ from slam.training.card import model_card
 from slam.training.clips import ClipMaker, ClipPool, fill
 from slam.training.distributed import join
 from slam.training.rendered import RenderedClips, validation_clips
-from slam.training.rgbd import Mixture, RgbdClips, RgbdFolder
-from slam.training.trainer import RANK_SEED, STAGES, TrainConfig, Trainer
+from slam.training.trainer import STAGES, TrainConfig, Trainer
 from slam.training.validation import validate_motion, validate_stereo
+
+SAVING_S = 60.0  # seconds of --stop-after kept for the last validation and the files
 
 
 def parser() -> argparse.ArgumentParser:
@@ -26,10 +29,13 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--stage", choices=STAGES, default="motion")
     p.add_argument("--profile", choices=sorted(PROFILES), default="fast")
     p.add_argument("--minutes", type=float, default=60.0, help="length of the stage's schedule")
-    p.add_argument("--out", type=Path, required=True, help="folder of checkpoint, weights, logs and rendered clips")
     p.add_argument(
-        "--resume", nargs="?", const=True, default=None, metavar="CHECKPOINT", help="go on (default: of OUT)"
+        "--stop-after", type=float, metavar="MINUTES", help="end this call a minute earlier; --resume goes on"
     )
+    p.add_argument("--out", type=Path, required=True, help="folder of checkpoint, weights and logs")
+    p.add_argument("--clips", type=Path, help="folder of the rendered clips (default: OUT/clips)")
+    resume = "go on (default: from OUT); with a finished schedule or another stage, a new one begins from its weights"
+    p.add_argument("--resume", nargs="?", const=True, default=None, metavar="CHECKPOINT", help=resume)
     p.add_argument(
         "--data", type=Path, nargs="*", default=[], help="RGB-D folders in TUM layout, besides rendered scenes"
     )
@@ -61,8 +67,12 @@ def run(arguments: argparse.Namespace) -> None:
     """Train one stage."""
     config = load_config(TrainConfig, arguments.config, [f"stage={arguments.stage}", *arguments.set])
     network = PROFILES[arguments.profile]
-    if arguments.minutes <= 0:
-        raise UsageError(f"--minutes must be positive, got {arguments.minutes}")
+    for option in ("minutes", "stop_after"):
+        value = getattr(arguments, option)
+        if value is not None and not value > 0:
+            raise UsageError(f"--{option.replace('_', '-')} must be positive, got {value}")
+    limit_s = 60 * (arguments.stop_after or math.inf)
+    end = time.monotonic() + limit_s - min(SAVING_S, 0.3 * limit_s)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     try:
@@ -73,18 +83,24 @@ def run(arguments: argparse.Namespace) -> None:
     rendered = RenderedClips(network.width, network.height, device)
     render: ClipMaker = rendered
     if arguments.data:
+        from slam.training.rgbd import Mixture, RgbdClips, RgbdFolder  # reads image files; rendered scenes need nothing
+
         folders = [RgbdFolder.read(folder, network.width * network.height) for folder in arguments.data]
         render = Mixture(RgbdClips(folders), rendered, arguments.data_share)
-    pool = ClipPool(config.pool, arguments.out / ("clips" if rank == 0 else f"clips-{rank}"))
+    clips = arguments.clips or arguments.out / "clips"
+    pool = ClipPool(config.pool, clips if rank == 0 else clips.with_name(f"{clips.name}-{rank}"))
     trainer = Trainer(network, config, pool, render, device, rank)
     checkpoint = arguments.out / "checkpoint.pt" if arguments.resume is True else arguments.resume
     if checkpoint is not None:
-        trainer.load(Path(checkpoint))
+        trainer.load(Path(checkpoint), arguments.minutes)
     stopped: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda n, _: stopped.append(n))
-    fresh = torch.Generator().manual_seed(config.seed + 1 + trainer.pool.added + RANK_SEED * rank)
-    fill(trainer.pool, config.pool_start, lambda: render(fresh))
+
+    def stop() -> bool:
+        return bool(stopped) or time.monotonic() > end
+
+    fill(trainer.pool, config.pool_start, trainer.make_clip, stop)
     held_out = validation_clips(arguments.out / "validation", rendered) if rank == 0 else []
 
     def validate(trainer: Trainer) -> dict[str, float]:
@@ -95,7 +111,7 @@ def run(arguments: argparse.Namespace) -> None:
         (arguments.out / "weights.md").write_text(model_card(trainer, scores))
         return scores
 
-    trainer.fit(arguments.out, arguments.minutes, validate=validate, stop=lambda: bool(stopped))
+    trainer.fit(arguments.out, arguments.minutes, validate=validate, stop=stop)
 
 
 def main() -> int:

@@ -5,14 +5,13 @@ their full path.
 """
 
 import difflib
+import json
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
-
-import yaml
 
 from slam.backend.optimizer import BackendConfig
 from slam.classical.dis import DisConfig
@@ -24,6 +23,12 @@ from slam.frontend.motion_model import MotionModelConfig
 from slam.frontend.relocaliser import RelocaliserConfig
 from slam.mapping.fusion import FusionConfig
 from slam.mapping.matching import MatcherConfig
+
+yaml: Any
+try:
+    import yaml
+except ModuleNotFoundError:  # a training machine with little beside torch
+    yaml = None
 
 T = TypeVar("T")
 
@@ -101,10 +106,12 @@ def _read(path: Path, heirs: tuple[Path, ...]) -> dict[str, Any]:
     if path in heirs:
         raise ConfigError(f"{path} inherits from itself: {' -> '.join(p.name for p in (*heirs, path))}")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read configuration {path}: {getattr(error, 'strerror', None) or error}") from None
-    except yaml.YAMLError as error:
+    try:
+        values = _load_yaml(text)
+    except ValueError as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if values is None:
         return {}
@@ -136,12 +143,45 @@ def _parse_override(text: str) -> dict[str, Any]:
     if not equals or not all(names):
         raise ConfigError(f"a setting is written section.field=value, got {text!r}")
     try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
+        parsed = _load_yaml(value)
+    except ValueError:
         raise ConfigError(f"the value of {key.strip()} is not readable: {value!r}") from None
     for name in reversed(names):
         parsed = {name: parsed}
     return parsed
+
+
+def _load_yaml(text: str) -> Any:
+    """What a YAML text says. Without PyYAML: nested mappings, their values as of JSON or else text."""
+    if yaml is not None:
+        try:
+            return yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(str(error)) from error
+    lines = [line.partition(" #")[0].rstrip() for line in text.splitlines() if not line.lstrip().startswith("#")]
+    lines = [line for line in lines if line]
+    if not any(":" in line for line in lines):
+        return _plain_scalar(text.strip())
+    top: dict[str, Any] = {}
+    sections = [(-1, top)]  # of the mappings that are open: their indent, themselves
+    for line in lines:
+        key, colon, value = line.strip().partition(":")
+        indent = len(line) - len(line.lstrip())
+        while sections[-1][0] >= indent:
+            sections.pop()
+        if not colon or key.startswith(("-", "{", "[")):
+            raise ValueError(f"{line.strip()!r} needs PyYAML, which is not installed")
+        section: dict[str, Any] = {}
+        sections[-1][1][key] = _plain_scalar(value.strip()) if value.strip() else section
+        sections.append((indent, section))
+    return top
+
+
+def _plain_scalar(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text or None
 
 
 def _suggestion(key: str, known: list[str]) -> str:

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from slam.errors import ConfigError, WeightsError
 from slam.networks.depth import StereoConfig, StereoNet
 from slam.networks.encoder import EncoderConfig
 from slam.networks.motion import FlowSE3, MotionConfig
+from slam.networks.tensor_file import read_header, read_tensors, write_tensors
 
 FORMAT = "v2d-slam networks"
 FORMAT_VERSION = 1
@@ -70,11 +69,7 @@ def save_network(path: Path, config: NetworkConfig, weights: Mapping[str, Tensor
         "config": json.dumps(asdict(config)),
         **notes,
     }
-    tensors = {k: v.detach().cpu().half().contiguous() for k, v in weights.items()}
-    partial = path.with_suffix(".partial")
-    save_file(tensors, str(partial), metadata=metadata)
-    partial.chmod(0o644)  # the library writes for its owner alone
-    partial.replace(path)
+    write_tensors(path, {k: v.detach().half() for k, v in weights.items()}, metadata)
 
 
 def weights_path(path_or_profile: str | Path) -> Path:
@@ -101,9 +96,8 @@ def read_metadata(path_or_profile: str | Path) -> dict[str, str]:
     """
     path = weights_path(path_or_profile)
     try:
-        with safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
+        metadata, _ = read_header(path)
+    except (ValueError, OSError) as error:
         raise WeightsError(f"{path} is damaged or no safetensors file ({error}); fetch it again") from error
     if metadata.get("format") != FORMAT:
         raise WeightsError(f"{path} was not made for these networks (format: {metadata.get('format')!r})")
@@ -139,8 +133,10 @@ def load_network(path_or_profile: str | Path) -> tuple[FlowSE3, StereoNet]:
     """
     path = weights_path(path_or_profile)
     motion, stereo = build_networks(read_config(read_metadata(path)))
-    with safe_open(str(path), framework="pt") as file:
-        weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (no mapping)
+    try:
+        weights = {name: tensor.float() for name, tensor in read_tensors(path).items()}
+    except (ValueError, OSError) as error:
+        raise WeightsError(f"{path} is damaged ({error}); fetch it again") from error
     load_state(motion, stereo, weights, str(path))
     return motion.eval(), stereo.eval()
 

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from slam.errors import SourceError
+from slam.networks.tensor_file import read_tensors, write_tensors
 
 log = logging.getLogger(__name__)
 
@@ -46,55 +45,88 @@ ClipMaker = Callable[[torch.Generator], list[Clip]]  # everything random comes f
 
 
 class ClipPool:
-    """At most `capacity` clips in memory; the newest replaces the oldest. With a folder they outlive the process."""
+    """The newest `capacity` clips, numbered from 0 as they come. With a folder they outlive the process."""
 
     def __init__(self, capacity: int, folder: Path | None = None) -> None:
         self.capacity = capacity
         self.folder = folder
-        self.clips: list[Clip] = []
-        self.added = 0  # clips ever added
+        self.held: dict[int, Clip] = {}  # by number
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            newest = sorted(int(path.stem) for path in folder.glob("*.safetensors"))[-capacity:]
-            for number in sorted(newest, key=lambda n: n % capacity):
-                self.clips.append(_read(folder / f"{number}.safetensors"))
-            self.added = newest[-1] + 1 if newest else 0
+            for number in sorted(int(path.stem) for path in folder.glob("*.safetensors"))[-capacity:]:
+                self.held[number] = _read(folder / f"{number}.safetensors")
+        self.added = max(self.held, default=-1) + 1  # clips ever added
 
     def __len__(self) -> int:
-        return len(self.clips)
+        return len(self.held)
+
+    @property
+    def clips(self) -> list[Clip]:
+        """By number."""
+        return [self.held[number] for number in sorted(self.held)]
 
     def add(self, clip: Clip) -> None:
-        """Put a clip into the pool, and into its folder."""
-        number = self.added
+        """Put a new clip into the pool and its folder; the oldest goes."""
+        self.put(self.added, clip)
         self.added += 1
-        if len(self.clips) < self.capacity:
-            self.clips.append(clip)
-        else:
-            self.clips[number % self.capacity] = clip
-        if self.folder is None:
-            return
-        path = self.folder / f"{number}.safetensors"
-        partial = path.with_suffix(".partial")
-        save_file({k: v.contiguous() for k, v in vars(clip).items()}, str(partial))
-        partial.replace(path)
-        (self.folder / f"{number - self.capacity}.safetensors").unlink(missing_ok=True)
+        self.remove(self.added - 1 - self.capacity)
+
+    def put(self, number: int, clip: Clip) -> None:
+        """Put a clip of this number into the pool and its folder."""
+        self.held[number] = clip
+        if self.folder is not None:
+            write_tensors(self.folder / f"{number}.safetensors", vars(clip))
+
+    def remove(self, number: int) -> None:
+        """Forget a clip, if it is there."""
+        self.held.pop(number, None)
+        if self.folder is not None:
+            (self.folder / f"{number}.safetensors").unlink(missing_ok=True)
+
+    def rewind(self, added: int) -> None:
+        """Go back, or forth, to when `added` clips had been added: later ones go, `missing` ones are to be put."""
+        self.added = added
+        for number in [n for n in self.held if not added - self.capacity <= n < added]:
+            self.remove(number)
+
+    def missing(self) -> list[int]:
+        """Numbers of the clips that the pool should hold and does not."""
+        return [n for n in range(max(0, self.added - self.capacity), self.added) if n not in self.held]
 
     def draw(self, count: int, generator: torch.Generator) -> list[Clip]:
         """`count` clips at random, with repetition."""
-        return [self.clips[i] for i in torch.randint(len(self.clips), (count,), generator=generator).tolist()]
+        numbers = sorted(self.held)
+        return [self.held[numbers[i]] for i in torch.randint(len(numbers), (count,), generator=generator).tolist()]
 
 
 def _read(path: Path) -> Clip:
     try:
-        return Clip(**load_file(str(path)))
-    except (SafetensorError, TypeError) as error:
+        return Clip(**read_tensors(path))
+    except (ValueError, TypeError) as error:
         raise SourceError(f"{path} is no training clip ({error}); delete it") from error
 
 
-def fill(pool: ClipPool, count: int, make: Callable[[], list[Clip]]) -> None:
-    """Add clips from `make` until the pool holds `count`."""
-    while len(pool) < count:
-        for clip in make():
+def fill(
+    pool: ClipPool, count: int, make: Callable[[int], list[Clip]], stop: Callable[[], bool] = lambda: False
+) -> None:
+    """Make the missing clips again, then new ones until the pool holds `count` or `stop` says so.
+
+    Args:
+        make: gives the clip of a number, always the same.
+    """
+    missing = pool.missing()
+    wanted = max(count, len(pool) + len(missing))
+    for number in missing:
+        if stop():
+            return
+        pool.put(number, make(number)[0])
+        _tell(pool, wanted)
+    while len(pool) < count and not stop():
+        for clip in make(pool.added):
             pool.add(clip)
-        if len(pool) % 16 == 0:
-            log.info("clips: %d of %d", len(pool), count)
+        _tell(pool, wanted)
+
+
+def _tell(pool: ClipPool, count: int) -> None:
+    if len(pool) % 16 == 0:
+        log.info("clips: %d of %d", len(pool), count)

@@ -56,5 +56,5 @@ def validation_clips(folder: Path, render_clips: RenderedClips) -> list[Clip]:
     pool = ClipPool(VALIDATION_CLIPS, folder)
     generator = torch.Generator().manual_seed(VALIDATION_SEED + len(pool))
     held_out = replace(render_clips, kinds=VALIDATION_KINDS)
-    fill(pool, VALIDATION_CLIPS, lambda: held_out(generator))
+    fill(pool, VALIDATION_CLIPS, lambda _: held_out(generator))
     return pool.clips

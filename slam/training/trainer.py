@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from slam.errors import ConfigError, OutputError, WeightsError
@@ -18,7 +17,7 @@ from slam.geometry import se3
 from slam.networks.depth import hypotheses_around, wide_hypotheses
 from slam.networks.encoder import FeatureMaps
 from slam.networks.storage import NetworkConfig, build_networks, load_state, save_network, state_of
-from slam.training.clips import ClipMaker, ClipPool
+from slam.training.clips import Clip, ClipMaker, ClipPool
 from slam.training.data import (
     AugmentConfig,
     Batch,
@@ -38,8 +37,10 @@ log = logging.getLogger(__name__)
 STAGES = ("motion", "stereo", "joint")
 WARM_UP_STEPS = 100  # of the learning rate
 RANK_SEED = 1_000_003  # between the seeds of two processes
+CLIP_SEED = 1_000_000_007  # between the seeds of two processes' clips; far from that of the held-out ones
 MIN_PARALLAX_PX = 2.0  # pixels: a smaller baseline teaches the single-image prior alone
 FINAL_RATE = 0.02  # share of the learning rate left at the end
+MAX_STEP_S = 30.0  # seconds: a step that took longer was suspended, and counts as this much training
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,9 @@ class TrainConfig:
     gn_steps: int = 1  # with small motions the second changes little, and costs as much
     stereo_every: int = 2  # joint: steps from one with stereo to the next
     max_flow_start: float = 1.5  # largest mean flow of a pair at first, pixels at 1/8 ...
-    max_flow_end: float = 6.0  # ... and from half of the training on
+    max_flow_end: float = 6.0  # ... from half of the first schedule on, and in every later one
     pool: int = 1500  # clips kept in memory
-    pool_start: int = 64  # clips rendered before the first step
+    pool_start: int = 64  # clips made before the first step
     steps_per_render: int = 3  # steps between two renderings
     seed: int = 0
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -83,6 +84,7 @@ class Counts:
     skipped: int = 0  # steps thrown away for a gradient that was not finite
     seconds: float = 0.0  # of training, all stages
     stage_seconds: float = 0.0  # of this schedule
+    schedules: int = 0  # before this one
 
 
 class Trainer:
@@ -112,6 +114,13 @@ class Trainer:
         self.average = {k: v.detach().clone() for k, v in state_of(self.motion, self.stereo).items()}
         self.generator = torch.Generator().manual_seed(config.seed + RANK_SEED * rank)
         self.counts = Counts()
+        self.is_finished = False  # this schedule
+        self.render_s = 0.0  # spent on clips since the last line of the log
+
+    def make_clip(self, number: int) -> list[Clip]:
+        """The clip of a number, the same each time: a pool lost with its machine is made again."""
+        seed = CLIP_SEED * (self.rank + 1) + RANK_SEED * self.config.seed + number
+        return self.render(torch.Generator().manual_seed(seed))
 
     def learning_rate(self, progress: float) -> float:
         """Warm-up, then half a cosine over the run; progress in [0, 1]."""
@@ -123,16 +132,18 @@ class Trainer:
         """One step of the stage; progress in [0, 1] sets learning rate and difficulty. Returns losses by name."""
         config = self.config
         if self.counts.step % config.steps_per_render == 0:
-            for clip in self.render(self.generator):
+            began = time.monotonic()
+            for clip in self.make_clip(self.pool.added):
                 self.pool.add(clip)
                 self.counts.clips_rendered += 1
+            self.render_s += time.monotonic() - began
         clips = self.pool.draw(config.clips, self.generator)
         batch = make_batch(clips, config.views, config.augment, self.generator, self.device)
         maps = self.motion.encode_maps(batch.images.flatten(0, 1))
         loss = torch.zeros((), device=self.device)
         parts: dict[str, Tensor] = {}
         if config.stage != "stereo":
-            limit = min(1.0, 2 * progress)
+            limit = 1.0 if self.counts.schedules else min(1.0, 2 * progress)
             max_flow = config.max_flow_start + limit * (config.max_flow_end - config.max_flow_start)
             motion, found = self.motion_part(maps, batch, max_flow)
             loss, parts = loss + motion, parts | found
@@ -234,6 +245,8 @@ class Trainer:
             "average": self.average,
             "optimiser": self.optimiser.state_dict(),
             "generator": self.generator.get_state(),
+            "clips_added": self.pool.added,
+            "is_finished": self.is_finished,
             "counts": vars(self.counts),
         }
         notes = {f"train_{k}": f"{v:.0f}" for k, v in vars(self.counts).items()}
@@ -243,15 +256,13 @@ class Trainer:
             torch.save(checkpoint, partial)
             partial.replace(folder / "checkpoint.pt")
             save_network(folder / "weights.safetensors", self.network, self.average, notes)
-        except (
-            OSError,
-            RuntimeError,
-            SafetensorError,
-        ) as error:  # torch and safetensors have their own for a full disk
+        except (OSError, RuntimeError) as error:  # torch has its own for a full disk
             raise OutputError(f"cannot write the checkpoint to {folder}: {error}") from error
 
-    def load(self, path: Path) -> None:
-        """Go on from a checkpoint. Of the same stage: exactly. Of another stage: its weights, with a new schedule.
+    def load(self, path: Path, minutes: float = math.inf) -> None:
+        """Go on from a checkpoint: exactly, if it is in the middle of a schedule of this stage that has `minutes`.
+
+        Else a new schedule begins from its averaged weights.
 
         Raises:
             WeightsError: if the file is no checkpoint of these networks.
@@ -259,22 +270,31 @@ class Trainer:
         try:
             checkpoint = torch.load(path, map_location=self.device, weights_only=True)
             weights, average = checkpoint["weights"], checkpoint["average"]
-            optimiser, generator = checkpoint["optimiser"], checkpoint["generator"].cpu()
-            same_stage = checkpoint["stage"] == self.config.stage
+            optimiser, generator, stage = checkpoint["optimiser"], checkpoint["generator"].cpu(), checkpoint["stage"]
             counts = Counts(**checkpoint["counts"])
         except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise WeightsError(f"{path} is no checkpoint of this program ({reason})") from error
-        load_state(self.motion, self.stereo, weights if same_stage else average, str(path))
+        spent = counts.stage_seconds / 60
+        goes_on = stage == self.config.stage and not checkpoint.get("is_finished", False) and spent < minutes
+        load_state(self.motion, self.stereo, weights if goes_on else average, str(path))
         self.average = {k: v.clone() for k, v in average.items()}
         self.counts = counts
-        if same_stage:
+        self.generator.set_state(generator)
+        if self.rank:  # the checkpoint is the first process's
+            self.generator.manual_seed(self.config.seed + RANK_SEED * self.rank + self.counts.step)
+        self.pool.rewind(checkpoint.get("clips_added", self.pool.added))
+        if goes_on:
             self.optimiser.load_state_dict(optimiser)
-            self.generator.set_state(generator)
-            if self.rank:  # the checkpoint is the first process's
-                self.generator.manual_seed(self.config.seed + RANK_SEED * self.rank + self.counts.step)
+            log.info("resume: stage %s goes on at step %d, after %.4g minutes", stage, counts.step, spent)
         else:
-            self.counts.step, self.counts.stage_seconds = 0, 0.0
+            counts.step, counts.stage_seconds, counts.schedules = 0, 0.0, counts.schedules + 1
+            log.info(
+                "resume: stage %s had %.4g minutes; a new schedule of %s begins from its averaged weights",
+                stage,
+                spent,
+                self.config.stage,
+            )
 
     def fit(
         self,
@@ -286,7 +306,7 @@ class Trainer:
         log_every_s: float = 20.0,
         save_every_s: float = 300.0,
     ) -> None:
-        """Train until the stage has had `minutes` (or `max_steps`), or `stop` says so; then save and validate.
+        """Train until the schedule has had `minutes` (or `max_steps`), or `stop` says so; then save and validate.
 
         Of several processes the first keeps the time, the log and the files.
         """
@@ -296,6 +316,7 @@ class Trainer:
         while True:
             spent = self.counts.stage_seconds / 60
             progress = self.counts.step / max_steps if max_steps else spent / minutes
+            self.is_finished = progress >= 1
             progress = agreed(1.0 if stop() else progress, self.device)
             if progress >= 1:
                 break
@@ -305,26 +326,27 @@ class Trainer:
                 sums[name] = (total + value, count + 1)
             number += 1
             now = time.monotonic()
-            self.counts.seconds += now - last
-            self.counts.stage_seconds += now - last
-            last = now
+            elapsed, last = min(now - last, MAX_STEP_S), now
+            self.counts.seconds += elapsed
+            self.counts.stage_seconds += elapsed
             if self.rank:
                 continue
             if now - logged > log_every_s:
-                self.report(
-                    folder,
-                    {k: total / count for k, (total, count) in sums.items()} | {"ms": 1e3 * (now - logged) / number},
-                )
-                sums, number, logged = {}, 0, now
+                means = {k: total / count for k, (total, count) in sums.items()}
+                times = {"ms": 1e3 * (now - logged) / number, "render_ms": 1e3 * self.render_s / number}
+                self.report(folder, means | times)
+                sums, number, logged, self.render_s = {}, 0, now, 0.0
             if now - saved > save_every_s:
                 self.save(folder)
                 if validate is not None:
                     self.report(folder, validate(self), "validation.csv")
+                sums, number, self.render_s = {}, 0, 0.0
                 saved = logged = last = time.monotonic()
         if self.rank == 0:
             self.save(folder)
             if validate is not None:
                 self.report(folder, validate(self), "validation.csv")
+            log.info("the schedule is %s", "finished" if self.is_finished else "not finished; --resume goes on")
 
     def report(self, folder: Path, values: dict[str, float], file: str = "train.csv") -> None:
         """One line to the log and to a CSV file."""

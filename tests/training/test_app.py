@@ -7,6 +7,7 @@ import pytest
 
 from apps import train
 from slam.config import load_config
+from slam.errors import ConfigError
 from slam.networks.storage import PROFILES, load_network
 from slam.training.trainer import TrainConfig
 
@@ -19,6 +20,17 @@ def test_configurations_of_the_profiles_load(profile: str):
     assert config.stage == "joint"
     assert PROFILES[profile].profile == profile
     assert config.augment.crop_width <= PROFILES[profile].width
+
+
+def test_without_pyyaml_the_settings_read_the_same(tmp_path, monkeypatch):
+    """On a machine with little beside torch; what only PyYAML can read is refused."""
+    paths, overrides = sorted((ROOT / "configs").glob("train_*.yaml")), ["stage=joint", "augment.flip=0.25"]
+    with_library = [load_config(TrainConfig, path, overrides) for path in paths]
+    monkeypatch.setattr("slam.config.yaml", None)
+    assert [load_config(TrainConfig, path, overrides) for path in paths] == with_library
+    (tmp_path / "list.yaml").write_text("augment:\n  - crop_width: 8\n")
+    with pytest.raises(ConfigError, match="needs PyYAML"):
+        load_config(TrainConfig, tmp_path / "list.yaml")
 
 
 def test_program_trains_resumes_and_leaves_weights_with_their_card(tmp_path, monkeypatch, capsys):

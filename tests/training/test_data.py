@@ -3,7 +3,7 @@ import torch
 from slam.geometry import se3
 from slam.geometry.camera import sample, scaled_intrinsics
 from slam.geometry.flow import reproject
-from slam.training.clips import INV_DEPTH_SCALE, Clip, ClipPool
+from slam.training.clips import INV_DEPTH_SCALE, Clip, ClipPool, fill
 from slam.training.data import (
     AugmentConfig,
     all_edges,
@@ -112,11 +112,36 @@ def test_pool_keeps_the_newest_and_survives_on_disk(tmp_path, plane_clip):
     for clip in clips:
         pool.add(clip)
     again = ClipPool(3, tmp_path)
-    assert [c is d for c, d in zip(pool.clips, [clips[3], clips[4], clips[2]])] == [True] * 3
+    assert [c is d for c, d in zip(pool.clips, clips[2:])] == [True] * 3
     assert again.added == 5 and len(again) == 3
     for a, b in zip(pool.clips, again.clips):
         for name, value in vars(a).items():
             assert torch.equal(value, getattr(b, name))
+
+
+def test_a_rewound_pool_asks_for_the_clips_it_lacks_by_number_and_gets_the_same(tmp_path, plane_clip):
+    """Two clips were added after the checkpoint, two of the window are gone: all as it was, each clip by its number."""
+
+    def make(number: int) -> list[Clip]:
+        return [plane_clip(torch.Generator().manual_seed(number), 2, 16, 16)]
+
+    def same(pool: ClipPool, other: ClipPool) -> bool:
+        pairs = [(pool.held[n], other.held[n]) for n in pool.held]
+        return pool.held.keys() == other.held.keys() and all(torch.equal(a.images, b.images) for a, b in pairs)
+
+    pool, later = ClipPool(3), ClipPool(3, tmp_path)
+    while pool.added < 5:
+        pool.add(make(pool.added)[0])
+    while later.added < 7:
+        later.add(make(later.added)[0])
+    later.rewind(5)
+    assert later.missing() == [2, 3] and sorted(int(p.stem) for p in tmp_path.glob("*.safetensors")) == [4]
+    fill(later, 1, make)
+    assert same(pool, later) and same(pool, ClipPool(3, tmp_path))
+    empty = ClipPool(3)
+    empty.rewind(5)
+    fill(empty, 1, make, stop=lambda: len(empty) == 2)
+    assert empty.missing() == [4]
 
 
 def test_packing_keeps_inverse_depth_to_its_step_and_marks_the_unknown():

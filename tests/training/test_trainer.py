@@ -14,7 +14,7 @@ from slam.networks.encoder import EncoderConfig
 from slam.networks.motion import MotionConfig
 from slam.networks.storage import NetworkConfig, load_network, read_metadata, state_of
 from slam.training.clips import ClipPool
-from slam.training.trainer import TrainConfig, Trainer
+from slam.training.trainer import MAX_STEP_S, TrainConfig, Trainer
 from slam.training.validation import NO_CHANGE
 
 TINY = NetworkConfig(
@@ -79,6 +79,43 @@ def test_another_stage_starts_from_the_averaged_weights_with_a_new_schedule(tmp_
     assert not torch.equal(after["stereo.context.weight"], first.average["stereo.context.weight"])
 
 
+@pytest.mark.parametrize("flagged", [True, False])
+def test_a_finished_schedule_is_followed_by_a_new_one_from_the_averaged_weights(flagged, tmp_path, plane_clip):
+    """Finished is what says so, or what has had all of the minutes asked for."""
+    first = trainer("motion", plane_clip)
+    first.step(0.2)
+    first.counts.stage_seconds = 90.0
+    first.is_finished = flagged
+    first.save(tmp_path)
+    second = trainer("motion", plane_clip)
+    second.load(tmp_path / "checkpoint.pt", minutes=2.0 if flagged else 1.5)
+    assert (second.counts.step, second.counts.stage_seconds, second.counts.schedules) == (0, 0.0, 1)
+    assert second.counts.motion_pairs == first.counts.motion_pairs and not second.optimiser.state
+    assert all(torch.equal(v, first.average[k]) for k, v in state_of(second.motion, second.stereo).items())
+    third = trainer("motion", plane_clip)
+    third.load(tmp_path / "checkpoint.pt", minutes=2.0)
+    assert third.counts.step == (0 if flagged else 1)
+
+
+def test_a_later_schedule_begins_with_large_motions(plane_clip):
+    """Starting again with small ones would unlearn the large ones."""
+    t = trainer("motion", plane_clip, max_flow_start=0.0, max_flow_end=50.0)
+    t.step(0.0)
+    assert t.counts.motion_pairs == 0
+    t.counts.schedules = 1
+    t.step(0.0)
+    assert t.counts.motion_pairs > 0
+
+
+def test_a_suspended_process_trains_no_longer_than_the_cap(monkeypatch, tmp_path, plane_clip):
+    """The clock jumps an hour in every step, as after SIGSTOP."""
+    hours = iter(range(10**6))
+    monkeypatch.setattr("slam.training.trainer.time.monotonic", lambda: 3600.0 * next(hours))
+    t = trainer("motion", plane_clip)
+    t.fit(tmp_path, minutes=60, max_steps=2, log_every_s=1e9, save_every_s=1e9)
+    assert t.counts.stage_seconds == 2 * MAX_STEP_S
+
+
 def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted(plane_clip):
     t = trainer("motion", plane_clip)
     before = {k: v.clone() for k, v in state_of(t.motion, t.stereo).items()}
@@ -115,18 +152,35 @@ import sys, torch
 sys.path.insert(0, sys.argv[2])
 torch.set_num_threads(1)
 from conftest import make_plane_clip
-from test_trainer import trainer
+from test_trainer import picture_loss, trainer
 from slam.networks.storage import state_of
-from slam.training.distributed import agreed, join
+from slam.training.distributed import agreed, average_gradients, join
+from slam.networks import precision
 rank, device = join(torch.device("cpu"))
 t = trainer("motion", make_plane_clip, rank=rank)
 t.step(0.2); t.step(0.2)
-result = [state_of(t.motion, t.stereo), t.generator.get_state(), agreed(float(rank), device)]
+shared = trainer("motion", make_plane_clip, rank=rank)
+precision.has_fast_half = lambda device: False  # half precision would hide small differences
+picture_loss(shared, [rank]).backward()
+average_gradients(shared.parameters)
+gradients = [p.grad for p in shared.parameters]
+result = [state_of(t.motion, t.stereo), t.generator.get_state(), agreed(float(rank), device), gradients]
 torch.save(result, f"{sys.argv[1]}/{rank}.pt")
 """
 
 
-def test_two_processes_draw_different_samples_and_keep_the_same_weights(tmp_path):
+def picture_loss(t: Trainer, chosen: list[int]) -> torch.Tensor:
+    """Mean over the chosen ones of two pictures of a loss that touches most of the motion network."""
+    images = torch.rand(2, 3, 48, 64, generator=torch.Generator().manual_seed(5))[chosen]
+    maps = t.motion.encode_maps(images)
+    context = t.motion.context(maps)
+    return (context.hidden.float().square().mean() + maps.fine_i.float().pow(3).mean()) * 10
+
+
+def test_two_processes_draw_different_samples_share_gradients_and_keep_the_same_weights(
+    tmp_path, plane_clip, monkeypatch
+):
+    """Their gradients are those of one process with both halves of the batch; 1e-6 is float32 over other sums."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -136,7 +190,22 @@ def test_two_processes_draw_different_samples_and_keep_the_same_weights(tmp_path
     command = [sys.executable, "-c", STEP_OF_TWO, str(tmp_path), str(here.parent)]
     runs = [subprocess.Popen(command, env=environment | {"RANK": str(r)}) for r in (0, 1)]
     assert [run.wait(120) for run in runs] == [0, 0]
-    (a, samples_a, first_a), (b, samples_b, first_b) = (torch.load(tmp_path / f"{r}.pt") for r in (0, 1))
+    (a, samples_a, first_a, grad_a), (b, samples_b, first_b, grad_b) = (
+        torch.load(tmp_path / f"{r}.pt") for r in (0, 1)
+    )
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert not torch.equal(samples_a, samples_b)
     assert first_a == first_b == 0.0
+    monkeypatch.setattr("slam.networks.precision.has_fast_half", lambda device: False)
+    alone, half = trainer("motion", plane_clip), trainer("motion", plane_clip)
+    picture_loss(alone, [0, 1]).backward()
+    picture_loss(half, [0]).backward()
+    used = 0
+    for joint, one, mean_a, mean_b in zip(alone.parameters, half.parameters, grad_a, grad_b):
+        if joint.grad is None or not joint.grad.any():
+            assert mean_a is None and mean_b is None
+            continue
+        assert torch.equal(mean_a, mean_b)
+        torch.testing.assert_close(mean_a, joint.grad, rtol=1e-4, atol=1e-6)
+        used += not torch.allclose(joint.grad, one.grad, rtol=1e-2)
+    assert used > 10  # the halves differ: the comparison can fail
