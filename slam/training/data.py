@@ -10,7 +10,7 @@ from torch import Tensor
 from slam.errors import ConfigError
 from slam.geometry import se3
 from slam.geometry.camera import sample, scaled_intrinsics
-from slam.geometry.flow import in_image, reproject
+from slam.geometry.flow import in_image, reproject, reprojection_jacobians
 from slam.training.clips import Clip
 
 SAME_SURFACE = 0.05  # relative difference of inverse depths up to which two views see the same point
@@ -28,6 +28,10 @@ class AugmentConfig:
     gamma: float = 0.2  # standard deviation of log gamma, per clip
     blur: float = 0.25  # probability of a softer picture, per view
     noise: float = 0.02  # largest standard deviation of pixel noise, per view
+    rolling: float = 0.3  # probability that rows are read out one after the other while the camera moves
+    rolling_px: float = 1.5  # largest shift of the outermost rows then, mean over a row's pixels, per view
+    lens: float = 0.3  # probability that the calibration leaves some distortion
+    lens_px: float = 1.0  # largest shift in the corners then
 
     def __post_init__(self) -> None:
         if self.crop_height % 8 or self.crop_width % 8:
@@ -68,7 +72,7 @@ def make_batch(
     clips: Sequence[Clip], views: int, config: AugmentConfig, generator: torch.Generator, device: torch.device
 ) -> Batch:
     """Crop, mirror and colour `views` random views of each clip (order kept or reversed)."""
-    images, depths, poses, intrinsics = [], [], [], []
+    images, depths, poses, intrinsics, rows = [], [], [], [], []
     for clip in clips:
         V, _, H, W = clip.images.shape
         chosen = torch.randperm(V, generator=generator)[:views]
@@ -83,15 +87,15 @@ def make_batch(
         for axis in (0, 1):
             if torch.rand((), generator=generator) < config.flip:
                 image, depth, T_wc, K = mirror(image, depth, T_wc, K, axis)
+        rows.append(1 / H)
         images.append(image)
         depths.append(depth)
         poses.append(T_wc)
         intrinsics.append(K)
-    batch = torch.stack(images).to(device).float() / 255
-    batch = colour(batch, config, generator)
-    return Batch(
-        batch, torch.stack(depths).to(device), torch.stack(poses).to(device), torch.stack(intrinsics).to(device)
-    )
+    inv_depth, T_wc, K = (torch.stack(parts).to(device) for parts in (depths, poses, intrinsics))
+    pictures = torch.stack(images).to(device).float() / 255
+    pictures = warp(pictures, inv_depth, K, torch.tensor(rows), config, generator)
+    return Batch(colour(pictures, config, generator), inv_depth, T_wc, K)
 
 
 def mirror(
@@ -107,6 +111,46 @@ def mirror(
     K = K.clone()
     K[axis, 2] = image.shape[-1 - axis] - 1 - K[axis, 2]
     return image.flip(-1 - axis), inv_depth.flip(-1 - axis), S @ T_wc @ S, K
+
+
+def warp(
+    images: Tensor, inv_depth: Tensor, K: Tensor, row_time: Tensor, config: AugmentConfig, generator: torch.Generator
+) -> Tensor:
+    """Pictures as of a rolling shutter and a lens that the pinhole model does not describe; the truth stays.
+
+    Each row is seen from where a constant motion has taken the camera: the true pose is that of the row through the
+    principal point, and depth is taken from the same pixel, which the small shift allows. The lens is the same in all
+    views of a clip.
+
+    Args:
+        images: (B, V, 3, H, W); inv_depth: (B, V, H, W); K: (B, 3, 3), of the same crops.
+        row_time: (B,) of a row, where 1 is a whole picture.
+    """
+    B, V, H, W = inv_depth.shape
+    rolls = torch.rand(B, 1, generator=generator) < config.rolling
+    strength = uniform((B, V), 0, 1, generator) * rolls * config.rolling_px
+    bend = uniform((B,), -1, 1, generator) * (torch.rand(B, generator=generator) < config.lens) * config.lens_px
+    twist = torch.randn(B, V, 6, generator=generator)
+    chosen = (rolls[:, 0] | (bend != 0)).nonzero().squeeze(-1)
+    if not len(chosen) or not (config.rolling_px or config.lens_px):
+        return images
+    strength, bend, twist, row_time = (t[chosen].to(images) for t in (strength, bend, twist, row_time))
+    chosen = chosen.to(images.device)
+    depths, K = inv_depth[chosen].flatten(0, 1), K[chosen].to(images).repeat_interleave(V, 0)
+    eye = torch.eye(4, device=images.device).expand(len(depths), 4, 4)
+    rest, q, _ = reproject(depths, eye, K)
+    unit = (depths.sum((1, 2)) / (depths > 0).sum((1, 2)).clamp_min(1)).clamp_min(1e-3)[:, None]
+    depths = torch.where(depths > 0, depths, unit[..., None])
+    # translation and rotation shift about as much
+    xi = torch.cat([twist.flatten(0, 1)[:, :3] / unit, twist.flatten(0, 1)[:, 3:]], -1)
+    flow = (reprojection_jacobians(q, depths, eye, K)[0] @ xi[:, None, None, :, None]).squeeze(-1)  # pixels
+    flow = flow * (2 * strength.flatten() / flow.norm(dim=-1).mean((1, 2)).clamp_min(1e-6))[:, None, None, None]
+    offset = rest - K[:, None, None, :2, 2]
+    time = offset[..., 1:] * row_time.repeat_interleave(V)[:, None, None, None]  # -1/2 .. 1/2
+    corner = 0.5 * (1 / row_time.repeat_interleave(V))[:, None, None, None] * (1 + (4 / 3) ** 2) ** 0.5
+    lens = offset * offset.square().sum(-1, keepdim=True) / corner**3 * bend.repeat_interleave(V)[:, None, None, None]
+    warped = sample(images[chosen].flatten(0, 1), rest + time * flow + lens, padding="border")
+    return images.index_copy(0, chosen, warped.view(-1, V, 3, H, W))
 
 
 def colour(images: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:

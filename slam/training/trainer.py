@@ -306,7 +306,7 @@ class Trainer:
         log_every_s: float = 20.0,
         save_every_s: float = 300.0,
     ) -> None:
-        """Train until the schedule has had `minutes` (or `max_steps`), or `stop` says so; then save and validate.
+        """Train until the schedule has had `minutes` (or `max_steps`) or `stop` says so; save, and at its end validate.
 
         Of several processes the first keeps the time, the log and the files.
         """
@@ -344,7 +344,7 @@ class Trainer:
                 saved = logged = last = time.monotonic()
         if self.rank == 0:
             self.save(folder)
-            if validate is not None:
+            if validate is not None and self.is_finished:  # who stops it has no time for that
                 self.report(folder, validate(self), "validation.csv")
             log.info("the schedule is %s", "finished" if self.is_finished else "not finished; --resume goes on")
 

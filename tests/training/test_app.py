@@ -1,9 +1,13 @@
+import io
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from apps import train
 from slam.config import load_config
@@ -61,10 +65,51 @@ def test_program_trains_resumes_and_leaves_weights_with_their_card(tmp_path, mon
     assert "edgs" in capsys.readouterr().err
 
 
+BARE = """
+import sys
+for name in ("yaml", "safetensors", "matplotlib", "tqdm", "open3d", "pyrealsense2", "scipy", "pooch"):
+    sys.modules[name] = None
+"""
+
+
+def test_a_machine_with_little_beside_torch_trains_in_calls(tmp_path):
+    """The second call, on a machine without the first one's files but its OUT, goes on with step, clips and weights."""
+    (tmp_path / "sitecustomize.py").write_text(BARE)
+    environment = os.environ | {"PYTHON": sys.executable, "DEVICE": "cpu", "PYTHONPATH": str(tmp_path)}
+    environment |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    small = ["clips=1", "views=2", "edges=2", "iters=1", "pool=2", "pool_start=1", "stage=motion"]
+    options = ["--minutes", "30", "--threads", "1", "--config", "configs/train_fast.yaml"]
+    options += [f"--set={s}" for s in [*small, "augment.crop_height=48", "augment.crop_width=64"]]
+
+    def call(n: int, stop_after: str) -> tuple[str, dict[str, Any]]:
+        command = [ROOT / "tools" / "train_on_gpu.sh", tmp_path / "out", tmp_path / "out", *options]
+        run = subprocess.run(
+            [*command, "--stop-after", stop_after],
+            capture_output=True,
+            text=True,
+            env=environment | {"WORK": str(tmp_path / f"machine{n}")},
+        )
+        assert run.returncode == 0, run.stderr
+        parts = sorted((tmp_path / "out").glob("checkpoint.pt.*"))
+        assert max(part.stat().st_size for part in parts) < 16e6
+        return run.stdout, torch.load(io.BytesIO(b"".join(part.read_bytes() for part in parts)), weights_only=True)
+
+    said, first = call(1, "0.1")
+    assert "not finished" in said and first["counts"]["step"] > 0
+    load_network(tmp_path / "out" / "weights.safetensors")
+    said, second = call(2, "0.1")
+    assert f"goes on at step {first['counts']['step']}" in said
+    assert second["counts"]["step"] > first["counts"]["step"] and second["clips_added"] > first["clips_added"]
+    (tmp_path / "out" / "checkpoint.pt.00").write_bytes(b"damaged")
+    with pytest.raises(AssertionError, match="do not fit together"):
+        call(3, "0.1")
+
+
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
         (["--minutes", "0"], "--minutes must be positive"),
+        (["--stop-after", "nan"], "--stop-after must be positive, got nan"),
         (["--device", "toaster"], "--device toaster"),
         (["--out", "/dev/null/inside"], "--out /dev/null/inside"),
         (["--data", "/nowhere"], "/nowhere"),

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import torch
 
 from slam.geometry import se3
@@ -14,11 +16,14 @@ from slam.training.data import (
     perturb_pose,
     pick_edges,
     true_flow,
+    warp,
 )
 from slam.training.validation import NO_CHANGE
 
 CPU = torch.device("cpu")
-CROPPED = AugmentConfig(crop_height=40, crop_width=48, flip=1.0, grey=0, exposure=0, gamma=0, blur=0, noise=0)
+CROPPED = AugmentConfig(
+    crop_height=40, crop_width=48, flip=1.0, grey=0, exposure=0, gamma=0, blur=0, noise=0, rolling=0, lens=0
+)
 
 
 def colour_error(batch, stride: int = 1) -> float:
@@ -45,6 +50,43 @@ def test_crop_and_mirror_keep_pictures_depth_poses_and_intrinsics_together(plane
     shifted[:, 0, 2] += 8
     unmirrored = type(changed)(changed.images.flip(-1), changed.inv_depth, changed.T_wc, changed.K)
     assert colour_error(unmirrored) > 0.04  # the check can fail
+
+
+def shifts(config: AugmentConfig, clips: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(clips, 3, 96, 128, 2) shift that `warp` gives each pixel, and its offset from the centre, off the middle.
+
+    Depth is 1 at the left, 3 at the right; the picture's colours are its coordinates, which bilinear reading keeps.
+    """
+    uv = torch.stack(torch.meshgrid(torch.arange(128.0), torch.arange(96.0), indexing="xy"), 0)
+    K = torch.tensor([[100.0, 0, 60], [0, 100, 50], [0, 0, 1]], dtype=torch.float64)
+    inv_depth = (1 / torch.linspace(1, 3, 128)).expand(clips, 3, 96, 128)
+    pictures = torch.cat([uv, torch.zeros(1, 96, 128)]).expand(clips, 3, 3, 96, 128).contiguous()
+    row_time = torch.full((clips,), 1 / 96)
+    warped = warp(pictures, inv_depth, K.expand(clips, 3, 3), row_time, config, torch.Generator().manual_seed(4))
+    return (warped - pictures)[:, :, :2].permute(0, 1, 3, 4, 2), (uv - K[:2, 2, None, None]).permute(1, 2, 0).float()
+
+
+def test_a_rolling_shutter_keeps_the_middle_row_and_shifts_the_others_by_their_time():
+    """The row of the principal point, 50, stays; 40 rows above and below it shift opposite ways, near things more."""
+    shift, _ = shifts(replace(NO_CHANGE, rolling=1.0, rolling_px=1.5), 40)
+    assert shift[:, :, 50].abs().max() < 1e-4
+    above, below = shift[:, :, 10, 4:-4], shift[:, :, 90, 4:-4]
+    length = below.norm(dim=-1).mean(-1)
+    assert 0.2 < length.mean() < 0.9 and length.max() < 2.5
+    assert ((above * below).sum((-1, -2)) < 0).float().mean() > 0.9
+    assert not torch.allclose(shift[0, 0], shift[0, 1], atol=1e-2)  # each view moves its own way
+
+
+def test_a_lens_shifts_along_the_radius_by_its_cube_and_alike_in_all_views():
+    shift, offset = shifts(replace(NO_CHANGE, lens=1.0, lens_px=1.0), 40)
+    radius = offset.norm(dim=-1, keepdim=True).clamp_min(1e-6)
+    inner = (slice(None), slice(None), slice(4, -4), slice(4, -4))
+    along = (shift * offset / radius).sum(-1)
+    torch.testing.assert_close(shift[inner], (along[..., None] * offset / radius)[inner], rtol=0, atol=1e-3)
+    torch.testing.assert_close(shift[:, 0], shift[:, 2], rtol=0, atol=1e-4)
+    at = along[:, 0, 50, [90, 120]]  # 30 and 60 pixels from the middle, a factor of 8
+    torch.testing.assert_close(at[:, 1], 8 * at[:, 0], rtol=0, atol=1e-3)
+    assert 0.2 < (along[:, 0, 50, 120] * 80**3 / 60**3).abs().mean() < 0.8  # up to 1 at 80 pixels, the corner
 
 
 def test_edges_hold_the_flow_of_the_true_pose_and_picking_respects_the_limit(plane_clip):
