@@ -17,13 +17,13 @@ def add_inputs(p: argparse.ArgumentParser) -> None:
     inputs.add_argument("--sequence", metavar="NAME|PATH", help="a known sequence (tum/fr1_desk) or any recording")
     inputs.add_argument("--video", metavar="FILE", help="a video file")
     inputs.add_argument("--images", metavar="DIR", help="a folder of pictures")
-    inputs.add_argument("--camera", metavar="NAME|URL", help="webcam, webcam:N, rtsp://... or http://... (MJPEG)")
+    inputs.add_argument("--camera", metavar="NAME|URL", help="realsense[:SERIAL], webcam[:N], rtsp://... or http://...")
     inputs.add_argument("--demo", action="store_true", help="a rendered room with known truth; needs nothing")
     p.add_argument("--calib", type=Path, metavar="FILE", help="calibration of the camera")
     p.add_argument("--hfov", type=float, metavar="DEG", help="horizontal field of view, instead of a calibration")
-    p.add_argument("--fps", type=float, help="of pictures and videos without time stamps; to ask of a webcam")
-    p.add_argument("--width", type=int, metavar="PX", help="to ask of a webcam")
-    p.add_argument("--height", type=int, metavar="PX", help="to ask of a webcam")
+    p.add_argument("--fps", type=float, help="of pictures and videos without time stamps; to ask of a camera")
+    p.add_argument("--width", type=int, metavar="PX", help="to ask of a camera")
+    p.add_argument("--height", type=int, metavar="PX", help="to ask of a camera")
     p.add_argument(
         "--reconnect",
         type=float,

@@ -16,8 +16,10 @@ SOURCES = {
     "euroc": "slam.sources.euroc:EurocSource",
     "images": "slam.sources.images:ImageFolderSource",
     "video": "slam.sources.video:VideoSource",
+    "realsense": "slam.sources.realsense:RealSenseFileSource",
 }
-WITH_DEPTH = ("tum", "7scenes")  # the others have none
+REALSENSE_SUFFIXES = (".db3", ".bag")  # rosbag2 and the older rosbag
+WITH_DEPTH = ("tum", "7scenes", "realsense")  # the others have none
 WITHOUT_STAMPS = ("images", "video")  # --fps gives them
 
 
@@ -73,7 +75,9 @@ def open_source(spec: SourceSpec) -> Source:
     kind = spec.kind or detect(path)
     if spec.with_depth and kind not in WITH_DEPTH:
         raise UsageError(f"{path} ({kind}) has no depth to use")
-    if kind in WITH_DEPTH:
+    if kind == "realsense":
+        options["with_depth"] = spec.with_depth
+    elif kind in WITH_DEPTH:
         options["with_depth"] = has_sensor_depth(path) if spec.with_depth is None else spec.with_depth
     if spec.fps is not None:
         if kind not in WITHOUT_STAMPS:
@@ -95,7 +99,7 @@ def detect(path: Path) -> str:
     if path.is_file():
         if path.suffix.lower() in images.IMAGE_SUFFIXES:
             raise SourceError(f"{path} is one picture; name its folder")
-        return "video"
+        return "realsense" if path.suffix.lower() in REALSENSE_SUFFIXES else "video"
     if tum.is_tum(path):
         return "tum"
     if seven_scenes.is_seven_scenes(path):

@@ -9,14 +9,17 @@ from slam.errors import UsageError
 from slam.sources import Source
 from slam.sources.sequence import CameraChoice
 
-CAMERAS = {"webcam": "slam.sources.webcam:WebcamSource"}
+CAMERAS = {
+    "webcam": "slam.sources.webcam:WebcamSource",  # also streams
+    "realsense": "slam.sources.realsense_camera:RealSenseSource",
+}
 
 
 @dataclass(frozen=True)
 class CameraSpec:
     """Which camera and how, as the user says it."""
 
-    address: str  # webcam, webcam:N, or the URL of a stream
+    address: str  # webcam, webcam:N, realsense, realsense:SERIAL, or the URL of a stream
     calib: Path | None = None  # calibration file
     hfov_deg: float | None = None  # horizontal field of view, instead of a calibration
     width: int | None = None  # pixels to ask the camera for
@@ -35,9 +38,11 @@ def open_camera(spec: CameraSpec) -> Source:
         SourceError: if there is no such camera or no picture comes.
         CalibrationError: if the calibration is unreadable or for other images.
     """
-    if spec.with_depth:
+    kind = "realsense" if spec.address.partition(":")[0] == "realsense" else "webcam"
+    options = {"with_depth": spec.with_depth} if kind == "realsense" else {}
+    if spec.with_depth and kind == "webcam":
         raise UsageError(f"{public_name(spec.address)} measures no depth; leave out --use-depth on")
-    module, name = CAMERAS["webcam"].split(":")
+    module, name = CAMERAS[kind].split(":")
     source: Source = getattr(importlib.import_module(module), name)(
         spec.address,
         (spec.width, spec.height),
@@ -45,6 +50,7 @@ def open_camera(spec: CameraSpec) -> Source:
         CameraChoice(spec.calib, spec.hfov_deg),
         spec.reconnect_s,
         spec.max_frames,
+        **options,
     )
     return source
 

@@ -88,7 +88,7 @@ def _check(address: str, size: Size, fps: float | None) -> None:
     if re.fullmatch(r"webcam(:\d{1,4})?", address) is None:
         if urlsplit(address).scheme.lower() not in SCHEMES or "://" not in address:
             raise UsageError(
-                f"--camera {public_name(address)} is neither webcam, webcam:N nor a URL "
+                f"--camera {public_name(address)} is neither webcam, webcam:N, realsense nor a URL "
                 f"({', '.join(SCHEMES)}); for a recording use --sequence or --video"
             )
         if size != (None, None) or fps is not None:

@@ -29,6 +29,13 @@ def board_pictures() -> ModuleType:
     return neighbour("board_pictures")
 
 
+@pytest.fixture(scope="session")
+def realsense_recording() -> ModuleType:
+    """The module `realsense_recording.py` of this folder; skips where the library is not installed."""
+    pytest.importorskip("pyrealsense2", reason="pyrealsense2 cannot be loaded", exc_type=ImportError)
+    return neighbour("realsense_recording")
+
+
 @pytest.fixture
 def development_data() -> Path:
     """The folder of real development sequences; skips where there is none."""

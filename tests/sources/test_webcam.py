@@ -210,7 +210,7 @@ def free_port() -> int:
     [
         (["--camera", "http://me:secret@127.0.0.1:{port}/x"], 1, "cannot open http://127.0.0.1:"),
         (["--camera", "webcam:999"], 1, "is camera 999 plugged in"),
-        (["--camera", "film.mp4"], 2, "neither webcam, webcam:N nor a URL"),
+        (["--camera", "film.mp4"], 2, "neither webcam, webcam:N, realsense nor a URL"),
         (["--camera", "webcam", "--width", "0"], 2, "--width must be from 1"),
         (["--camera", "webcam", "--fps", "-1"], 2, "--fps must be"),
         (["--camera", "webcam", "--reconnect", "nan"], 2, "--reconnect must be"),
