@@ -50,6 +50,8 @@ def open_input(options: argparse.Namespace) -> tuple[Any, str, Trajectory | None
     if options.camera is not None:
         return _camera(options)
     refuse(options, {"width": None, "height": None, "reconnect": RECONNECT_S, "record": None}, "for --camera")
+    if options.sequence is None:
+        refuse(options, {"data_root": None, "download": False}, "for --sequence")
     if options.demo:
         from slam.sources.demo import DemoConfig, DemoSource
 
