@@ -2,8 +2,12 @@
 
     python tools/bench_networks.py --weights fast --clips DIR --rgbd FOLDER [FOLDER ...]
 
-Motion: from rest, with the true (or sensor) depth of the first view, errors by size of the motion. Stereo: the first
-view of each clip from its last three with true poses, errors relative to the true depth, medians over keyframes.
+Motion: from rest, with the true (or sensor) depth of the first view and with that depth wrong by a smooth 5 %; errors
+by size of the motion, in folders also by frames between views; epe_8 is the end-point error of the flow in pixels at
+1/8. A pair fails if its pose shifts the pixels wrongly by over 20 % of the true motion. Stereo: the first view of each
+clip from its last 1, 3 and 5 with true poses, and with poses wrong by 2 % of the baseline and 0.03 degrees a
+coordinate. Every number is a median / 90th percentile of pairs or keyframes. Of the errors 63 % and 86 % should be
+within one and two sigma of the network (a Laplace distribution's width), 68 % and 95 % of the plane sweep.
 Clips are those that v2d-train keeps in OUT/validation; RGB-D folders are in TUM layout with ground truth. Times are of
 one edge or keyframe, encoding of a new picture included.
 """
@@ -30,15 +34,33 @@ from slam.networks.storage import load_network
 from slam.solvers.cascade import Cascade
 from slam.solvers.flow_se3 import flow_se3
 from slam.training.clips import Clip, ClipPool
-from slam.training.data import at_cells
+from slam.training.data import at_cells, smooth_field
 from slam.training.rgbd import RgbdFolder
 
 PIXELS = 256 * 192
-FAILED_DEG, FAILED_SHARE = 5.0, 0.5  # a pair is lost if its rotation, or its translation, is worse than this
+FAILED_SHARE = 0.2  # of the true motion: a pair whose pose shifts the pixels worse than this has failed
 MIN_OVERLAP = 0.4
+BANDS = (0, 4, 12, 28, 60)  # mean motion, pixels of the network size
+DEPTH_ERROR = 0.05  # standard deviation of the logarithm of a wrong depth, smooth over the picture
+POSE_ERROR = (0.02, 5e-4)  # of a wrong pose: share of the baseline, radians
+VIEWS = (1, 3, 5)  # neighbours in stereo
+SEED = 0
+QUICK = 4  # clips
+MOTION_COLUMNS = {
+    "pairs": 0,
+    "failed": 2,
+    "epe_8": 3,
+    "rotation_deg": 3,
+    "translation_mm": 1,
+    "true_deg": 1,
+    "true_mm": 0,
+    "ms": 0,
+}
+STEREO_COLUMNS = {"keyframes": 0, "abs_rel": 4, "delta_1.25": 3, "within_sigma": 2, "within_2_sigma": 2, "ms": 0}
 
-# clip, indices of the neighbours, lowest and highest inverse depth -> inverse depth (H, W), certainty (H, W)
-Sweep = Callable[[Clip, list[int], float, float], tuple[Tensor, Tensor]]
+# pictures (V, 3, H, W) uint8, T_jk (V - 1, 4, 4), K (3, 3), lowest and highest inverse depth
+# -> inverse depth (H, W), its sigma (H, W)
+Sweep = Callable[[Tensor, Tensor, Tensor, float, float], tuple[Tensor, Tensor]]
 
 
 def read_rgbd(folder: Path, views: int, gaps: tuple[int, ...]) -> list[Clip]:
@@ -48,8 +70,11 @@ def read_rgbd(folder: Path, views: int, gaps: tuple[int, ...]) -> list[Clip]:
     return [recording.clip([i, *(i + g for g in gaps)]) for i in starts[:: max(1, len(starts) // views)]]
 
 
-def motion_errors(correspondence: Any, clips: list[Clip], iters: int) -> dict[str, Tensor]:
-    """Errors of pairs (first view, other view) by size of the motion, and the time of each, milliseconds."""
+def motion_errors(
+    correspondence: Any, clips: list[Clip], iters: int, depth_error: float, gaps: tuple[int, ...]
+) -> dict[str, Tensor]:
+    """Errors of pairs (first view, other view), and the time of each, milliseconds; `gaps` as of the other views."""
+    generator = torch.Generator().manual_seed(SEED)
     rows = []
     for clip in clips:
         stride = correspondence.stride
@@ -57,138 +82,158 @@ def motion_errors(correspondence: Any, clips: list[Clip], iters: int) -> dict[st
         cells = torch.where(smooth, cells, torch.zeros_like(cells))
         K = scaled_intrinsics(clip.K[None], 1 / stride)
         h, w = cells.shape[-2:]
+        given = cells * (depth_error * smooth_field(1, h, w, generator)).exp()
         images = clip.images.float() / 255
+        eye = torch.eye(4, dtype=torch.float64)[None]
+        rest, _, _ = reproject(cells, eye, K)
         first = correspondence.encode(images[:1])[0]
         for j in range(1, len(images)):
             T_true = (se3.inverse(clip.T_wc[j]) @ clip.T_wc[0])[None]
             uv, _, _ = reproject(cells, T_true, K)
-            rest, _, _ = reproject(cells, torch.eye(4, dtype=torch.float64)[None], K)
             seen = (cells > 0) & in_image(uv, h, w)
             if seen.sum() < MIN_OVERLAP * (cells > 0).sum() or (cells > 0).float().mean() < 0.1:
                 continue
             began = time.perf_counter()
             state = correspondence.start([first], correspondence.encode(images[j : j + 1]))
-            eye = torch.eye(4, dtype=torch.float64)[None]
-            steps = flow_se3(correspondence.update, state, cells, eye, K, iters, 2, huber_px=1.0)
+            last = flow_se3(correspondence.update, state, given, eye, K, iters, 2, huber_px=1.0)[-1]
             spent = 1e3 * (time.perf_counter() - began)
-            last = steps[-1]
-            epe = (last.uv + last.residual_uv - uv).norm(dim=-1)[seen].mean() * stride
-            motion_px = (uv - rest).norm(dim=-1)[seen].mean() * stride
             T = last.T_ji
-            angle = torch.rad2deg(se3.angle_rad(T @ se3.inverse(T_true)))[0]
-            angle_true = torch.rad2deg(se3.angle_rad(T_true))[0]
-            t = (se3.inverse(T) - se3.inverse(T_true))[0, :3, 3].norm()
-            t_true = se3.inverse(T_true)[0, :3, 3].norm()
-            rows.append([motion_px, epe, angle, angle_true, t, t_true, spent, last.weight.mean()])
-    names = ("motion_px", "epe_px", "rotation_deg", "true_deg", "translation_m", "true_m", "ms", "weight")
-    table = torch.tensor([[float(v) for v in row] for row in rows]).T
-    return dict(zip(names, table))
+            motion = (uv - rest).norm(dim=-1)[seen].mean()
+            shift = (reproject(cells, T, K)[0] - uv).norm(dim=-1)[seen].mean()
+            epe_8 = (last.uv + last.residual_uv - uv).norm(dim=-1)[seen].mean() * stride / 8
+            angle, angle_true = (torch.rad2deg(se3.angle_rad(M))[0] for M in (T @ se3.inverse(T_true), T_true))
+            centre, centre_true = (se3.inverse(M)[0, :3, 3] for M in (T, T_true))
+            error_mm, true_mm = 1e3 * (centre - centre_true).norm(), 1e3 * centre_true.norm()
+            gap = gaps[j - 1] if gaps else 0
+            rows.append([motion * stride, epe_8, angle, angle_true, error_mm, true_mm, spent, shift / motion, gap])
+    names = ("motion_px", "epe_8", "rotation_deg", "true_deg", "translation_mm", "true_mm", "ms", "share", "gap")
+    return dict(zip(names, torch.tensor([[float(v) for v in row] for row in rows]).reshape(-1, len(names)).T))
+
+
+def summary(errors: dict[str, Tensor]) -> dict[str, dict[str, Any]]:
+    """[median, 90th percentile] by size of the motion and by frames between the views, and the share of failures."""
+    motion, gap = errors["motion_px"], errors["gap"]
+    groups = {f"{low}-{high} px": (motion >= low) & (motion < high) for low, high in itertools.pairwise(BANDS)}
+    groups |= {f"{int(g)} frames": gap == g for g in gap.unique() if g > 0}
+    rows = {}
+    for name, kept in groups.items():
+        if kept.sum() >= 3:
+            row: dict[str, Any] = {k: spread(v[kept]) for k, v in errors.items() if k not in ("share", "gap")}
+            failed = ~(errors["share"][kept] < FAILED_SHARE)
+            rows[name] = row | {"pairs": int(kept.sum()), "failed": failed.float().mean().item()}
+    return rows
+
+
+def spread(values: Tensor) -> list[float]:
+    """Median and 90th percentile."""
+    return values.float().quantile(torch.tensor([0.5, 0.9])).tolist()
 
 
 def learned_depth(networks: tuple[FlowSE3, StereoNet]) -> Sweep:
-    """The stereo network: inverse depth and certainty of the first view."""
+    """The stereo network."""
     motion, stereo = networks
 
-    def run(clip: Clip, views: list[int], low: float, high: float) -> tuple[Tensor, Tensor]:
-        features = motion.encode(clip.images[[0, *views]].float() / 255)
-        T_jk = (se3.inverse(clip.T_wc[views]) @ clip.T_wc[0])[None]
+    def run(images: Tensor, T_jk: Tensor, K: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
+        features = motion.encode(images.float() / 255)
         hypotheses = wide_hypotheses(torch.tensor([low]), torch.tensor([high]), stereo.config.planes)
-        inv_depth, sigma = stereo(features[:1], [[f] for f in features[1:]], T_jk, clip.K[None], hypotheses)
-        return inv_depth[0], -(sigma / inv_depth)[0]
+        inv_depth, sigma = stereo(features[:1], [[f] for f in features[1:]], T_jk[None], K[None], hypotheses)
+        return inv_depth[0], sigma[0]
 
     return run
 
 
-def classical_depth(clip: Clip, views: list[int], low: float, high: float) -> tuple[Tensor, Tensor]:
+def classical_depth(images: Tensor, T_jk: Tensor, K: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
     """The plane sweep without training."""
     weights = torch.tensor([0.299, 0.587, 0.114])
-    gray = (clip.images.float() * weights[:, None, None]).sum(1).round().to(torch.uint8).numpy()
-    T_jk = (se3.inverse(clip.T_wc[views]) @ clip.T_wc[0]).numpy()
-    found = plane_sweep(gray[0], [gray[v] for v in views], clip.K.numpy(), list(T_jk), (low, high))
-    return torch.from_numpy(found.inv_depth), torch.from_numpy(found.confidence)
+    gray = (images.float() * weights[:, None, None]).sum(1).round().to(torch.uint8).numpy()
+    found = plane_sweep(gray[0], list(gray[1:]), K.numpy(), list(T_jk.numpy()), (low, high))
+    return torch.from_numpy(found.inv_depth), torch.from_numpy(found.sigma)
 
 
-def stereo_errors(sweep: Sweep, clips: list[Clip]) -> dict[str, float]:
-    """Depth of the first view of each clip from its three last, true poses, a range somewhat wider than the truth."""
+def stereo_errors(sweep: Sweep, clips: list[Clip], views: int, wrong_poses: bool) -> dict[str, Any]:
+    """Depth of the first view of each clip from its last `views`, in a range somewhat wider than the truth."""
+    generator = torch.Generator().manual_seed(SEED)
     rows = []
     for clip in clips:
         truth = clip.inv_depth[0]
         known = truth > 0
-        if known.float().mean() < 0.1:
+        if known.float().mean() < 0.1 or len(clip.images) <= views:
             continue
-        views = list(range(1, len(clip.images)))[-3:]
+        chosen = list(range(len(clip.images)))[-views:]
+        T_jk = se3.inverse(clip.T_wc[chosen]) @ clip.T_wc[0]
+        if wrong_poses:
+            noise = torch.randn(views, 6, generator=generator).double()
+            noise[:, :3] *= POSE_ERROR[0] * T_jk[:, :3, 3].norm(dim=-1, keepdim=True)
+            noise[:, 3:] *= POSE_ERROR[1]
+            T_jk = se3.exp(noise) @ T_jk
         low, high = 0.4 * truth[known].quantile(0.01).item(), 1.6 * truth[known].quantile(0.99).item()
         began = time.perf_counter()
-        found, certainty = sweep(clip, views, low, high)
+        found, sigma = sweep(clip.images[[0, *chosen]], T_jk, clip.K, low, high)
         spent = 1e3 * (time.perf_counter() - began)
         ratio = (truth / found.clamp_min(1e-4))[known]
-        error = (ratio - 1).abs()
-        sure = certainty[known] >= certainty[known].median()
         good = (torch.maximum(ratio, 1 / ratio.clamp_min(1e-6)) < 1.25).float().mean()
-        rows.append([error.mean(), error.median(), error[sure].mean(), good, spent])
-    names = ("abs_rel", "abs_rel_of_medians", "abs_rel_surer_half", "delta_1.25", "ms")
-    return dict(zip(names, torch.tensor(rows).median(0).values.tolist())) | {"keyframes": len(rows)}
+        off = ((found - truth).abs() / sigma)[known]
+        within = [(off < n).float().mean() for n in (1, 2)]
+        rows.append([(ratio - 1).abs().mean(), good, *within, spent])
+    table = torch.tensor(rows).reshape(-1, 5).T
+    names = ("abs_rel", "delta_1.25", "within_sigma", "within_2_sigma", "ms")
+    return {n: spread(v) for n, v in zip(names, table) if rows} | {"keyframes": len(rows)}
 
 
-def summary(errors: dict[str, Tensor], bands: tuple[float, ...] = (0, 4, 12, 28, 60)) -> dict[str, dict[str, float]]:
-    """Medians by band of the mean flow, pixels of the network size."""
-    lost = (errors["rotation_deg"] > FAILED_DEG) | (
-        (errors["translation_m"] > FAILED_SHARE * errors["true_m"].clamp_min(0.02))
-        & (errors["rotation_deg"] > 0.3 * errors["true_deg"])
-    )
-    rows = {}
-    for low, high in itertools.pairwise(bands):
-        kept = (errors["motion_px"] >= low) & (errors["motion_px"] < high)
-        if kept.sum() >= 3:
-            row = {name: value[kept].median().item() for name, value in errors.items()}
-            rows[f"{low}-{high}px"] = row | {"pairs": int(kept.sum()), "lost": lost[kept].float().mean().item()}
-    return rows
-
-
-def line(r: dict[str, float]) -> str:
-    """One band's medians as text."""
-    return (
-        f"epe {r['epe_px']:6.2f} px  rotation {r['rotation_deg']:6.3f} of {r['true_deg']:5.2f} deg  translation "
-        f"{1e3 * r['translation_m']:6.1f} of {1e3 * r['true_m']:6.1f} mm  weight {r['weight']:.2f}  {r['ms']:.0f} ms"
-    )
+def show(title: str, rows: dict[str, dict[str, Any]], columns: dict[str, int]) -> None:
+    """Methods side by side as lines of one group: numbers of `columns` (decimals by name), others as they are."""
+    print(f"\n{title}")
+    for name, row in rows.items():
+        parts = []
+        for column, digits in columns.items():
+            value = row.get(column)
+            if isinstance(value, list):
+                parts.append(f"{column} {value[0]:.{digits}f} / {value[1]:.{digits}f}")
+            elif value is not None:
+                parts.append(f"{column} {value:.{digits}f}")
+        print(f"  {name:<18} " + "  ".join(parts))
 
 
 def main() -> None:
-    """Print one table for each data set and method; --json keeps the numbers."""
+    """Print one table for each data set and group of pairs, methods side by side."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--weights", nargs="*", default=["fast"], help="profiles or files")
     p.add_argument("--clips", type=Path, help="folder of clips")
     p.add_argument("--rgbd", type=Path, nargs="*", default=[], help="folders in TUM layout with depth and truth")
     p.add_argument("--views", type=int, default=20, help="first views of each RGB-D folder")
-    p.add_argument("--gaps", type=int, nargs="*", default=[1, 2, 4, 8, 12], help="frames from the first view")
+    p.add_argument("--gaps", type=int, nargs="*", default=[1, 5, 10], help="frames from the first view")
     p.add_argument("--iters", type=int, default=3)
     p.add_argument("--classical", action=argparse.BooleanOptionalAction, default=True)
-    p.add_argument("--json", type=Path)
+    p.add_argument("--quick", action="store_true", help="a few clips and views only")
+    p.add_argument("--json", type=Path, help="keep the numbers")
     a = p.parse_args()
-    sets = {"rendered": ClipPool(10**6, a.clips).clips} if a.clips else {}
-    sets |= {folder.name: read_rgbd(folder, a.views, tuple(a.gaps)) for folder in a.rgbd}
+    gaps, quick = tuple(a.gaps), QUICK if a.quick else None
+    sets = {"rendered": (ClipPool(10**6, a.clips).clips[:quick], ())} if a.clips else {}
+    sets |= {folder.name: (read_rgbd(folder, quick or a.views, gaps)[:quick], gaps) for folder in a.rgbd}
     networks = {str(w): load_network(w) for w in a.weights}
     methods: dict[str, Any] = {name: motion for name, (motion, _) in networks.items()}
+    sweeps: dict[str, Sweep] = {name: learned_depth(pair) for name, pair in networks.items()}
     if a.classical:
         methods["DIS"] = DisFlow()
         methods |= {f"{name}, then DIS": Cascade(motion, DisFlow(), a.iters) for name, (motion, _) in networks.items()}
+        sweeps["plane sweep"] = classical_depth
     results: dict[str, Any] = {}
     with torch.inference_mode():
-        for data, clips in sets.items():
-            for name, method in methods.items():
-                iters = a.iters + (2 if isinstance(method, Cascade) else 0)
-                rows = summary(motion_errors(method, clips, iters))
-                results[f"{data}/{name}"] = rows
-                print(f"\n{data}, motion by {name}, medians")
-                for band, r in rows.items():
-                    print(f"  {band:>9}: {r['pairs']:3} pairs, lost {100 * r['lost']:3.0f} %  " + line(r))
-            sweeps: dict[str, Sweep] = {name: learned_depth(pair) for name, pair in networks.items()}
-            if a.classical:
-                sweeps["plane sweep"] = classical_depth
-            for name, sweep in sweeps.items():
-                scores = stereo_errors(sweep, clips)
-                results[f"{data}/{name}/stereo"] = scores
-                print(f"{data}, stereo by {name}: " + "  ".join(f"{k} {v:.4g}" for k, v in scores.items()))
+        for data, (clips, frames) in sets.items():
+            for depth_error, which in ((0.0, "true depth"), (DEPTH_ERROR, f"depth wrong by {100 * DEPTH_ERROR:.0f} %")):
+                found = {}
+                for name, method in methods.items():
+                    iters = a.iters + (2 if isinstance(method, Cascade) else 0)
+                    found[name] = summary(motion_errors(method, clips, iters, depth_error, frames))
+                for group in dict.fromkeys(g for rows in found.values() for g in rows):
+                    title = f"{data}, motion, {which}, {group}"
+                    results[title] = {name: rows[group] for name, rows in found.items() if group in rows}
+                    show(title, results[title], MOTION_COLUMNS)
+            for views, wrong in itertools.product(VIEWS, (False, True)):
+                title = f"{data}, stereo, {views} views, {'wrong' if wrong else 'true'} poses"
+                results[title] = {name: stereo_errors(sweep, clips, views, wrong) for name, sweep in sweeps.items()}
+                if any(row["keyframes"] for row in results[title].values()):
+                    show(title, results[title], STEREO_COLUMNS)
     if a.json:
         a.json.write_text(json.dumps(results, indent=1))
 
