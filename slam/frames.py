@@ -59,6 +59,7 @@ class Keyframe:
     scale: float = 1.0  # product of all corrections of this depth's scale; translations measured against it follow
     refined: bool = False  # the backend has worked on it
     parent_id: int = -1  # the keyframe it was tracked against; -1 of the first
+    metric: bool = False  # one map unit is a metre, by sensor depth
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class Estimate:
     inlier_ratio: float = 0.0
     visible_ratio: float = 0.0
     mean_flow_px: float = 0.0  # flow from the reference keyframe, in pixels of the network size
+    metric: bool = False  # one map unit is a metre, by sensor depth
 
 
 @dataclass(frozen=True)

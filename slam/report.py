@@ -22,6 +22,7 @@ from slam.timing import StageTime
 log = logging.getLogger(__name__)
 
 MONOCULAR_SCALE = "unknown (monocular): one unit is the median depth of the first keyframe"
+METRIC_SCALE = "metric (sensor depth)"
 STATUS_PERIOD_S = 0.5
 ONLINE, RECORD = "trajectory_online.txt", "run.json"
 NOT_YET = {name: "not written yet" for name in ("config.yaml", "metrics.json", "keyframes", "map.ply")}
@@ -52,9 +53,9 @@ class Report:
             [
                 f"v2d-slam {__version__}, {source}",
                 "T_wc: camera to world, world is the first keyframe",
-                f"scale: {MONOCULAR_SCALE}",
             ]
         )
+        self._scale = ""  # known with the first pose
         self._online = OnlineTrajectoryWriter(self.directory.path / ONLINE, self.words)
         self._start_s = time.perf_counter()
         self._shown_s = 0.0
@@ -63,6 +64,9 @@ class Report:
         """Append poses as first estimated."""
         for estimate in estimates:
             if estimate.status is Status.TRACKING:
+                if not self._scale:
+                    self._scale = scale_source(estimate.metric)
+                    self._online.comment(f"scale: {self._scale}")
                 self._online.append(estimate.time_ns, estimate.T_wc.numpy())
 
     def show(self, progress: Progress) -> None:
@@ -106,17 +110,18 @@ class Report:
         if self._online.error is not None:
             run.missing[ONLINE] = f"broken off: {self._online.error}"
         trajectory, keyframes = store.trajectory(), store.keyframes
+        metric = any(keyframe.metric for keyframe in keyframes)
         summary = [summary_line(counts, len(keyframes), seconds)]
         metrics: dict[str, Any] = {"frames_seen": counts.seen, "poses": len(trajectory)}
         if truth is not None:
-            words, numbers = scored(trajectory, truth, counts.seen)
+            words, numbers = scored(trajectory, truth, counts.seen, metric)
             metrics |= numbers
             summary.append(words)
         record = {
             "version": __version__,
             "source": self.source,
             **facts,
-            "scale_source": MONOCULAR_SCALE,
+            "scale_source": scale_source(metric),
             **{f"frames_{name}": value for name, value in vars(counts).items()},
             "keyframes": len(keyframes),
             "seconds": round(seconds, 3),
@@ -126,25 +131,32 @@ class Report:
                 for t in times
             },
         }
-        write_trajectories(run, trajectory, store.keyframe_trajectory(), self.words)
+        words = f"{self.words}\nscale: {scale_source(metric)}"
+        write_trajectories(run, trajectory, store.keyframe_trajectory(), words)
         run.write_json(RECORD, {**record, "missing": {**run.missing, **NOT_YET}})  # stays if there is room for no more
         run.write_yaml("config.yaml", config)
         run.write_json("metrics.json", metrics)
         write_keyframes(run, keyframes)
-        write_cloud(run, fused_cloud(keyframes, fusion), self.words)
+        write_cloud(run, fused_cloud(keyframes, fusion), words)
         run.write_json(RECORD, {**record, "missing": run.missing})
         return "\n".join([*summary, stage_table(times), f"results in {run.path}"])
 
 
-def scored(estimate: Trajectory, truth: Trajectory, seen: int) -> tuple[str, dict[str, Any]]:
-    """ATE after Sim(3) alignment in words and numbers; where it cannot be had, why."""
+def scale_source(metric: bool) -> str:
+    """Where the scale of a map comes from, in words for the files."""
+    return METRIC_SCALE if metric else MONOCULAR_SCALE
+
+
+def scored(estimate: Trajectory, truth: Trajectory, seen: int, metric: bool = False) -> tuple[str, dict[str, Any]]:
+    """ATE after Sim(3) alignment, of a metric estimate after SE(3), in words and numbers; if it cannot be had, why."""
     try:
         report = trajectory_report(estimate, truth, frames_seen=seen)
     except SlamError as error:
         return f"no score: {error}", {}
     result = report.ate["sim3"]
+    own = f"ATE in its own metres (SE(3)-aligned) {report.ate['se3'].rmse:.4f} m\n" if metric else ""
     words = (
-        f"ATE (Sim(3)-aligned) {result.rmse:.4f} m over a path of {report.path_length_m:.2f} m "
+        f"{own}ATE (Sim(3)-aligned) {result.rmse:.4f} m over a path of {report.path_length_m:.2f} m "
         f"({report.drift_percent:.2f} %), {100 * result.coverage:.1f} % of the frames have a pose"
     )
     return words, {"evaluation": report.numbers()}
@@ -167,10 +179,11 @@ def stage_table(times: Sequence[StageTime]) -> str:
 
 def status_line(progress: Progress, total: int | None, seconds: float) -> str:
     """The line that is shown while a run goes on."""
-    counts = progress.counts
+    counts, keyframes = progress.counts, progress.snapshot.keyframes
+    unit = "  metric" if keyframes and keyframes[0].metric else ""
     frames = f"{counts.seen}/{total}" if total else f"{counts.seen}"
     return (
         f"frame {frames}  {counts.seen / max(seconds, 1e-3):.1f} fps  {progress.status.value}  "
-        f"keyframes {len(progress.snapshot.keyframes)}  lost {counts.lost}  dropped {counts.dropped}  "
+        f"keyframes {len(keyframes)}{unit}  lost {counts.lost}  dropped {counts.dropped}  "
         f"skipped {counts.skipped}"
     )

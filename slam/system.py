@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from slam.backend.optimizer import Optimizer, Stereo
@@ -22,6 +23,7 @@ from slam.frontend.relocaliser import Relocaliser
 from slam.frontend.tracker import track
 from slam.geometry.camera import Camera, scaled_intrinsics
 from slam.mapping.matching import Matcher
+from slam.mapping.sensor import overlaid, sensor_cells, sensor_dense
 from slam.mapping.store import KeyframeStore, identity
 from slam.mapping.warp import UNKNOWN_DEVIATION, certainty, enlarged, filled, warp_inv_depth
 from slam.networks.storage import load_network, weights_path
@@ -34,11 +36,17 @@ from slam.timing import StageTimes
 log = logging.getLogger(__name__)
 
 CARRIED_DEVIATION = 0.05  # relative, of a sure depth carried over to a new keyframe, until the backend has seen it
+MIN_MEASURED = 0.05  # part of a picture whose depth a sensor must know for any of it to be used
+START_MEASURED = 0.3  # part of the cells with sensor depth that makes a first map at once
+DEPTH_WAIT = 5  # frames that a new keyframe waits for one with sensor depth
 LIVE_PLACED = 15  # gathered frames that a first map places of a camera: it moves on meanwhile, 20 to 40 ms for each
 
 
 class Slam:
-    """Monocular dense SLAM: feed it frames in order of time with `step`, or a whole source with `run`."""
+    """Dense SLAM of one camera: feed it frames in order of time with `step`, or a whole source with `run`.
+
+    Where frames carry depth from the start the map is in metres; else its unit is its own, and depth is not used.
+    """
 
     def __init__(
         self, config: SlamConfig, camera: Camera, correspondence: Any, stereo: Stereo | None, threads: bool = True
@@ -63,6 +71,9 @@ class Slam:
         self._reference_id = -1  # keyframe that frames are tracked against
         self._pending_id: int | None = None  # the next one, while the backend works on it
         self._live = False
+        self._depth_id = -DEPTH_WAIT  # last frame with sensor depth
+        self._depth_was_poor = False  # in some frame; said once
+        self.jobs_skipped = 0  # keyframes of a live source that the backend had no room for
 
     def run(
         self,
@@ -119,36 +130,74 @@ class Slam:
             with self.times.measure("track"):
                 estimate = self._locate(view)
             self._record(estimate)
-            if self._pending_id is None and self.keyframing.wants(estimate):
+            if self._pending_id is None and self._wants_keyframe(view, estimate):
                 self._add_keyframe(view, estimate)
             elif self._pending_id is not None and self.keyframing.exhausted(estimate):
                 self._take_pending()
             return [estimate]
 
     def finish(self) -> None:
-        """Wait for the backend and take its last results."""
-        self._apply(self.backend.close())
+        """Wait for the backend and take its last results, also if it died of something, which is raised."""
+        try:
+            last = self.backend.close()
+        except BaseException:
+            self._apply(self.backend.results())
+            raise
+        self._apply(last)
+        if self.jobs_skipped:
+            log.warning("the backend was too slow for %d keyframes, refined late or not at all", self.jobs_skipped)
 
     def _prepared(self, frame: Frame) -> View:
         image, sensor_depth = self.preparation(frame)
+        if sensor_depth is not None:
+            sensor_depth = self._usable(sensor_depth, frame.id)
         features = self.correspondence.encode(picture(image))[0]
         return View(frame.id, frame.time_ns, image, self.preparation.camera.matrix(), features, sensor_depth)
 
+    def _usable(self, sensor_depth: np.ndarray, frame_id: int) -> np.ndarray | None:
+        """None for depth that is hardly known anywhere; the first time a WARNING says so."""
+        known = float((sensor_depth > 0).mean())
+        if known >= MIN_MEASURED:
+            self._depth_id = frame_id
+            return sensor_depth
+        if not self._depth_was_poor:
+            log.warning("frame %d: %.0f %% of its sensor depth is known, it is not used", frame_id, 100 * known)
+        self._depth_was_poor = True
+        return None
+
     def _initialise(self, view: View) -> list[Estimate]:
-        first = self.initialiser.add(view)
+        first = self._measured(view) or self.initialiser.add(view)
         if first is None:
             return []
+        at = first.view if first.metric else replace(first.view, sensor_depth=None)
         cells = (first.cell_inv_depth, first.cell_sigma)
-        depth = (enlarged(cells[0], first.view), enlarged(certainty(*cells), first.view))
-        keyframe = self.store.add(first.view, identity(), depth, cells)
+        depth = overlaid((enlarged(cells[0], at), enlarged(certainty(*cells), at)), sensor_dense(at))
+        keyframe = self.store.add(at, identity(), depth, cells, metric=first.metric)
         self._reference_id = keyframe.id
         estimates = self._placed(first, keyframe)
         for estimate in estimates:
             self._record(estimate)
-        log.info("first map from %d frames, %d of them placed", self.counts.seen, self.counts.tracked)
-        if self.status is Status.TRACKING:
+        log.info(
+            "first map from %d frames, %d of them placed; scale %s",
+            *(self.counts.seen, self.counts.tracked, "metric" if first.metric else "unknown"),
+        )
+        if not first.metric and self._depth_id >= 0:
+            log.warning("sensor depth is not used: no frame had enough of it when the map began")
+        if self.status is Status.TRACKING and view is not first.view:
             self._add_keyframe(view, estimates[-1])
         return estimates
+
+    def _measured(self, view: View) -> InitialMap | None:
+        """A first map of this view by its sensor depth, if that is enough and the view can be tracked against."""
+        measured, sigma = sensor_cells(view, self.correspondence.stride)
+        if (measured > 0).float().mean() < START_MEASURED:
+            return None
+        smooth = filled(measured, (measured > 0).float())
+        cells = overlaid((smooth, UNKNOWN_DEVIATION * smooth), (measured, sigma))
+        if not self.matcher.match(view, cells, view, identity(), view.K).ok:
+            return None  # dark or plain
+        before = (*self.initialiser.dropped, *self.initialiser.views)
+        return InitialMap(view, *cells, (), (), before, metric=True)
 
     def _placed(self, first: InitialMap, keyframe: Keyframe) -> list[Estimate]:
         """Estimates of the frames gathered before the first map, in order of time."""
@@ -156,14 +205,21 @@ class Slam:
             first = replace(first, before=(), views=first.views[-LIVE_PLACED:], T_cks=first.T_cks[-LIVE_PLACED:])
         earlier, T_ck = [], identity()
         for view in reversed(first.before):
-            estimate = track(self.matcher, view, keyframe, [T_ck])
+            estimate = track(self.matcher, self._encoded(view), keyframe, [T_ck])
             earlier.append(estimate)
             T_ck = estimate.T_ck if estimate.status is Status.TRACKING else T_ck
         itself = track(self.matcher, first.view, keyframe, [identity()])
         later = [
-            track(self.matcher, view, keyframe, [T_ck]) for view, T_ck in zip(first.views, first.T_cks, strict=True)
+            track(self.matcher, self._encoded(view), keyframe, [T_ck])
+            for view, T_ck in zip(first.views, first.T_cks, strict=True)
         ]
         return [*reversed(earlier), itself, *later]
+
+    def _encoded(self, view: View) -> View:
+        """The view with features, which the initialiser does not keep of all."""
+        if view.features is not None:
+            return view
+        return replace(view, features=self.correspondence.encode(picture(view.image))[0])
 
     def _locate(self, view: View) -> Estimate:
         """Track against the reference keyframe; where that fails, look for the place among all keyframes."""
@@ -196,18 +252,36 @@ class Slam:
         else:
             self.counts.lost += 1
 
+    def _wants_keyframe(self, view: View, estimate: Estimate) -> bool:
+        """True if this frame should become a keyframe; where some frames have depth, one of those."""
+        if not self.keyframing.wants(estimate):
+            return False
+        awaited = estimate.metric and 0 < view.frame_id - self._depth_id < DEPTH_WAIT
+        return not awaited or self.keyframing.exhausted(estimate)
+
     def _add_keyframe(self, view: View, estimate: Estimate) -> None:
-        """Make a frame a keyframe: its depth is carried over from the reference until the backend has refined it."""
+        """Make a frame a keyframe: depth that is not measured is carried over from the reference, for the backend."""
         reference = self.store[estimate.keyframe_id]
+        if not reference.metric:
+            view = replace(view, sensor_depth=None)  # the map's unit is not the metre
+        cells = sensor_cells(view, self.correspondence.stride)
         K_cells = scaled_intrinsics(view.K, 1 / self.correspondence.stride)
         carried = certainty(reference.cell_inv_depth, reference.cell_sigma)
-        inv_depth, weight = warp_inv_depth(reference.cell_inv_depth, carried, estimate.T_ck, K_cells)
+        inv_depth, weight = overlaid(
+            warp_inv_depth(reference.cell_inv_depth, carried, estimate.T_ck, K_cells), (cells[0], certainty(*cells))
+        )
         inv_depth = torch.where(inv_depth > 0, inv_depth, filled(inv_depth, weight))
         deviation = torch.where(weight > 0, CARRIED_DEVIATION / weight.clamp_min(1e-3).sqrt(), UNKNOWN_DEVIATION)
-        depth = (enlarged(inv_depth, view), enlarged(weight, view))
-        keyframe = self.store.add(view, estimate.T_wc, depth, (inv_depth, deviation * inv_depth), reference.id)
+        cells = overlaid((inv_depth, deviation * inv_depth), cells)
+        depth = overlaid((enlarged(inv_depth, view), enlarged(weight, view)), sensor_dense(view))
+        keyframe = self.store.add(view, estimate.T_wc, depth, cells, reference.id, reference.metric)
         self._pending_id = keyframe.id
-        self.backend.submit(self.store.window(keyframe.id, self.config.backend.window))
+        window = self.store.window(keyframe.id, self.config.backend.window)
+        if not self._live:
+            self.backend.submit(window)
+        elif not self.backend.try_submit(window):  # later windows will hold it; until then it serves as it is
+            self.jobs_skipped += 1
+            self._reference_id, self._pending_id = keyframe.id, None
 
     def _take_pending(self) -> None:
         """Go over to the pending keyframe: refined if the source can wait for that, as it is if not."""

@@ -69,13 +69,15 @@ class Worker(Generic[Job, Result]):
                 continue
 
     def close(self) -> list[Result]:
-        """Finish the jobs in the inbox, end the thread, return the last results. Raises what the worker died of."""
+        """Finish the jobs in the inbox, end the thread, return the last results.
+
+        Raises what the worker died of; what it finished before that is left for `results`.
+        """
         if self._thread.is_alive():
             self._put(None)
         self._thread.join()
-        found = self.results()
         self._raise()
-        return found
+        return self.results()
 
     def _put(self, job: Job | None) -> None:
         while True:

@@ -5,13 +5,14 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
 from slam.config import SlamConfig, build_config
 from slam.errors import SourceError, UsageError, WeightsError
 from slam.evaluation.trajectory import ate, path_length
-from slam.frames import Estimate, Frame, Progress, Status
+from slam.frames import Estimate, Frame, Progress, Status, Window
 from slam.system import LIVE_PLACED, Slam, build
 
 SMALL = {"pixels": 160 * 120}
@@ -34,6 +35,20 @@ class Recorded:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+@pytest.fixture(scope="module")
+def rendered(rendered):
+    """The recording without its depth, except in `measured`."""
+    source = Recorded(rendered, [replace(f, depth=None) for f in rendered.frames])
+    source.truth, source.measured = rendered.truth, rendered
+    return source
+
+
+@pytest.fixture(scope="module")
+def measured(rendered):
+    """The recording with depth."""
+    return rendered.measured
 
 
 def system(source, threads: bool = False, **sections) -> Slam:
@@ -172,3 +187,99 @@ def test_the_shipped_networks_run_on_both_threads(rendered, flow):
     assert len(trajectory) > 0.9 * len(rendered.frames) and len(slam.store) > 1
     assert ate(trajectory, rendered.truth, "sim3").rmse < 0.05 * path_length(rendered.truth)
     assert all(not k.inv_depth.requires_grad for k in slam.store.keyframes)
+
+
+def test_with_depth_the_map_begins_with_the_first_frame_and_is_in_metres(measured):
+    """Exact depth, but pictures of 160x120, where the flow is biased near edges: 1 % of the path, 2 % of scale."""
+    slam = system(measured)
+    published, estimates = watched(slam, measured)
+    assert all(p.status is Status.TRACKING for p in published) and [e.frame_id for e in estimates] == list(range(75))
+    trajectory = slam.store.trajectory()
+    assert ate(trajectory, measured.truth, "se3").rmse < 0.01 * path_length(measured.truth)
+    assert ate(trajectory, measured.truth, "sim3").scale == pytest.approx(1, abs=0.02)
+    keyframes = slam.store.keyframes
+    assert len(keyframes) > 1 and all(k.metric for k in keyframes) and all(e.metric for e in estimates)
+    assert all(k.scale == pytest.approx(1, abs=0.01) for k in keyframes)
+    size = keyframes[0].inv_depth.shape
+    for k in keyframes:
+        truth = cv2.resize(measured.frames[k.view.frame_id].depth, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+        assert np.median(np.abs(k.inv_depth.numpy() * truth - 1)) < 0.01
+
+
+def test_depth_in_every_third_frame_keeps_the_scale_and_keyframes_wait_for_it(measured):
+    frames = [f if f.id % 3 == 1 else replace(f, depth=None) for f in measured.frames]
+    slam = system(measured)
+    _, estimates = watched(slam, Recorded(measured, frames))
+    assert [e.frame_id for e in estimates] == list(range(75))  # the first was placed by the second, which began the map
+    assert all(k.view.frame_id % 3 == 1 for k in slam.store.keyframes) and len(slam.store) > 1
+    assert ate(slam.store.trajectory(), measured.truth, "se3").rmse < 0.015 * path_length(measured.truth)
+
+
+def test_when_the_depth_camera_fails_the_map_goes_on_in_metres(measured, caplog):
+    """After frame 20 its depth is all zero, then of another size, then not a number: one warning for each kind."""
+    gone = np.zeros_like(measured.frames[0].depth)
+    broken = {**dict.fromkeys(range(20, 40), gone), **dict.fromkeys(range(40, 50), gone[:60])}
+    broken |= dict.fromkeys(range(50, 75), np.full_like(gone, np.nan))
+    source = Recorded(measured, [replace(f, depth=broken.get(f.id, f.depth)) for f in measured.frames])
+    slam = system(measured)
+    watched(slam, source)
+    assert len(slam.store.trajectory()) == 75 and all(k.metric for k in slam.store.keyframes)
+    assert slam.store.keyframes[-1].view.sensor_depth is None
+    assert ate(slam.store.trajectory(), measured.truth, "se3").rmse < 0.03 * path_length(measured.truth)
+    warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert warnings == [
+        "frame 20: 0 % of its sensor depth is known, it is not used",
+        "frame 40: depth of 160x60 for a picture of 160x120 is not used; align it to the picture",
+    ]
+
+
+def test_depth_that_comes_after_the_map_began_does_not_change_its_unit(rendered, measured, caplog):
+    frames = [*rendered.frames[:20], *measured.frames[20:35]]
+    slam = system(rendered)
+    watched(slam, Recorded(rendered, frames))
+    assert len(slam.store) > 2
+    assert all(not k.metric and k.view.sensor_depth is None for k in slam.store.keyframes)
+    late, colour = slam.store.trajectory(), system(rendered)
+    watched(colour, Recorded(rendered, rendered.frames[:35]))
+    assert np.array_equal(late.T_wc, colour.store.trajectory().T_wc)
+
+
+def test_a_dark_first_picture_does_not_begin_a_map_whatever_its_depth(measured):
+    dark = np.full_like(measured.frames[0].image, 8)
+    frames = [replace(f, image=dark) if f.id < 5 else f for f in measured.frames[:12]]
+    slam = system(measured)
+    published, _ = watched(slam, Recorded(measured, frames))
+    assert [p.status for p in published] == [Status.INIT] * 5 + [Status.TRACKING] * 7
+    assert slam.store.keyframes[0].view.frame_id == 5
+
+
+def test_a_camera_does_not_wait_for_a_backend_that_is_busy(measured):
+    """With its inbox full a keyframe serves as it is: none stays pending, and the next window holds it."""
+    slam = system(measured, threads=True)
+    slam._live = True
+    submit, windows, free = slam.backend.try_submit, [], iter([False, *[True] * 100])
+
+    def busy_once(window) -> bool:
+        windows.append([k.id for k in window.keyframes])
+        return next(free) and submit(window)
+
+    slam.backend.try_submit = busy_once
+    for frame in measured.frames:
+        slam.step(frame)
+        if len(slam.store) == 2:
+            assert slam._pending_id is None and slam._reference_id == 1
+    slam.finish()
+    assert slam.jobs_skipped == 1 and windows[:2] == [[0, 1], [0, 1, 2]]
+    assert all(k.refined for k in slam.store.keyframes)
+    assert ate(slam.store.trajectory(), measured.truth, "se3").rmse < 0.02 * path_length(measured.truth)
+
+
+def test_what_the_backend_finished_before_it_died_is_kept(measured):
+    slam = system(measured, threads=True)
+    slam.step(measured.frames[0])
+    keyframe = slam.store.keyframes[0]
+    slam.backend.submit(Window((keyframe,)))
+    slam.backend.submit(Window(()))  # no keyframes: the worker dies
+    with pytest.raises(IndexError):
+        slam.finish()
+    assert slam.store[keyframe.id].refined

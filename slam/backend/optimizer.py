@@ -17,6 +17,7 @@ from slam.frames import Keyframe, Update, View, Window
 from slam.geometry import se3
 from slam.geometry.camera import scaled_intrinsics
 from slam.mapping.matching import Match, Matcher
+from slam.mapping.sensor import overlaid, sensor_cells, sensor_dense
 from slam.mapping.store import carried_along
 from slam.mapping.warp import certainty, filled
 from slam.solvers.bundle import BundleSolution, bundle_adjust
@@ -57,6 +58,7 @@ class BackendConfig:
 
 
 MIN_DEVIATION = 0.005  # relative, of any depth: flow errors are not independent
+MEASURED = 0.9  # part of the pixels with sensor depth at which stereo is not worth its time
 
 
 @dataclass
@@ -140,7 +142,11 @@ class Optimizer:
         trust = torch.stack([certainty(k.cell_inv_depth, k.cell_sigma) for k in keyframes])
         smooth = torch.stack([filled(d, w) for d, w in zip(inv_depth, trust, strict=True)])
         sigma = config.flow_sigma_px / stride
-        prior_weight = (sigma / (config.prior_deviation * smooth)) ** 2
+        measured, deviation = (torch.stack(m) for m in zip(*(sensor_cells(k.view, stride) for k in keyframes)))
+        prior, prior_weight = overlaid(
+            (smooth, (sigma / (config.prior_deviation * smooth)) ** 2),
+            (measured, (sigma / deviation.clamp_min(1e-9)) ** 2),
+        )
         fixed = torch.zeros(len(keyframes), dtype=torch.bool)
         fixed[: max(1, min(config.held, len(keyframes) - 2))] = True
         solution: BundleSolution = bundle_adjust(
@@ -149,7 +155,7 @@ class Optimizer:
             torch.tensor(pairs),
             T_cw,
             inv_depth,
-            (smooth, prior_weight),
+            (prior, prior_weight),
             fixed,
             scaled_intrinsics(keyframes[0].view.K, 1 / stride),
             config.steps,
@@ -164,16 +170,21 @@ class Optimizer:
         return tuple(_with_depth(k, T_wc[n], d[n], sigma_d[n]) for n, k in enumerate(keyframes))
 
     def _refreshed(self, keyframes: tuple[Keyframe, ...]) -> tuple[Keyframe, ...]:
-        """Dense depth of the newest keyframe and of the one that just got neighbours on both sides."""
+        """Dense depth of the newest keyframe and of the one that just got neighbours on both sides: as measured, else
+        by stereo."""
         assert self.stereo is not None
         out = list(keyframes)
         for n in sorted({len(keyframes) - 1, max(len(keyframes) - 3, 0)}):
             k = keyframes[n]
+            measured = sensor_dense(k.view)
+            if (measured[0] > 0).float().mean() > MEASURED:
+                continue  # it came with its depth
             near = sorted((m for m in range(len(keyframes)) if m != n), key=lambda m: (abs(m - n), m))
             others = [keyframes[m] for m in near[: self.config.neighbours]]
             T_jk = [se3.inverse(o.T_wc) @ k.T_wc for o in others]
             depth = self.stereo(k, [o.view for o in others], T_jk)
-            out[n] = replace(k, inv_depth=depth.inv_depth, confidence=depth.confidence)
+            inv_depth, confidence = overlaid((depth.inv_depth, depth.confidence), measured)
+            out[n] = replace(k, inv_depth=inv_depth, confidence=confidence)
         return tuple(out)
 
 

@@ -5,7 +5,7 @@ depth are adjusted together and kept only if the flow then fits.
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -34,6 +34,8 @@ MIN_TRIANGULATED = 50  # cells
 PRIOR_WEIGHT = 1e-3  # holds cells without flow at the start's depth and the scale near 1
 FLOW_SIGMA_CELLS = 0.06  # standard deviation of a good flow: a quarter of a pixel in cells of four
 MIN_INV_DEPTH = 1e-3
+HELD = 60  # gathered views kept with features and flow, spread evenly over time; of the others only the pictures
+PATIENT_PARALLAX = 0.5  # part of the wanted parallax that has to do once so many are gathered
 
 
 @dataclass(frozen=True)
@@ -62,14 +64,15 @@ class InitialiserConfig:
 
 @dataclass(frozen=True)
 class InitialMap:
-    """A first keyframe with depth (median inverse depth 1) and the views gathered so far."""
+    """A first keyframe with depth and the views gathered so far. The median inverse depth is 1, unless `metric`."""
 
     view: View
     cell_inv_depth: Tensor  # (hc, wc)
     cell_sigma: Tensor  # (hc, wc)
     views: tuple[View, ...]  # after the first
     T_cks: tuple[Tensor, ...]  # (4, 4) guesses of their poses
-    before: tuple[View, ...]  # earlier views, that could not be used
+    before: tuple[View, ...]  # earlier views, that could not be used; these and some of `views` without features
+    metric: bool = False  # depth in metres, by a sensor
 
 
 class Initialiser:
@@ -80,7 +83,8 @@ class Initialiser:
         self.config = config
         self.views: list[View] = []
         self.matches: list[Match] = []  # of views[1:] to views[0]
-        self.dropped: list[View] = []  # before views[0]
+        self.thinned: list[View] = []  # between them, without features
+        self.dropped: list[View] = []  # before views[0], without features
         self._tried_px = 0.0  # parallax of the last attempt
 
     def add(self, view: View) -> InitialMap | None:
@@ -89,13 +93,16 @@ class Initialiser:
             self.views.append(view)
             return None
         match = self._match(view)
-        if not match.ok or len(self.views) >= self.config.max_gathered:
+        if not match.ok or len(self.views) + len(self.thinned) >= self.config.max_gathered:
             self._restart(view)
             return None
         self.views.append(view)
         self.matches.append(match)
+        if len(self.views) > HELD:
+            self._thin()
         parallax_px = self._parallax_px(match)
-        if len(self.views) < self.config.min_views or parallax_px < max(self.config.parallax_px, 1.2 * self._tried_px):
+        wanted_px = self.config.parallax_px * (PATIENT_PARALLAX if self.thinned else 1)
+        if len(self.views) < self.config.min_views or parallax_px < max(wanted_px, 1.2 * self._tried_px):
             return None
         self._tried_px = parallax_px
         return self._solve(parallax_px)
@@ -109,6 +116,13 @@ class Initialiser:
         T_ck = self.matches[-1].T_ck if self.matches else identity()
         return self.matcher.match(self.views[0], self._constant_depth(view), view, T_ck, view.K)
 
+    def _thin(self) -> None:
+        """Put aside the view whose neighbours are nearest in time, neither the first nor the last."""
+        times = np.array([view.time_ns for view in self.views])
+        n = 1 + int((times[2:] - times[:-2]).argmin())
+        self.thinned.append(replace(self.views.pop(n), features=None))
+        del self.matches[n - 1]
+
     def _restart(self, view: View) -> None:
         """Begin again from the middle of what was gathered; matches to the old first view are worthless then."""
         middle = (len(self.views) + 1) // 2
@@ -116,7 +130,11 @@ class Initialiser:
 
     def _begin(self, dropped: list[View], kept: list[View]) -> None:
         log.debug("initialisation starts again from frame %d", kept[0].frame_id)
-        self.dropped = (self.dropped + dropped)[-self.config.max_gathered :]
+        aside = [replace(view, features=None) for view in dropped] + self.thinned
+        aside.sort(key=lambda view: view.frame_id)
+        self.dropped += [view for view in aside if view.frame_id < kept[0].frame_id]
+        self.dropped = self.dropped[-self.config.max_gathered :]
+        self.thinned = [view for view in aside if view.frame_id > kept[0].frame_id]
         self.views, self.matches, self._tried_px = kept[:1], [], 0.0
         for n, view in enumerate(kept[1:], 1):
             match = self._match(view)
@@ -159,12 +177,13 @@ class Initialiser:
         if not (best.error_cells * stride <= config.max_error_px and known_ratio >= config.min_known_ratio):
             return None
         scale = float(d[known].median())
+        views = sorted(self.views[1:] + self.thinned, key=lambda view: view.frame_id)
         return InitialMap(
             self.views[0],
             d / scale,
             torch.where(known, deviation, torch.full_like(d, UNKNOWN_DEVIATION)).clamp(MIN_DEVIATION) * d / scale,
-            tuple(self.views[1:]),
-            tuple(_nearest(len(self.matches), chosen, best.T_cw, scale)),
+            tuple(views),
+            tuple(_nearest(views, [self.views[1 + n] for n in chosen], best.T_cw, scale)),
             tuple(self.dropped),
         )
 
@@ -253,6 +272,7 @@ class Candidate:
     error_cells: float  # median misfit
 
 
-def _nearest(count: int, chosen: list[int], solved: Tensor, scale: float) -> list[Tensor]:
+def _nearest(views: list[View], chosen: list[View], solved: Tensor, scale: float) -> list[Tensor]:
     """Guesses for all gathered views: the solved pose nearest in time, in the scale of the map."""
-    return [rescaled(solved[int(np.abs(np.array(chosen) - n).argmin())], scale) for n in range(count)]
+    frame_ids = np.array([view.frame_id for view in chosen])
+    return [rescaled(solved[int(np.abs(frame_ids - view.frame_id).argmin())], scale) for view in views]

@@ -30,4 +30,5 @@ def track(matcher: Matcher, view: View, keyframe: Keyframe, guesses: list[Tensor
         inlier_ratio=best.inlier_ratio,
         visible_ratio=best.visible_ratio,
         mean_flow_px=best.mean_flow_px,
+        metric=keyframe.metric,
     )

@@ -133,15 +133,22 @@ class OnlineTrajectoryWriter:
         if self._last_ns is not None and time_ns <= self._last_ns:
             raise ValueError(f"time {time_ns} ns is not later than {self._last_ns} ns")
         self._last_ns = time_ns
+        self._write(_tum_line(time_ns, _tum_values(T_wc[None])[0]), f"poses from {format_time_ns(time_ns)} on")
+
+    def comment(self, text: str) -> None:
+        """Add a line that readers skip."""
+        self._write(f"# {text}", "all poses that follow")
+
+    def _write(self, text: str, what: str) -> None:
         if self.error is not None:
             return
-        line = (_tum_line(time_ns, _tum_values(T_wc[None])[0]) + "\n").encode()
+        line = f"{text}\n".encode()
         try:
             if self._file.write(line) != len(line):
                 raise OSError("the disk took only part of a line")
         except OSError as error:
             self.error = OutputError(f"cannot write {self.path}: {reason(error)}")
-            log.warning("%s; poses from %s on are missing there", self.error, format_time_ns(time_ns))
+            log.warning("%s; %s are missing there", self.error, what)
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""

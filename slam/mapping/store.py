@@ -39,9 +39,10 @@ class KeyframeStore:
         depth: tuple[Tensor, Tensor],
         cells: tuple[Tensor, Tensor],
         parent_id: int = -1,
+        metric: bool = False,
     ) -> Keyframe:
         """Insert a keyframe; `depth` is (inv_depth, confidence), `cells` (cell_inv_depth, cell_sigma)."""
-        keyframe = Keyframe(self._next_id, view, T_wc, *depth, *cells, parent_id=parent_id)
+        keyframe = Keyframe(self._next_id, view, T_wc, *depth, *cells, parent_id=parent_id, metric=metric)
         self._keyframes[keyframe.id] = keyframe
         self._next_id += 1
         return keyframe

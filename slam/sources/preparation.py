@@ -1,5 +1,6 @@
 """From frames as delivered to pictures of network size: undistort, then resize."""
 
+import logging
 import math
 
 import cv2
@@ -7,6 +8,8 @@ import numpy as np
 
 from slam.frames import Frame
 from slam.geometry.camera import Camera, undistortion_map
+
+log = logging.getLogger(__name__)
 
 
 def network_size(camera: Camera, pixels: int) -> tuple[int, int]:
@@ -22,6 +25,7 @@ class Preparation:
         width, height = network_size(camera, pixels)
         self.source = camera
         self._maps = None
+        self._warned = False  # of depth of another size
         pinhole = camera.undistorted()
         if camera.is_distorted:
             pinhole = _inner_pinhole(camera)
@@ -33,14 +37,29 @@ class Preparation:
         self._interpolation = cv2.INTER_LINEAR if enlarged else cv2.INTER_AREA
 
     def __call__(self, frame: Frame) -> tuple[np.ndarray, np.ndarray | None]:
-        """Image (h, w, 3) uint8 and sensor depth (h, w) float32 metres or None, at `self.camera`'s size."""
+        """Image (h, w, 3) uint8 and sensor depth (h, w) float32 metres or None, at `self.camera`'s size.
+
+        A depth map that is not of the picture's size is left out, with one WARNING.
+        """
         size = (self.camera.width, self.camera.height)
-        image, depth = frame.image, frame.depth
+        image, depth = frame.image, self._checked_depth(frame)
         if self._maps is not None:
             image = cv2.remap(image, *self._maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
             depth = depth if depth is None else cv2.remap(depth, *self._maps, cv2.INTER_NEAREST)
         image = cv2.resize(image, size, interpolation=self._interpolation)
-        return image, depth if depth is None else cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST)
+        # INTER_NEAREST would take the upper left of what lies under a pixel, not its middle
+        return image, depth if depth is None else cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST_EXACT)
+
+    def _checked_depth(self, frame: Frame) -> np.ndarray | None:
+        if frame.depth is None:
+            return None
+        if frame.depth.shape != frame.image.shape[:2]:
+            sizes = [f"{width}x{height}" for height, width in (frame.depth.shape[:2], frame.image.shape[:2])]
+            message = "frame %d: depth of %s for a picture of %s is not used; align it to the picture"
+            log.log(logging.DEBUG if self._warned else logging.WARNING, message, frame.id, *sizes)
+            self._warned = True
+            return None
+        return np.where(np.isfinite(frame.depth) & (frame.depth > 0), frame.depth, 0).astype(np.float32)
 
 
 def _inner_pinhole(camera: Camera) -> Camera:
