@@ -8,6 +8,7 @@ from pathlib import Path
 
 from apps.common import add_verbosity, guarded, set_up_logging, stop_on_signals
 from apps.inputs import add_inputs, open_input, recorded
+from apps.viewing import add_viewing, find_window, take_screenshot, track
 from slam.errors import OutputError, SlamError, SourceError
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--weights", type=Path, metavar="FILE", help="network weights other than the shipped ones")
     p.add_argument("--out", type=Path, metavar="DIR", help="new directory of the results (default results/<time>)")
     p.add_argument("--deterministic", action="store_true", help="one thread: same input, same bytes of trajectory")
+    add_viewing(p)
     add_verbosity(p)
     return p
 
@@ -46,6 +48,7 @@ def run(options: argparse.Namespace) -> int:
 
     limit_threads()
     config = load_config(SlamConfig, options.config, options.set)
+    window = find_window(options)
     source, name, truth = open_input(options)
     recorder = None
     try:
@@ -59,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     facts["end"] = "crashed"
     with stop_on_signals() as stop:
         try:
-            slam.run(source, report.show, report.write_online, stop.is_set)
+            track(slam, source, report, stop, window)
             facts["end"] = "stopped by the user" if stop.is_set() else "complete"
         except SlamError as failure:  # the camera or the file broke off: keep what there is
             error, facts["end"] = failure, str(failure)
@@ -75,6 +78,9 @@ def run(options: argparse.Namespace) -> int:
             )
     if not options.quiet:
         print(summary)
+    if options.screenshot is not None and len(slam.store):
+        no_picture = take_screenshot(report.directory.path, options.screenshot)
+        error = error or no_picture
     if error is not None:
         raise error
     if report.directory.missing:

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 from apps.common import add_verbosity, guarded, set_up_logging, stop_on_signals
-from slam.errors import UsageError, ViewerError
+from apps.viewing import import_window
+from slam.errors import UsageError
 
 log = logging.getLogger(__name__)
 
@@ -32,25 +33,20 @@ def view(options: argparse.Namespace) -> int:
     """Read the run, then draw it."""
     from slam.io.images import write_color
     from slam.io.run_directory import latest_run
-    from slam.viewer.run import read_run
+    from slam.viewer.run import Playback, read_run
 
     width, height = options.size
     if min(width, height) < 64 or max(width, height) > 8192:
         raise UsageError(f"--size {width} {height}: both must be from 64 to 8192")
     run = read_run(options.run or latest_run())
-    try:
-        from slam.viewer import offscreen
-    except (ImportError, OSError) as error:
-        raise ViewerError(
-            f"cannot load Open3D: {error}; pip install open3d, apt-get install libgl1 libegl1 libusb-1.0-0"
-        ) from error
+    window = import_window()
     if options.screenshot is None:
-        from slam.viewer.window import Window
-
         with stop_on_signals() as stop:
-            Window(run, width, height).show(stop.is_set)
+            window(Playback(run), width, height).show(stop.is_set)
         return 0
-    write_color(options.screenshot, offscreen.render(run, width, height))
+    from slam.viewer.offscreen import render
+
+    write_color(options.screenshot, render(run, width, height))
     log.info("wrote %s", options.screenshot)
     return 0
 

@@ -1,12 +1,16 @@
 """Is there a graphics driver? Without one, or without a display, Open3D ends the whole process: ask before."""
 
+import contextlib
 import ctypes
 import os
 import sys
+import threading
+import time
 
 from slam.errors import ViewerError
 
 VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO = 1
+NICE = 10  # of the renderer's threads beside tracking
 
 
 class _InstanceCreateInfo(ctypes.Structure):
@@ -45,7 +49,7 @@ def check_display() -> None:
     if sys.platform != "linux" or os.environ.get("WAYLAND_DISPLAY"):
         return
     name = os.environ.get("DISPLAY")
-    remedy = "v2d-view RUN --screenshot FILE draws without one"
+    remedy = "--screenshot FILE draws without one"
     if not name:
         raise ViewerError(f"no display (DISPLAY is not set); {remedy}")
     if not answers(name):
@@ -79,3 +83,36 @@ def count_devices() -> int:
     vulkan.vkEnumeratePhysicalDevices(instance, ctypes.byref(count), None)
     vulkan.vkDestroyInstance(instance, None)
     return count.value
+
+
+def threads() -> set[int]:
+    """The threads of this process that Python has not started; none are told outside Linux."""
+    if sys.platform != "linux":
+        return set()
+    own = {thread.native_id for thread in threading.enumerate()}
+    return {int(name) for name in os.listdir("/proc/self/task")} - own
+
+
+class RenderThreads:
+    """The threads that a renderer has started; with a software driver they are what a redraw costs."""
+
+    def __init__(self, before: set[int]) -> None:
+        """Those of now that are not in `before` (see `threads`)."""
+        self._ids = threads() - before
+
+    def seconds(self) -> float:
+        """Processor time that they have used; 0 where it cannot be told."""
+        return sum(_cpu_s(i) for i in self._ids)
+
+    def stand_back(self) -> None:
+        """Let everything else go first."""
+        for i in self._ids:
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # it has ended, or may not: a courtesy
+                os.setpriority(os.PRIO_PROCESS, i, NICE)
+
+
+def _cpu_s(thread_id: int) -> float:
+    try:
+        return time.clock_gettime((~thread_id << 3) | 6)  # Linux: the clock of one thread, CPUCLOCK_SCHED
+    except OSError:  # it has ended
+        return 0.0

@@ -6,13 +6,13 @@ from open3d.visualization import rendering
 from slam.viewer.controls import Controls
 from slam.viewer.driver import check_driver
 from slam.viewer.painter import Painter
-from slam.viewer.run import ViewedRun
+from slam.viewer.run import FinishedRun
 from slam.viewer.shapes import Viewpoint, overview
 
 FIELD_OF_VIEW_DEG = 60.0
 
 
-def render(run: ViewedRun, width: int = 1280, height: int = 800, viewpoint: Viewpoint | None = None) -> np.ndarray:
+def render(run: FinishedRun, width: int = 1280, height: int = 800, viewpoint: Viewpoint | None = None) -> np.ndarray:
     """The fused map, all keyframes and the trajectory.
 
     Args:
@@ -28,8 +28,10 @@ def render(run: ViewedRun, width: int = 1280, height: int = 800, viewpoint: View
     fused = run.fused_cloud()
     check_driver()
     renderer = rendering.OffscreenRenderer(width, height)
-    total = len(run.keyframes)
-    Painter(renderer.scene, run, fused if len(fused) else None).draw(Controls(total, total, shows_graph=True))
-    view = viewpoint or overview(run)
+    shown = run.until(len(run.keyframes), "")
+    painter = Painter(renderer.scene)
+    painter.draw_cloud("map", fused)
+    painter.draw_lines(shown, Controls(shows_graph=True))
+    view = viewpoint or overview(shown)
     renderer.setup_camera(FIELD_OF_VIEW_DEG, view.center, view.eye, view.up)  # after the geometry: near and far
     return np.ascontiguousarray(np.asarray(renderer.render_to_image())[..., :3])

@@ -1,90 +1,31 @@
 """A finished run as the viewer shows it, read from its directory."""
 
 import json
-import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
+import torch
 
 from slam.errors import SourceError
-from slam.frames import Trajectory
+from slam.frames import Keyframe, Trajectory, View
 from slam.io.files import read_text
 from slam.io.images import read_color, read_confidence, read_depth
 from slam.io.ply import PointCloud, read_ply
 from slam.io.trajectory import read_tum
+from slam.viewer.shown import Shown
 
-MAX_POINTS = 300_000  # drawn at once; a software renderer needs a second for that many
-MIN_STRIDE = 2  # pixels between points
-
-
-@dataclass(frozen=True)
-class ViewedKeyframe:
-    """One keyframe as stored."""
-
-    id: int
-    parent_id: int  # -1: none, or not recorded
-    time_ns: int
-    T_wc: np.ndarray  # (4, 4) float64
-    K: np.ndarray  # (3, 3) float64, pixels of the image
-    image: np.ndarray  # (h, w, 3) uint8 RGB
-    depth: np.ndarray  # (h, w) float32 map units, 0 unknown
-    confidence: np.ndarray  # (h, w) float32 in [0, 1]
-
-    def cloud(self, min_confidence: float, stride: int = MIN_STRIDE) -> PointCloud:
-        """Points in the camera frame of the pixels whose confidence passes, every `stride`-th row and column."""
-        good = (self.depth > 0) & (self.confidence >= min_confidence)
-        v, u = (a * stride for a in np.nonzero(good[::stride, ::stride]))
-        z = self.depth[v, u]
-        points = np.stack([(u - self.K[0, 2]) / self.K[0, 0] * z, (v - self.K[1, 2]) / self.K[1, 1] * z, z], -1)
-        return PointCloud(points.astype(np.float32), self.image[v, u])
-
-    def depth_picture(self) -> np.ndarray:
-        """(h, w, 3) uint8 RGB: inverse depth in colours, near is bright; unknown is black."""
-        known = self.depth > 0
-        inverse = np.where(known, 1 / np.where(known, self.depth, 1), 0)
-        near = float(np.percentile(inverse[known], 98)) if known.any() else 1.0
-        colors = cv2.applyColorMap((255 * np.clip(inverse / near, 0, 1)).astype(np.uint8), cv2.COLORMAP_INFERNO)
-        return np.ascontiguousarray(colors[..., ::-1] * known[..., None].astype(np.uint8))
-
-    def confidence_picture(self) -> np.ndarray:
-        """(h, w, 3) uint8 grey, white is sure."""
-        return np.repeat(np.rint(255 * self.confidence).astype(np.uint8)[..., None], 3, axis=2)
+PLAY_PERIOD_S = 0.25  # a keyframe, when played
 
 
 @dataclass(frozen=True)
-class ViewedRun:
-    """What there is to see; at least one keyframe."""
+class FinishedRun:
+    """What there is to see; at least one keyframe. Depths at the cells of a correspondence are not stored."""
 
     path: Path
-    keyframes: tuple[ViewedKeyframe, ...]
+    keyframes: tuple[Keyframe, ...]
     trajectory: Trajectory  # every frame, T_wc
-
-    @property
-    def stride(self) -> int:
-        """Pixels between drawn points, so that all keyframes together stay below MAX_POINTS."""
-        pixels = sum(keyframe.depth.size for keyframe in self.keyframes)
-        return max(MIN_STRIDE, math.ceil(math.sqrt(pixels / MAX_POINTS)))
-
-    def median_depth(self) -> float:
-        """Median of the confident depths, of all depths where none is; 1 where there is no depth at all."""
-        for minimum in (0.5, 0.0):
-            z = np.concatenate([keyframe.cloud(minimum, 8).points[:, 2] for keyframe in self.keyframes])
-            if len(z):
-                return float(np.median(z))
-        return 1.0
-
-    def cloud(self, min_confidence: float, shown: int) -> PointCloud:
-        """Points of the first `shown` keyframes in the world frame, as they are drawn."""
-        points, colors = [np.zeros((0, 3), np.float32)], [np.zeros((0, 3), np.uint8)]
-        for keyframe in self.keyframes[:shown]:
-            cloud = keyframe.cloud(min_confidence, self.stride)
-            assert cloud.colors is not None
-            points.append((cloud.points @ keyframe.T_wc[:3, :3].T + keyframe.T_wc[:3, 3]).astype(np.float32))
-            colors.append(cloud.colors)
-        return PointCloud(np.concatenate(points), np.concatenate(colors))
 
     def fused_cloud(self) -> PointCloud:
         """The points of `map.ply`.
@@ -94,8 +35,69 @@ class ViewedRun:
         """
         return read_ply(self.path / "map.ply")
 
+    def until(self, count: int, words: str) -> Shown:
+        """The run up to its keyframe number `count`, from 1; all frames with the last one."""
+        current = self.keyframes[count - 1]
+        until_ns = self.trajectory.time_ns[-1:].max(initial=0) if count == len(self.keyframes) else current.view.time_ns
+        path = self.trajectory.T_wc[self.trajectory.time_ns <= until_ns, :3, 3]
+        return Shown(self.keyframes, count, path, current.T_wc.numpy(), current.view.image, words)
 
-def read_run(path: Path) -> ViewedRun:
+
+class Playback:
+    """Shows a finished run, keyframe after keyframe when played."""
+
+    is_live = False
+
+    def __init__(self, run: FinishedRun) -> None:
+        self.run = run
+        self.title = f"v2d-view {run.path}"
+        self.folder = run.path
+        self.count = len(run.keyframes)
+        self.is_playing = False
+        self._played_s = 0.0
+        self._shown: Shown | None = None
+
+    def play(self) -> None:
+        """Play, from the start again if at the end, or pause."""
+        self.is_playing = not self.is_playing and len(self.run.keyframes) > 1
+        if self.is_playing and self.count == len(self.run.keyframes):
+            self.count = 1
+        self._played_s, self._shown = time.monotonic(), None
+
+    def step(self) -> None:
+        """One keyframe on, and pause."""
+        self.is_playing = False
+        self._advance()
+
+    def shown(self) -> Shown:
+        """The keyframes until now."""
+        now_s = time.monotonic()
+        if self.is_playing and now_s - self._played_s >= PLAY_PERIOD_S:
+            self._played_s = now_s
+            self._advance()
+        if self._shown is None:
+            self._shown = self.run.until(self.count, self._words())
+        return self._shown
+
+    def _advance(self) -> None:
+        self.count = min(self.count + 1, len(self.run.keyframes))
+        self.is_playing = self.is_playing and self.count < len(self.run.keyframes)
+        self._shown = None
+
+    def _words(self) -> str:
+        keyframes = self.run.keyframes
+        mode = "playing" if self.is_playing else "paused" if self.count < len(keyframes) else "all shown"
+        seconds = (keyframes[self.count - 1].view.time_ns - keyframes[0].view.time_ns) / 1e9
+        return "\n".join(
+            [
+                f"keyframe {self.count} of {len(keyframes)}, {mode}",
+                f"time {seconds:.2f} s",
+                f"frames with a pose {len(self.run.trajectory)}",
+            ]
+        )
+
+
+def read_run(path: Path) -> FinishedRun:
     """Read keyframes and trajectory of a run directory.
 
     Raises:
@@ -112,18 +114,23 @@ def read_run(path: Path) -> ViewedRun:
         raise SourceError(f"{listing} is damaged ({error}); run v2d-slam again") from error
     if not keyframes:
         raise SourceError(f"the run {path} has no keyframes: there is nothing to show")
-    return ViewedRun(path, keyframes, read_tum(path / "trajectory.txt"))
+    return FinishedRun(path, keyframes, read_tum(path / "trajectory.txt"))
 
 
-def _read_keyframe(folder: Path, entry: dict[str, Any]) -> ViewedKeyframe:
+def _read_keyframe(folder: Path, entry: dict[str, Any]) -> Keyframe:
     image = read_color(folder / entry["color"])
-    depth = read_depth(folder / entry["depth"], entry["depth_scale"])
-    confidence = read_confidence(folder / entry["confidence"])
-    K, T_wc = np.array(entry["K"], dtype=np.float64), np.array(entry["T_wc"], dtype=np.float64)
+    depth = torch.from_numpy(read_depth(folder / entry["depth"], entry["depth_scale"]))
+    confidence = torch.from_numpy(read_confidence(folder / entry["confidence"]))
+    K = torch.tensor(entry["K"], dtype=torch.float64)
+    T_wc = torch.tensor(entry["T_wc"], dtype=torch.float64)
     if not image.shape[:2] == depth.shape == confidence.shape:
         raise ValueError(f"keyframe {entry['id']}: sizes {image.shape[:2]}, {depth.shape}, {confidence.shape} differ")
     if K.shape != (3, 3) or T_wc.shape != (4, 4):
         raise ValueError(f"keyframe {entry['id']}: K {K.shape} or T_wc {T_wc.shape} is no matrix of that kind")
-    return ViewedKeyframe(
-        int(entry["id"]), int(entry.get("parent_id", -1)), int(entry["time_ns"]), T_wc, K, image, depth, confidence
+    inv_depth = torch.where(depth > 0, 1 / depth, 0)
+    view = View(-1, int(entry["time_ns"]), image, K, None)
+    cells = torch.zeros(0, 0)
+    parent_id = int(entry.get("parent_id", -1))
+    return Keyframe(
+        int(entry["id"]), view, T_wc, inv_depth, confidence, cells, cells, refined=True, parent_id=parent_id
     )

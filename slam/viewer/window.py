@@ -1,13 +1,15 @@
-"""The window that shows a run: the map, and a panel with the current keyframe. It owns the main thread.
+"""The window that shows a run: the map, and a panel with image, depth and confidence. It owns the main thread.
 
 Open3D must be told everything from callbacks that it runs itself (`post_to_main_thread`), and not too often: what is
-posted on every tick of its loop swamps it.
+posted on every tick of its loop swamps it. It draws after the callback, on threads of its own.
 """
 
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open3d as o3d
@@ -16,119 +18,203 @@ from open3d.visualization import gui, rendering
 from slam.errors import OutputError
 from slam.io.images import write_color
 from slam.io.ply import write_ply
-from slam.viewer.controls import HELP, Command, Controls, pressed
-from slam.viewer.driver import check_display, check_driver
+from slam.mapping.fusion import FusionConfig, fused_cloud
+from slam.threads import Worker
+from slam.viewer.clouds import Clouds
+from slam.viewer.controls import HELP, KEYS, Command, Controls, pressed
+from slam.viewer.driver import RenderThreads, check_display, check_driver, threads
 from slam.viewer.painter import Painter
-from slam.viewer.run import ViewedKeyframe, ViewedRun
-from slam.viewer.shapes import Viewpoint, behind, overview
+from slam.viewer.pictures import SIZE, confidence_picture, depth_picture, fitted
+from slam.viewer.shapes import Viewpoint, behind, overview, poses
+from slam.viewer.shown import Feed, Shown
 
 log = logging.getLogger(__name__)
 
 FIELD_OF_VIEW_DEG = 60.0
+MAX_POINTS = 300_000  # drawn at once
 REDRAW_PERIOD_S = 0.1
-PLAY_PERIOD_S = 0.25  # a keyframe, when played
+REST = 4.0  # beside tracking, a renderer rests so many times as long as it has worked
 FOLLOW_RATIO = 0.5  # distance behind the followed camera, times the median depth
-PANEL_EM = 20.0  # width of the panel, in heights of its letters
+ROOM = 1.5  # the camera is set up for a map larger by so much than the present one
+PANEL_EM = 16.0  # width of the panel, in heights of its letters
 SPECIAL_KEYS = {gui.KeyName.SPACE: " ", gui.KeyName.PLUS: "+", gui.KeyName.EQUALS: "=", gui.KeyName.MINUS: "-"}
 BRACKETS = {gui.KeyName.LEFT_BRACKET: "[", gui.KeyName.RIGHT_BRACKET: "]"}
-LETTERS = {getattr(gui.KeyName, letter): letter.lower() for letter in "NFKGTPSRHQ"}
+LETTERS = {getattr(gui.KeyName, key.name): key.character for key in KEYS if key.character.isalpha()}
 CHARACTERS = {int(key): character for key, character in (SPECIAL_KEYS | BRACKETS | LETTERS).items()}
 
 
 class Window:
     """One window on one run; `show` returns when it is closed."""
 
-    def __init__(self, run: ViewedRun, width: int = 1280, height: int = 800) -> None:
+    def __init__(self, feed: Feed, width: int = 1280, height: int = 800) -> None:
         """Open the window.
 
         Raises:
             ViewerError: if there is no display or no graphics driver.
         """
         check_display()
+        before = threads()
         check_driver()
-        self.run = run
-        self.controls = Controls(len(run.keyframes), len(run.keyframes))
-        self.note = ""
+        self.feed = feed
+        self.controls = Controls(follows=feed.is_live)
+        self.note = "H: help"
+        self._drawn: tuple[Shown, Controls, str] | None = None
+        self._is_posted = False  # a callback is under way
+        self._redrawn_s = 0.0
+        self._reach = 0.0  # of the points of a keyframe
+        self._bounds: tuple[np.ndarray, np.ndarray] | None = None  # that the camera is set up for
+        self._error: Exception | None = None
+        self._clouds = Clouds(MAX_POINTS)
+        self._saver: Worker[Callable[[], str], str] = Worker(lambda save: save(), "saver")
         self._app = gui.Application.instance
         self._app.initialize()
-        self._window = self._app.create_window(f"v2d-view {run.path}", width, height)
-        self._scene = gui.SceneWidget()
-        self._scene.scene = rendering.Open3DScene(self._window.renderer)
-        self._painter = Painter(self._scene.scene, run)
-        self._median_depth = run.median_depth()
-        self._drawn: tuple[Controls, str] | None = None
-        self._redrawn_s = self._played_s = time.monotonic()
-        self._is_posted = False  # a callback is under way
-        self._build_panel()
-        self._window.add_child(self._scene)
-        self._window.add_child(self._panel)
-        self._window.add_child(self._help)
-        self._window.set_on_layout(self._lay_out)
-        self._window.set_on_key(self._on_key)
+        self._window = self._app.create_window(feed.title, width, height)
+        self._safely(self._build)()
+        self._renderer = RenderThreads(before)
+        if feed.is_live:
+            self._renderer.stand_back()
+        self._work_s = self._renderer.seconds()
 
     def show(self, stopped: Callable[[], bool] = lambda: False) -> None:
-        """Run the loop until the window is closed.
+        """Run the loop until the window is closed; what is being saved then is still written.
 
         Args:
             stopped: asked many times a second; the window is closed when it says so.
+
+        Raises:
+            Exception: what a callback died of; the window is closed then, too.
         """
-        self._post(self._begin)
-        while self._app.run_one_tick():
-            if stopped():
-                self._window.close()
-                continue
-            now_s = time.monotonic()
-            if self.controls.is_playing and now_s - self._played_s >= PLAY_PERIOD_S:
-                self._played_s = now_s
-                self.controls = self.controls.advanced()
-            is_due = now_s - self._redrawn_s >= REDRAW_PERIOD_S
-            if is_due and not self._is_posted and self._drawn != (self.controls, self.note):
-                self._redrawn_s = now_s
-                self._post(self._refresh)
+        try:
+            while self._app.run_one_tick():
+                if stopped() or self._error is not None:
+                    self._window.close()
+                elif not self._is_posted and self._is_due() and self._safely(self._has_news)():
+                    self._redrawn_s, self._work_s = time.monotonic(), self._renderer.seconds()
+                    self._post(self._refresh)
+        finally:
+            self._clouds.close()
+            self._saver.close()
+        if self._error is not None:
+            raise self._error
+
+    def _safely(self, job: Callable[..., Any]) -> Callable[..., Any]:
+        """A callback that Open3D may call: an exception through it would end the process."""
+
+        def guarded(*arguments: Any) -> Any:
+            try:
+                return job(*arguments)
+            except Exception as error:  # raised by `show`
+                self._error = self._error or error
+                return False
+
+        return guarded
 
     def _post(self, job: Callable[[], None]) -> None:
         self._is_posted = True
-        self._app.post_to_main_thread(self._window, job)
+        self._app.post_to_main_thread(self._window, self._safely(job))
 
-    def _begin(self) -> None:
-        self._refresh()
-        bounds = self._scene.scene.bounding_box
-        self._scene.setup_camera(FIELD_OF_VIEW_DEG, bounds, bounds.get_center())  # near and far, from the geometry
-        self._look(overview(self.run))
+    def _is_due(self) -> bool:
+        """True if the last redraw is long enough ago, measured by what it has cost."""
+        work_s = self._renderer.seconds() - self._work_s if self.feed.is_live else 0.0
+        return time.monotonic() - self._redrawn_s >= max(REDRAW_PERIOD_S, (1 + REST) * work_s)
+
+    def _has_news(self) -> bool:
+        for note in self._saver.results():
+            self.note = note
+        return (
+            self._clouds.is_busy or self._drawn is None or self._drawn != (self.feed.shown(), self.controls, self.note)
+        )
 
     def _refresh(self) -> None:
-        """Draw what the controls say."""
+        """Draw what the feed has and the controls say."""
         self._is_posted = False
-        controls, before = self.controls, self._drawn
-        self._painter.draw(controls)
-        keyframe = self.run.keyframes[controls.shown - 1]
-        if before is None or before[0].shown != controls.shown:
-            for widget, pixels in zip(self._pictures, pictures(keyframe), strict=True):
-                widget.update_image(o3d.geometry.Image(pixels))
-        if controls.follows:
-            self._look(behind(keyframe.T_wc, FOLLOW_RATIO * self._median_depth))
-        self._status.text = status_words(self.run, controls, self.note)
-        self._help.visible = controls.shows_help
+        shown, controls = self.feed.shown(), self.controls
+        before = self._drawn[:2] if self._drawn is not None else (None, None)
+        changed = self._clouds.update(shown, controls.min_confidence)
+        self._painter.draw_points(shown, self._clouds.made, changed, controls.point_size)
+        for i in changed:
+            points = self._clouds.made[i].cloud.points
+            self._reach = max(self._reach, float(np.linalg.norm(points, axis=1).max(initial=0.0)))
+        if before != (shown, controls):
+            self._painter.draw_lines(shown, controls)
+            self._update_panel(shown, controls)
+        if shown.keyframes:
+            self._point_camera(shown, controls)
+        self._status.text = f"{shown.words}\n{self.note}"
         self._window.set_needs_layout()
-        self._drawn = (controls, self.note)
+        self._drawn = (shown, controls, self.note)
+
+    def _update_panel(self, shown: Shown, controls: Controls) -> None:
+        images = [o3d.geometry.Image(pixels) for pixels in pictures(shown)]
+        for widget, image in zip(self._pictures, images, strict=True):
+            widget.update_image(image)
+        self._images = images, self._images[0]  # read after this returns: not copied
+        self._settings.text = f"confidence from {controls.min_confidence:.1f}, points {controls.point_size} px"
+        self._help.visible = controls.shows_help
+        for number, key in enumerate(KEYS):
+            if key.switch is not None:
+                self._app.menubar.set_checked(number, getattr(controls, key.switch))
+
+    def _point_camera(self, shown: Shown, controls: Controls) -> None:
+        """Follow the camera, or keep the view; make room for what has grown."""
+        positions = np.concatenate([poses(shown.keyframes)[:, :3, 3], shown.path])
+        reach = max(self._reach, self._painter.median_depth)
+        low, high = positions.min(0) - reach, positions.max(0) + reach
+        is_first, view = self._bounds is None, self._view()
+        if self._bounds is None or (low < self._bounds[0]).any() or (high > self._bounds[1]).any():
+            room = (ROOM - 1) / 2 * (high - low)
+            self._bounds = low - room, high + room
+            box = o3d.geometry.AxisAlignedBoundingBox(*self._bounds)
+            self._scene.setup_camera(FIELD_OF_VIEW_DEG, box, box.get_center())  # near and far; it moves the camera too
+            self._look(overview(shown) if is_first else view)
+        if controls.follows and shown.T_wc is not None:
+            self._look(behind(shown.T_wc, FOLLOW_RATIO * self._painter.median_depth))
+
+    def _view(self) -> Viewpoint:
+        T = np.asarray(self._scene.scene.camera.get_model_matrix(), dtype=np.float64)  # z backward, y up
+        return Viewpoint(T[:3, 3], T[:3, 3] - T[:3, 2] * max(self._painter.median_depth, 1e-3), T[:3, 1])
 
     def _look(self, view: Viewpoint) -> None:
         self._scene.look_at(view.center, view.eye, view.up)
 
-    def _build_panel(self) -> None:
+    def _build(self) -> None:
         em = self._window.theme.font_size
-        self._panel = gui.Vert(0.4 * em, gui.Margins(0.5 * em, 0.5 * em, 0.5 * em, 0.5 * em))
-        self._pictures = []
-        for title, pixels in zip(("image", "depth", "confidence"), pictures(self.run.keyframes[-1]), strict=True):
-            self._pictures.append(gui.ImageWidget(o3d.geometry.Image(pixels)))
+        self._scene = gui.SceneWidget()
+        self._scene.scene = rendering.Open3DScene(self._window.renderer)
+        self._painter = Painter(self._scene.scene)
+        if self.feed.is_live:
+            self._scene.scene.view.set_antialiasing(False)  # a third of the time of a software renderer
+        self._panel = gui.Vert(0.3 * em, gui.Margins(0.5 * em, 0.5 * em, 0.5 * em, 0.5 * em))
+        self._status, self._settings = gui.Label(""), gui.Label("")
+        self._panel.add_child(self._status)
+        self._panel.add_child(self._settings)
+        self._pictures: list[Any] = []
+        self._images: tuple[list[Any], list[Any]] = ([], [])
+        for title in ("image", "depth", "confidence"):
+            self._pictures.append(gui.ImageWidget(o3d.geometry.Image(np.zeros((*SIZE, 3), np.uint8))))
             self._panel.add_child(gui.Label(title))
             self._panel.add_child(self._pictures[-1])
-        self._status = gui.Label("")
-        self._panel.add_child(self._status)
         self._help = gui.Vert(0, gui.Margins(em, em, em, em))  # over the map
         self._help.background_color = gui.Color(0, 0, 0, 0.7)
         self._help.add_child(gui.Label(HELP))
         self._help.visible = False
+        for widget in (self._scene, self._panel, self._help):
+            self._window.add_child(widget)
+        self._build_menu()
+        self._window.set_on_layout(self._safely(self._lay_out))
+        self._window.set_on_key(self._safely(self._on_key))
+
+    def _build_menu(self) -> None:
+        menus: dict[str, Any] = {}
+        for number, key in enumerate(KEYS):
+            menus.setdefault(key.menu, gui.Menu()).add_item(f"{key.name}  {key.words}", number)
+        bar = gui.Menu()
+        for name, menu in menus.items():
+            bar.add_menu(name, menu)
+        self._app.menubar = bar
+        for number, key in enumerate(KEYS):
+            act = self._safely(lambda character=key.character: self._press(character))
+            self._window.set_on_menu_item_activated(number, act)
 
     def _lay_out(self, context: gui.LayoutContext) -> None:
         area = self._window.content_rect
@@ -141,69 +227,62 @@ class Window:
     def _on_key(self, event: gui.KeyEvent) -> bool:
         """Act on a key; True if it was one of ours."""
         character = CHARACTERS.get(int(event.key))
-        if character is None:
-            return False
-        if event.type == gui.KeyEvent.Type.DOWN:
-            self.controls, command = pressed(self.controls, character)
-            if command is not None:
-                self._obey(command)
-        return True
+        if character is not None and event.type == gui.KeyEvent.Type.DOWN:
+            self._press(character)
+        return character is not None
 
-    def _obey(self, command: Command) -> None:
-        if command is Command.QUIT:
+    def _press(self, character: str) -> None:
+        self.controls, command = pressed(self.controls, character)
+        self._work_s = self._renderer.seconds()  # whoever presses a key is not kept waiting
+        if command is Command.PLAY:
+            self.feed.play()
+        elif command is Command.STEP:
+            self.feed.step()
+        elif command is Command.QUIT:
             self._window.close()
         elif command is Command.RESET_VIEW:
+            self.controls = replace(self.controls, follows=False)
             self._post(self._reset)
         elif command is Command.SAVE_CLOUD:
-            path = free_path(self.run.path, "view", ".ply")
-            cloud = self.run.cloud(self.controls.min_confidence, self.controls.shown)
-            self._save(path, lambda: write_ply(path, cloud))
+            shown, config = self.feed.shown(), FusionConfig(min_confidence=self.controls.min_confidence)
+            self._save("ply", lambda path: write_ply(path, fused_cloud(shown.drawn, config)))
         elif command is Command.SAVE_SCREENSHOT:
-            self._scene.scene.scene.render_to_image(self._save_screenshot)
+            self._scene.scene.scene.render_to_image(self._safely(self._save_screenshot))
 
     def _reset(self) -> None:
         self._is_posted = False
-        self._look(overview(self.run))
+        shown = self.feed.shown()
+        if shown.keyframes:
+            self._look(overview(shown))
 
     def _save_screenshot(self, image: o3d.geometry.Image) -> None:
-        path = free_path(self.run.path, "view", ".png")
-        pixels = np.ascontiguousarray(np.asarray(image)[..., :3])
-        self._save(path, lambda: write_color(path, pixels))
+        pixels = np.array(image)[..., :3].copy()
+        self._save("png", lambda path: write_color(path, pixels))
 
-    def _save(self, path: Path, writer: Callable[[], None]) -> None:
-        """Write a file; a refusal is shown and the window stays."""
-        try:
-            writer()
-        except OutputError as error:
-            self.note = str(error)
-            log.error("%s", error)
-        else:
-            self.note = f"saved {path.name}"
-            log.info("wrote %s", path)
+    def _save(self, suffix: str, writer: Callable[[Path], None]) -> None:
+        """Write a file on another thread."""
+        is_taken = self._saver.try_submit(lambda: saved(self.feed.folder, suffix, writer))
+        self.note = "saving..." if is_taken else "still saving: try again"
 
 
-def pictures(keyframe: ViewedKeyframe) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Image, depth and confidence of a keyframe, each (h, w, 3) uint8 RGB."""
-    return keyframe.image, keyframe.depth_picture(), keyframe.confidence_picture()
+def pictures(shown: Shown) -> list[np.ndarray]:
+    """What the camera sees, depth and confidence of the newest keyframe drawn, each as the panel has them."""
+    found = [] if shown.image is None else [shown.image]
+    if shown.drawn:
+        newest = shown.drawn[-1]
+        found += [depth_picture(newest.inv_depth.numpy()), confidence_picture(newest.confidence.numpy())]
+    return [fitted(pixels) for pixels in found] + (3 - len(found)) * [np.zeros((*SIZE, 3), np.uint8)]
 
 
-def status_words(run: ViewedRun, controls: Controls, note: str) -> str:
-    """The text below the pictures."""
-    keyframe = run.keyframes[controls.shown - 1]
-    mode = "playing" if controls.is_playing else "paused" if controls.shown < controls.total else "all shown"
-    lines = [
-        f"keyframe {controls.shown} of {controls.total}, {mode}",
-        f"time {(keyframe.time_ns - run.keyframes[0].time_ns) / 1e9:.2f} s",
-        f"frames with a pose {len(run.trajectory)}",
-        f"confidence from {controls.min_confidence:.1f}, points {controls.point_size} px",
-        note or "H: help",
-    ]
-    return "\n".join(lines)
-
-
-def free_path(folder: Path, stem: str, suffix: str) -> Path:
-    """`stem_001` and so on: the first name that is not taken."""
+def saved(folder: Path, suffix: str, writer: Callable[[Path], None]) -> str:
+    """Write `view_001` or the next name that is free; what to say about it: a refusal is no end."""
     number = 1
-    while (path := folder / f"{stem}_{number:03d}{suffix}").exists():
+    while (path := folder / f"view_{number:03d}.{suffix}").exists():
         number += 1
-    return path
+    try:
+        writer(path)
+    except OutputError as error:
+        log.error("%s", error)
+        return str(error)
+    log.info("wrote %s", path)
+    return f"saved {path.name}"

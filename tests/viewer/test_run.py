@@ -1,4 +1,4 @@
-"""What is read of a run, and the lines drawn from it."""
+"""What is read of a finished run, how it is played, and the lines drawn from it."""
 
 import json
 
@@ -6,31 +6,45 @@ import numpy as np
 import pytest
 
 from slam.errors import SourceError
-from slam.viewer.run import read_run
-from slam.viewer.shapes import behind, frustum, graph, overview, path
+from slam.viewer.run import Playback, read_run
+from slam.viewer.shapes import MAX_PATH, behind, frustum, graph, median_depth, overview, path, placed, poses
 
 
 def test_a_run_is_read_back(run_path):
     run = read_run(run_path)
     assert [(k.id, k.parent_id) for k in run.keyframes] == [(0, -1), (1, 0), (2, 1), (3, 2)]
-    assert run.keyframes[2].T_wc[0, 3] == pytest.approx(0.2) and len(run.trajectory) == 8
-    assert run.median_depth() == pytest.approx(2.0, abs=1e-3)
+    assert float(run.keyframes[2].T_wc[0, 3]) == pytest.approx(0.2) and len(run.trajectory) == 8
+    assert median_depth(run.keyframes) == pytest.approx(2.0, abs=1e-3)
 
 
-def test_points_lie_on_the_wall_where_their_pixels_see_it(run_path):
-    cloud = read_run(run_path).keyframes[0].cloud(0.0, 1)
-    assert len(cloud) == 48 * 64 and cloud.colors is not None
-    corner = cloud.points[0]  # pixel (0, 0): up is -y, left is -x
-    np.testing.assert_allclose(corner, [2 * -31.5 / 50, 2 * -23.5 / 50, 2.0], atol=1e-3)
-    assert cloud.colors[0, 0] > 150 > 60 > cloud.colors[0, 1]  # red
+def test_playing_shows_one_keyframe_after_the_other_and_ends(run_path, monkeypatch):
+    now_s = [100.0]
+    monkeypatch.setattr("slam.viewer.run.time.monotonic", lambda: now_s[0])
+    playback = Playback(read_run(run_path))
+    end = playback.shown()
+    assert (end.count, len(end.path)) == (4, 8) and playback.shown() is end
+    playback.play()
+    assert (playback.shown().count, len(playback.shown().path)) == (1, 1)
+    for count in (2, 3):
+        now_s[0] += 0.3
+        assert (playback.shown().count, playback.is_playing) == (count, True)
+    assert len(playback.shown().path) == 5  # frames up to the third keyframe
+    playback.play()  # pause
+    now_s[0] += 10
+    assert playback.shown().count == 3 and "paused" in playback.shown().words
+    playback.play()
+    now_s[0] += 0.3
+    assert (playback.shown().count, playback.is_playing) == (4, False)  # playing ends by itself
 
 
-def test_confidence_and_count_of_keyframes_limit_the_points(run_path):
-    run = read_run(run_path)
-    everything, half = len(run.cloud(0.5, 4)), len(run.cloud(0.7, 4))
-    assert half == everything / 2 and len(run.cloud(0.5, 1)) == everything / 4
-    last = run.cloud(0.5, 4).points[-1] - run.cloud(0.5, 1).points[-1]
-    np.testing.assert_allclose(last, [0.3, 0, 0], atol=1e-5)  # the fourth camera stands there, in the world
+def test_stepping_pauses_and_stops_at_the_end(run_path):
+    playback = Playback(read_run(run_path))
+    playback.play()
+    playback.step()
+    assert (playback.shown().count, playback.is_playing) == (2, False)
+    for _ in range(5):
+        playback.step()
+    assert playback.shown().count == 4
 
 
 def test_a_frustum_is_the_picture_at_its_depth(run_path):
@@ -40,11 +54,29 @@ def test_a_frustum_is_the_picture_at_its_depth(run_path):
     assert lines.points[5, 1] < lines.points[1, 1]  # the peak is above the picture
 
 
+def test_frusta_stand_where_their_keyframes_do(run_path):
+    keyframes = read_run(run_path).keyframes
+    T_wcs = poses(keyframes).copy()
+    T_wcs[1, :3, :3] = np.array([[0, 0, 1.0], [0, 1, 0], [-1, 0, 0]])  # looks along x
+    one = frustum(keyframes[0], 0.5)
+    lines = placed(one, T_wcs)
+    n = len(one.points)
+    assert lines.points.shape == (4 * n, 3) and lines.edges.max() == 4 * n - 1
+    np.testing.assert_allclose(lines.points[n : 2 * n], one.points @ T_wcs[1, :3, :3].T + [0.1, 0, 0])
+    np.testing.assert_array_equal(lines.edges[-len(one.edges) :], one.edges + 3 * n)
+
+
 def test_the_graph_joins_a_keyframe_to_its_parent(run_path):
     keyframes = read_run(run_path).keyframes
     assert graph(keyframes).edges.tolist() == [[1, 0], [2, 1], [3, 2]]
     assert graph(keyframes[2:]).edges.tolist() == [[1, 0]]  # of the first, the parent is not shown
     assert len(graph(keyframes[:1]).edges) == 0 and len(path(np.zeros((1, 3))).edges) == 0
+
+
+def test_a_very_long_path_is_thinned():
+    positions = np.linspace([0.0, 0, 0], [1.0, 0, 0], 40 * MAX_PATH + 1)
+    lines = path(positions)
+    assert len(lines.edges) == MAX_PATH and lines.points[-1, 0] == 1.0
 
 
 def test_behind_is_above_and_upright():
@@ -53,7 +85,7 @@ def test_behind_is_above_and_upright():
 
 
 def test_the_overview_has_the_wall_in_front(run_path):
-    view = overview(read_run(run_path))
+    view = overview(Playback(read_run(run_path)).shown())
     assert view.eye[2] < 0 < view.center[2]
 
 

@@ -1,0 +1,179 @@
+"""A run under way as the viewer shows it. The tracking thread hands over; the window, on another thread, takes."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from slam.frames import Estimate, Keyframe, Progress, Status
+from slam.threads import Mailbox
+from slam.viewer.shown import Shown
+
+RATE_PERIOD_S = 1.0  # frames per second are counted over at least so long
+STOP_PERIOD_S = 0.1  # how often one who waits at the gate asks whether to stop
+
+
+class Gate:
+    """Lets frames pass, or holds them, or lets a single one pass."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._steps = 0
+        self.is_open = True
+
+    def toggle(self) -> None:
+        """Close, or open."""
+        with self._changed:
+            self.is_open, self._steps = not self.is_open, 0
+            self._changed.notify_all()
+
+    def step(self) -> None:
+        """Close behind one frame more."""
+        with self._changed:
+            self._steps = 0 if self.is_open else self._steps + 1
+            self.is_open = False
+            self._changed.notify_all()
+
+    def open(self) -> None:
+        """Let everything pass."""
+        with self._changed:
+            self.is_open = True
+            self._changed.notify_all()
+
+    def wait(self, stopped: Callable[[], bool] = lambda: False) -> None:
+        """Return when the next frame may pass, or once `stopped` says so."""
+        with self._changed:
+            while not (self.is_open or self._steps or stopped()):
+                self._changed.wait(STOP_PERIOD_S)
+            self._steps = max(self._steps - 1, 0)
+
+
+class LiveRun:
+    """What is known of a run under way."""
+
+    is_live = True
+
+    def __init__(self, folder: Path, total: int | None = None) -> None:
+        """Nothing is known yet.
+
+        Args:
+            folder: of the run.
+            total: frames of the source, if known.
+        """
+        self.folder = folder
+        self.title = f"v2d-slam {folder}"
+        self.gate = Gate()
+        self._total = total
+        self._mailbox: Mailbox[Progress] = Mailbox()
+        self._estimates: queue.SimpleQueue[Estimate] = queue.SimpleQueue()
+        self._places = Places()
+        self._rate = Rate()
+        self._progress: Progress | None = None
+        self._was_open = True
+        self._shown = Shown((), 0, np.zeros((0, 3)), None, None, "waiting for the first frame")
+
+    def publish(self, progress: Progress) -> None:
+        """Hand over the state after a frame (tracking thread); never waits."""
+        self._mailbox.post(progress)
+
+    def add(self, estimates: Sequence[Estimate]) -> None:
+        """Hand over new estimates (tracking thread); never waits."""
+        for estimate in estimates:
+            self._estimates.put(estimate)
+
+    def play(self) -> None:
+        """Pause tracking, or let it go on."""
+        self.gate.toggle()
+
+    def step(self) -> None:
+        """Pause after one frame more."""
+        self.gate.step()
+
+    def shown(self) -> Shown:
+        """The newest state (window's thread)."""
+        progress, is_open = self._mailbox.take(), self.gate.is_open
+        if progress is None and is_open == self._was_open:
+            return self._shown
+        self._progress, self._was_open = progress or self._progress, is_open
+        if self._progress is None:
+            return self._shown
+        while not self._estimates.empty():
+            self._places.add(self._estimates.get())
+        self._shown = self._moment(self._progress)
+        return self._shown
+
+    def _moment(self, progress: Progress) -> Shown:
+        keyframes = progress.snapshot.keyframes
+        believed = tuple(k for k in keyframes if k.refined)
+        estimate, frame = progress.snapshot.estimate, progress.frame
+        is_placed = estimate is not None and estimate.status is Status.TRACKING
+        return Shown(
+            keyframes=believed,
+            count=len(believed),
+            path=self._places.positions(keyframes),
+            T_wc=estimate.T_wc.numpy() if estimate is not None and is_placed else None,
+            image=None if frame is None else frame.image,
+            words=self._words(progress),
+        )
+
+    def _words(self, progress: Progress) -> str:
+        counts, estimate = progress.counts, progress.snapshot.estimate
+        is_metric = estimate is not None and estimate.metric
+        state = progress.status.value + ("" if self._was_open else ", paused")
+        return "\n".join(
+            [
+                f"{state}, {self._rate(counts.seen):.1f} frames/s",
+                f"frame {counts.seen}" + (f" of {self._total}" if self._total else ""),
+                f"lost {counts.lost}, dropped {counts.dropped}",
+                f"keyframes {len(progress.snapshot.keyframes)}",
+                "scale in metres (sensor depth)" if is_metric else "scale unknown (monocular)",
+            ]
+        )
+
+
+class Rate:
+    """Frames per second of late."""
+
+    def __init__(self) -> None:
+        self._since: tuple[float, int] | None = None
+        self._value = 0.0
+
+    def __call__(self, seen: int) -> float:
+        """The rate, given the frames seen so far."""
+        now_s = time.monotonic()
+        if self._since is None:
+            self._since = (now_s, seen)
+        elif now_s - self._since[0] >= RATE_PERIOD_S:
+            self._value = (seen - self._since[1]) / (now_s - self._since[0])
+            self._since = (now_s, seen)
+        return self._value
+
+
+class Places:
+    """Where frames are relative to their keyframes, so that the path moves with the map."""
+
+    def __init__(self) -> None:
+        self._ids: list[int] = []
+        self._positions: list[np.ndarray] = []  # (3,) in the keyframe, units of its present scale 1
+
+    def add(self, estimate: Estimate) -> None:
+        """Remember a frame that has a pose."""
+        if estimate.status is Status.TRACKING:
+            T_ck = estimate.T_ck.numpy()
+            self._ids.append(estimate.keyframe_id)
+            self._positions.append(-T_ck[:3, :3].T @ T_ck[:3, 3] / estimate.scale)
+
+    def positions(self, keyframes: tuple[Keyframe, ...]) -> np.ndarray:
+        """(N, 3) camera positions in the world by the present poses and scales of the keyframes."""
+        row = {keyframe.id: n for n, keyframe in enumerate(keyframes)}
+        rows = np.array([row.get(i, -1) for i in self._ids], dtype=np.int64)
+        if not (rows >= 0).any():
+            return np.zeros((0, 3))
+        T_wk = np.stack([keyframe.T_wc.numpy() for keyframe in keyframes])
+        scale = np.array([keyframe.scale for keyframe in keyframes])
+        p_k = np.array(self._positions)[rows >= 0]
+        rows = rows[rows >= 0]
+        return np.einsum("nij,nj->ni", T_wk[rows, :3, :3], p_k * scale[rows, None]) + T_wk[rows, :3, 3]

@@ -1,0 +1,31 @@
+"""Images, depths and confidences as pictures of one size for the panel."""
+
+import cv2
+import numpy as np
+
+SIZE = (165, 220)  # rows, columns
+BACKGROUND = 18  # grey level beside pictures of another shape
+
+
+def fitted(image: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 as a picture of SIZE: scaled, not stretched."""
+    H, W = image.shape[:2]
+    ratio = min(SIZE[0] / H, SIZE[1] / W)
+    h, w = max(1, round(ratio * H)), max(1, round(ratio * W))
+    picture = np.full((*SIZE, 3), BACKGROUND, np.uint8)
+    top, left = (SIZE[0] - h) // 2, (SIZE[1] - w) // 2
+    picture[top : top + h, left : left + w] = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA)
+    return picture
+
+
+def depth_picture(inv_depth: np.ndarray) -> np.ndarray:
+    """(h, w) inverse depths in colours, (h, w, 3) uint8 RGB: near is bright; unknown is black."""
+    known = inv_depth > 0
+    near = float(np.percentile(inv_depth[known], 98)) if known.any() else 1.0
+    colors = cv2.applyColorMap((255 * np.clip(inv_depth / near, 0, 1)).astype(np.uint8), cv2.COLORMAP_INFERNO)
+    return np.ascontiguousarray(colors[..., ::-1] * known[..., None].astype(np.uint8))
+
+
+def confidence_picture(confidence: np.ndarray) -> np.ndarray:
+    """(h, w) confidences in [0, 1] as grey, (h, w, 3) uint8: white is sure."""
+    return np.repeat(np.rint(255 * confidence).astype(np.uint8)[..., None], 3, axis=2)
