@@ -1,5 +1,6 @@
 """RealSense recordings and cameras, by the library's software device: no camera is needed."""
 
+import json
 import logging
 import sys
 import threading
@@ -19,7 +20,8 @@ except ImportError as missing:
 
 from apps.run import main
 from slam.errors import CalibrationError, SourceError
-from slam.frames import Frame
+from slam.evaluation.trajectory import ate, path_length
+from slam.frames import Frame, Trajectory
 from slam.geometry.camera import undistort
 from slam.io.trajectory import read_tum
 from slam.sources import SourceSpec, detect, open_source, realsense, realsense_camera
@@ -378,3 +380,16 @@ def test_a_run_over_a_recording(db3, rendered, realsense_recording, tmp_path):
     assert main(["--sequence", str(db3), "--max-frames", "40", "--use-depth", "off", *options]) == 0
     trajectory = read_tum(out / "trajectory.txt")
     assert trajectory.time_ns.tolist() == [realsense_recording.stamp_ns(frame) for frame in rendered.frames[:40]]
+
+
+def test_a_run_over_a_recording_with_depth_is_metric(db3, rendered, realsense_recording, tmp_path):
+    """Every frame has its pose in metres: no scale is fitted. A monocular run's unit is the median depth, about 2 m."""
+    out = tmp_path / "run"
+    assert main(["--sequence", str(db3), "--out", str(out), "--deterministic", *SMALL]) == 0
+    times = [realsense_recording.stamp_ns(frame) for frame in rendered.frames[:60]]
+    truth = Trajectory(np.array(times), rendered.truth.T_wc[:60])
+    estimate = read_tum(out / "trajectory.txt")
+    score = ate(estimate, truth, "se3")
+    assert estimate.time_ns.tolist() == times and score.rmse <= 0.02
+    assert path_length(truth) > 10 * 0.02  # standing still would not do
+    assert json.loads((out / "run.json").read_text())["scale_source"].startswith("metric")
