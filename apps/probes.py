@@ -43,9 +43,12 @@ print(torch.cuda.get_device_name() if torch.cuda.is_available() else "Apple GPU 
 """
 REALSENSE = """
 import json, pyrealsense2 as rs
-print(json.dumps([d.get_info(rs.camera_info.name) for d in rs.context().query_devices()]))
+facts = (rs.camera_info.name, rs.camera_info.serial_number, rs.camera_info.usb_type_descriptor)
+print(json.dumps([[d.get_info(f) if d.supports(f) else "" for f in facts] for d in rs.context().query_devices()]))
 """
 SELF_TEST = "import json; from apps.probes import self_test; print(json.dumps(self_test()))"
+WARM_UP = "import json; from apps.probes import warm_up; print(json.dumps(warm_up()))"
+WARM_UP_TIMEOUT_S = 300  # compiling takes 10 s, several times that on a slow or busy computer
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ def all_findings() -> Iterator[Finding]:
     yield from data_roots()
     yield from weights(PACKAGE / "networks" / "weights")
     yield matching()
+    yield small_run()
 
 
 def child(code: str, timeout_s: float = CHILD_TIMEOUT_S) -> tuple[bool, str]:
@@ -195,8 +199,16 @@ def realsense() -> Finding:
     worked, words = child(REALSENSE, 30)
     if not worked:
         return Finding("realsense", False, words, "see the line of pyrealsense2")
-    cameras = json.loads(words)
-    return Finding("realsense", bool(cameras), ", ".join(cameras) or "none plugged in")
+    return realsense_cameras(json.loads(words))
+
+
+def realsense_cameras(cameras: list[tuple[str, str, str]]) -> Finding:
+    """What there is, by name, serial number and kind of USB."""
+    if not cameras:
+        return Finding("realsense", False, "none plugged in", "recordings (.db3, .bag) can be read")
+    known = [f"{name} {serial}{f' on USB {usb}' if usb else ''}" for name, serial, usb in cameras]
+    slow = any(usb.startswith("2") for *_, usb in cameras)
+    return Finding("realsense", True, ", ".join(known), "USB 2 is slow: use a USB 3 port and cable" if slow else "")
 
 
 def data_roots() -> Iterator[Finding]:
@@ -281,6 +293,46 @@ def self_test() -> dict[str, Any]:
         "error_px": float(error_px[matched].median()) if matched.any() else 1e3,
         "matched": float(matched.float().mean()),
     }
+
+
+def small_run() -> Finding:
+    """A small map of a rendered room, in a process of its own; it leaves the compiled kernels for later runs."""
+    worked, words = child(WARM_UP, WARM_UP_TIMEOUT_S)
+    if not worked:
+        remedy = "reinstall v2d-slam, or report this line"
+        if "no locator available" in words:
+            remedy = "no folder for compiled kernels can be written: set NUMBA_CACHE_DIR to one"
+        return Finding("small map", False, words, remedy, needed=True)
+    result = json.loads(words)
+    compiled = f"compiled in {result['compile_s']:.1f} s, kept for later runs" if result["compile_s"] else "ready"
+    line = f"{result['points']} points from {result['keyframes']} keyframes, kernels {compiled}"
+    good = result["points"] > 0
+    return Finding("small map", good, line, "" if good else "mapping does not work: report this", needed=True)
+
+
+def warm_up() -> dict[str, Any]:
+    """Track and map a few rendered frames, which compiles all kernels of the default that no earlier run compiled.
+
+    Returns:
+        `compile_s` spent on that, 0 where all were there; `keyframes` and `points` of the map.
+    """
+    import torch
+    from numba.core import event
+
+    from slam.config import SlamConfig
+    from slam.mapping.fusion import fused_cloud
+    from slam.sources.demo import DemoConfig, DemoSource
+    from slam.system import build
+
+    torch.set_num_threads(1)
+    config = SlamConfig(pixels=160 * 120)
+    source = DemoSource(DemoConfig(kind="office", variant="orbit", frames=25, width=160, height=120, fps=5.0))
+    with event.install_timer("numba:compile", lambda _: None) as timer:
+        slam, _ = build(config, source.camera, threads=False)
+        slam.run(source)
+        cloud = fused_cloud(slam.store.keyframes, config.fusion)
+    keyframes = len(slam.store)
+    return {"compile_s": timer.duration if timer.done else 0.0, "keyframes": keyframes, "points": len(cloud.points)}
 
 
 def _installed(package: str) -> str | None:

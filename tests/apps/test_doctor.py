@@ -76,6 +76,16 @@ def test_webcams_are_named(tmp_path):
     assert not probes.webcams(str(tmp_path / "none*"), tmp_path).found
 
 
+def test_realsense_cameras_are_named_with_their_usb():
+    fast, slow = ("Intel RealSense D455", "0123", "3.2"), ("Intel RealSense D435I", "0456", "2.1")
+    assert probes.realsense_cameras([fast]).line() == (
+        "ok      realsense           Intel RealSense D455 0123 on USB 3.2"
+    )
+    both = probes.realsense_cameras([fast, slow])
+    assert both.what.endswith("D435I 0456 on USB 2.1") and "USB 3 port" in both.remedy
+    assert not probes.realsense_cameras([]).found
+
+
 def test_data_roots_are_those_that_are_searched(tmp_path, monkeypatch):
     (tmp_path / "root/fr1_desk").mkdir(parents=True)
     monkeypatch.setenv("V2D_DATA", str(tmp_path / "root"))
@@ -106,3 +116,25 @@ def test_a_wrong_match_fails(monkeypatch, error_px, matched, good):
     result = {"flow": "dis", "width": 8, "height": 8, "ms": 1.0, "error_px": error_px, "matched": matched}
     monkeypatch.setattr(probes, "child", lambda code: (True, json.dumps(result)))
     assert probes.matching().failed is not good
+
+
+def test_the_first_small_map_compiles_what_a_run_needs():
+    """Only what is absent: with the cache of this computer's runs in place nothing is compiled."""
+    found = probes.small_run()
+    assert found.found, found.what
+    again = probes.small_run()
+    assert again.found and again.what.endswith("kernels ready")
+
+
+@pytest.mark.parametrize(
+    ("result", "found", "words"),
+    [
+        ((True, '{"compile_s": 9.04, "points": 5, "keyframes": 2}'), True, "kernels compiled in 9.0 s, kept"),
+        ((True, '{"compile_s": 0.0, "points": 0, "keyframes": 0}'), False, "mapping does not work"),
+        ((False, "RuntimeError: cannot cache function: no locator available"), False, "set NUMBA_CACHE_DIR"),
+    ],
+)
+def test_a_small_map_is_made_or_explained(monkeypatch, result, found, words):
+    monkeypatch.setattr(probes, "child", lambda code, timeout_s: result)
+    finding = probes.small_run()
+    assert finding.found == found and finding.needed and words in finding.line()
