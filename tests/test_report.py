@@ -2,13 +2,14 @@
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from slam.errors import OutputError, UsageError
-from slam.frames import Counts, Estimate, Progress, Snapshot, Status, Trajectory
+from slam.frames import Counts, Estimate, Progress, Snapshot, Status, Trajectory, View
 from slam.io.trajectory import read_tum
 from slam.mapping.fusion import FusionConfig
 from slam.mapping.store import KeyframeStore, identity
@@ -88,6 +89,19 @@ def test_only_poses_that_are_believed_go_online(tmp_path):
     assert "scale: unknown (monocular)" in (tmp_path / "run/trajectory_online.txt").read_text()
 
 
+def test_a_metric_map_says_so_everywhere(tmp_path):
+    store, h = KeyframeStore(), torch.ones(8, 8)
+    view = View(0, 0, np.zeros((8, 8, 3), np.uint8), torch.eye(3, dtype=torch.float64), None)
+    store.add(view, identity(), (h, h), (h, h), metric=True)
+    report = Report(tmp_path / "run", "name", None, None)
+    report.write_online([replace(estimate(0, Status.TRACKING), metric=True)])
+    report.finish(store, COUNTS, [], {}, FusionConfig(), {}, None)
+    for name in ("trajectory.txt", "trajectory_online.txt", "keyframes.txt"):
+        assert (tmp_path / "run" / name).read_text().count("# scale: metric (sensor depth)\n") == 1
+    assert json.loads((tmp_path / "run/run.json").read_text())["scale_source"] == "metric (sensor depth)"
+    assert "keyframes 1  metric  lost 2" in status_line(Progress(store.snapshot(), Status.TRACKING, COUNTS), 24, 4.0)
+
+
 def test_a_directory_with_a_run_is_left_alone(tmp_path):
     finish(Report(tmp_path / "run", "first", None, None))
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
@@ -140,6 +154,14 @@ def test_the_score_is_free_of_scale_and_counts_coverage():
     words, numbers = scored(line(10, scale=0.3), line(10), 20)
     assert numbers["evaluation"]["ate_m"]["sim3"]["rmse"] < 1e-9 and numbers["evaluation"]["coverage"] == 0.5
     assert "ATE (Sim(3)-aligned) 0.0000 m" in words and "50.0 % of the frames have a pose" in words
+
+
+def test_a_metric_score_is_given_in_its_own_metres_too():
+    """A tenth too small: without a scale the line is off by up to a tenth of half its length."""
+    words, numbers = scored(line(10, scale=0.9), line(10), 10, metric=True)
+    own = numbers["evaluation"]["ate_m"]["se3"]["rmse"]
+    assert 0.01 < own < 0.05 and f"ATE in its own metres (SE(3)-aligned) {own:.4f} m" in words
+    assert "SE(3)-aligned" not in scored(line(10), line(10), 10)[0]
 
 
 @pytest.mark.parametrize("estimated", [line(10, start_ns=10**12), line(0), line(1)])

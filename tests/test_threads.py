@@ -102,6 +102,14 @@ def test_submit_to_a_dead_worker_with_a_full_inbox_raises():
     assert isinstance(in_time(worker.close), Broken)
 
 
+def test_close_leaves_what_was_finished_before_the_failure():
+    worker = Worker(fail_on(1), "test", capacity=2)
+    worker.submit(0)
+    worker.submit(1)
+    assert isinstance(in_time(worker.close), Broken)
+    assert worker.results() == [0]
+
+
 def test_a_closed_worker_takes_no_more_jobs():
     worker = Worker(fail_on(-1), "test", capacity=1)
     worker.close()

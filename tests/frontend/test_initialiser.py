@@ -1,5 +1,6 @@
 """The start: a map from a sideways motion, none from rotation, and no frame forgotten."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -125,3 +126,36 @@ def test_waiting_is_bounded(world):
     for _ in range(15):
         assert initialiser.add(view) is None
         assert len(initialiser.views) <= 6 and len(initialiser.dropped) <= 6
+
+
+def test_of_many_gathered_views_only_some_keep_their_features(world, wall_and_box, monkeypatch):
+    """The map has them all, in order; those without features are looked at again when they are placed."""
+    monkeypatch.setattr("slam.frontend.initialiser.HELD", 10)
+    initialiser, first, count = fed(world, [wall_and_box.moved(0.006 * n, 0.001 * n) for n in range(40)])
+    assert first is not None and count > 12
+    assert [v.frame_id for v in first.views] == list(range(1, count)) and len(first.T_cks) == count - 1
+    assert len(initialiser.views) == 10 and len(initialiser.matches) == 9
+    held = [v.frame_id for v in initialiser.views]
+    assert [v.frame_id for v in first.views if v.features is not None] == held[1:]
+    assert held[0] == 0 and held[-1] == count - 1 and max(b - a for a, b in itertools.pairwise(held)) <= 8
+    x = [float(T_ck[0, 3]) for T_ck in first.T_cks]
+    assert all(b >= a for a, b in itertools.pairwise(x))  # guesses go by time, as the camera went
+
+
+def test_a_restart_forgets_no_view_that_was_put_aside(world, wall_and_box, monkeypatch):
+    monkeypatch.setattr("slam.frontend.initialiser.HELD", 6)
+    initialiser = Initialiser(Matcher(world.flow), InitialiserConfig(max_gathered=14))
+    for n in range(18):
+        assert initialiser.add(world.view(wall_and_box.moved(0.001 * n), n)) is None
+    first_id = initialiser.views[0].frame_id
+    assert 0 < first_id < 14 and [v.frame_id for v in initialiser.dropped] == list(range(first_id))
+    kept = sorted(v.frame_id for v in initialiser.views + initialiser.thinned)
+    assert kept == list(range(first_id, 18)) and all(v.features is None for v in initialiser.dropped)
+
+
+def test_after_long_waiting_half_the_parallax_has_to_do(world, wall_and_box, monkeypatch):
+    """About 2 px, of 3 that are wanted; standing still (above) gives no map however long it lasts."""
+    poses = [wall_and_box.moved(0.0075 * n, 0.0015 * n) for n in range(14)]
+    assert fed(world, poses)[1] is None
+    monkeypatch.setattr("slam.frontend.initialiser.HELD", 10)
+    assert fed(world, poses)[1] is not None

@@ -1,5 +1,7 @@
 """Frames to pictures of network size: any aspect, any size, and the pixel-centre rule."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -43,3 +45,19 @@ def test_a_ramp_stays_a_ramp(size):
     np.testing.assert_allclose(image[8, 8:-8, 0], 255 * u[8:-8] / (size[0] - 1), atol=1.25)
     np.testing.assert_allclose(image[8:-8, 8, 1], 255 * v[8:-8] / (size[1] - 1), atol=1.25)
     assert target.cx == pytest.approx((target.width - 1) / 2) and target.cy == pytest.approx((target.height - 1) / 2)
+
+
+def test_depth_is_taken_from_the_middle_of_each_pixel_and_only_where_it_is_known(caplog):
+    """A depth that rises by the column: nearest of those under the pixel, so at most half a source pixel off."""
+    camera, frame = ramp(640, 480)
+    depth = np.tile(np.arange(1.0, 641.0), (480, 1))
+    depth[:40], depth[40:80], depth[80:120] = np.nan, np.inf, -1
+    preparation = Preparation(camera, PIXELS)
+    out = preparation(replace(frame, depth=depth))[1]
+    assert out is not None and out.dtype == np.float32 and out.shape == (192, 256)
+    u = (np.arange(256) + 0.5) * 2.5 - 0.5
+    assert not out[:47].any() and np.abs(out[60] - 1 - u).max() <= 0.5 and abs((out[60] - 1 - u).mean()) < 0.3
+    for _ in range(2):
+        assert preparation(replace(frame, depth=depth[::2]))[1] is None
+    warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert warnings == ["frame 0: depth of 640x240 for a picture of 640x480 is not used; align it to the picture"]
