@@ -19,6 +19,7 @@ from slam.sources.sequence import checked_fps
 log = logging.getLogger(__name__)
 
 DELAYS_S = (0.1, 2.0)  # before the first new attempt, and the longest; they double
+CLOSE_S = 1.0  # for a read under way: drivers dislike the end of the program within it, and being opened twice
 MIN_ATTEMPT_S = 0.5  # the last attempt gets at least this
 MAX_SIDE = 16384  # pixels
 
@@ -164,7 +165,8 @@ class _Link:
         self._connect = connect
         self._shots: queue.Queue[Shot | None] = queue.Queue(2)
         self._closed = threading.Event()
-        threading.Thread(target=self._run, name="camera", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="camera", daemon=True)
+        self._thread.start()
 
     def take(self, timeout_s: float) -> Shot | None:
         """The next picture; None at the end, or if none comes in time. A programming error of the thread is raised."""
@@ -176,9 +178,10 @@ class _Link:
         return None
 
     def close(self) -> None:
-        """Wake whoever waits; the thread lets go of the camera as soon as its read returns."""
+        """Wake whoever waits, and let go of the camera: at once, or left behind, as soon as its read returns."""
         self._closed.set()
         self._post(None)
+        self._thread.join(CLOSE_S)
 
     def _run(self) -> None:
         try:

@@ -245,17 +245,6 @@ class Stream:
         return Shot(self._clock(color), image, depth)
 
 
-def started(
-    rs: Any, pipeline: Any, profile: Any, with_depth: bool | None, name: str, clock: Callable[[Any], int]
-) -> Stream:
-    """The `Stream` of a started pipeline, which is stopped where that fails."""
-    try:
-        return Stream(rs, pipeline, profile, with_depth, name, clock)
-    except BaseException:
-        pipeline.stop()
-        raise
-
-
 def one_line(error: Exception) -> str:
     """What the library says, without its line breaks."""
     return " ".join(str(error).split())
@@ -293,20 +282,19 @@ class RealSenseFileSource:
         self.name = str(path)
         self.count: int | None = None  # the file does not say
         self.skipped = 0
-        self._stream = self._opened()
-        try:
-            self.camera = self._stream.camera(choice)
-        finally:
-            self.close()
+        self._stream, _ = self._resolved()
+        self.camera = self._stream.camera(choice)
 
     def __iter__(self) -> Iterator[Frame]:
         self.close()
-        self._stream = stream = self._opened()
+        stream, begin = self._resolved()
+        self._stream = stream
         start, stride, length = self._window.start, self._window.stride, self._window.max_frames
         delivered = index = 0
         last_ns = -1
         silent_since_s = time.monotonic()
         try:
+            begin()
             for shot in stream.shots():
                 if shot is None and time.monotonic() - silent_since_s > FILE_SILENCE_S:
                     raise SourceError(f"{self._path} yields no more frames; is the recording damaged?")
@@ -328,18 +316,36 @@ class RealSenseFileSource:
         """Stop reading; a second call does nothing."""
         self._stream.stop()
 
-    def _opened(self) -> Stream:
+    def _resolved(self) -> tuple[Stream, Callable[[], None]]:
+        """Colour and depth, and what starts them."""
         if not self._path.is_file():
             raise SourceError(f"no recording at {self._path}")
         rs = self._rs
-        pipeline, config = rs.pipeline(), rs.config()
+        pipeline = rs.pipeline()
+        wanted = [rs.stream.color] if self._with_depth is False else [rs.stream.color, rs.stream.depth]
         try:
-            config.enable_device_from_file(str(self._path), repeat_playback=False)
-            playback = config.resolve(rs.pipeline_wrapper(pipeline)).get_device().as_playback()
+            there = {stream.stream_type() for stream in self._request(pipeline, [])[1].get_streams()}
+            # no others (infrared, motion): the library would wait for those too, and lose the frames at both ends
+            config, profile = self._request(pipeline, [kind for kind in wanted if kind in there])
+            playback = profile.get_device().as_playback()
             playback.set_real_time(False)  # waits for us: no frame is lost
-            playback.pause()  # until everything has started, or the first frames are lost
-            profile = pipeline.start(config)
-            threading.Thread(target=_resume, args=(playback,), daemon=True).start()
         except RuntimeError as error:
             raise SourceError(f"{self._path} is no RealSense recording that can be read: {one_line(error)}") from error
-        return started(rs, pipeline, profile, self._with_depth, self.name, stamp_ns)
+
+        def start() -> None:
+            try:
+                playback.pause()  # until everything has started, or the first frames are lost
+                pipeline.start(config)
+            except RuntimeError as error:
+                raise SourceError(f"{self._path} does not play: {one_line(error)}") from error
+            threading.Thread(target=_resume, args=(playback,), daemon=True).start()
+
+        return Stream(rs, pipeline, profile, self._with_depth, self.name, stamp_ns), start
+
+    def _request(self, pipeline: Any, kinds: list[Any]) -> tuple[Any, Any]:
+        """What asks the library for streams of these kinds, all if none is named; and their profile."""
+        config = self._rs.config()
+        config.enable_device_from_file(str(self._path), repeat_playback=False)
+        for kind in kinds:
+            config.enable_stream(kind)
+        return config, config.resolve(self._rs.pipeline_wrapper(pipeline))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from slam.errors import SourceError, UsageError
 from slam.sources.live import LiveSource, Patience, Shots, Size, check_asked
-from slam.sources.realsense import Stream, import_realsense, one_line, stamp_ns, started
+from slam.sources.realsense import Stream, import_realsense, one_line, stamp_ns
 from slam.sources.sequence import OWN_CAMERA, CameraChoice
 
 log = logging.getLogger(__name__)
@@ -188,7 +188,11 @@ class RealSenseSource(LiveSource):
             profile = pipeline.start(config)
         except RuntimeError as error:
             raise SourceError(f"{self.name} does not start: {one_line(error)}; is another program using it?") from error
-        return started(rs, pipeline, profile, self._with_depth, self.name, EpochClock(rs))
+        try:
+            return Stream(rs, pipeline, profile, self._with_depth, self.name, EpochClock(rs))
+        except BaseException:
+            pipeline.stop()
+            raise
 
     def _started(self) -> Stream:
         assert self._stream is not None, "asked for after the first frame"

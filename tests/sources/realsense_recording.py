@@ -67,7 +67,35 @@ class SoftwareCamera:
             profile.register_extrinsics_to(depth_profile, _shift(-baseline_m))
             self.streams["depth"] = (depth_sensor, depth_profile, 2)
         self.streams["color"] = (sensor, profile, color.bytes_per_pixel)
+        self._others: tuple[Any, Any, Any, Any] | None = None
         self.device.create_matcher(rs.matchers.default)
+
+    def add_others(self) -> None:
+        """Infrared pictures, a third of them missing, and the accelerometer."""
+        infrared, motion = self.device.add_sensor("Infrared"), self.device.add_sensor("Motion")
+        intrinsics = self.streams["color"][1].as_video_stream_profile().get_intrinsics()
+        stream = _video_stream(rs.stream.infrared, 3, rs.format.y8, 1, intrinsics)
+        accelerations = rs.motion_stream()
+        accelerations.type, accelerations.index, accelerations.uid = rs.stream.accel, 0, 4
+        accelerations.fps, accelerations.fmt = 200, rs.format.motion_xyz32f
+        profiles = infrared.add_video_stream(stream, True), motion.add_motion_stream(accelerations, True)
+        self._others = (infrared, profiles[0], motion, profiles[1])
+
+    def _send_others(self, frame: Frame, number: int) -> None:
+        assert self._others is not None
+        infrared, video, motion, accelerations = self._others
+        if number % 3:
+            sent = rs.software_video_frame()
+            sent.pixels, sent.bpp, sent.stride = np.ascontiguousarray(frame.image[..., 0]), 1, self._width
+            sent.timestamp, sent.domain = BASE_MS + frame.time_ns / 1e6, rs.timestamp_domain.hardware_clock
+            sent.frame_number, sent.profile = number, video.as_video_stream_profile()
+            infrared.on_video_frame(sent)
+        for n in range(6):
+            moved = rs.software_motion_frame()
+            moved.data, moved.timestamp = rs.vector(), BASE_MS + frame.time_ns / 1e6 + 5 * n
+            moved.domain, moved.frame_number = rs.timestamp_domain.hardware_clock, 6 * number + n
+            moved.profile = accelerations.as_motion_stream_profile()
+            motion.on_motion_frame(moved)
 
     def send(self, frame: Frame, number: int, kinds: Sequence[str] = ("depth", "color")) -> None:
         """One frame of each stream, with the stamp of `frame` after BASE_MS; depth in millimetres."""
@@ -85,6 +113,8 @@ class SoftwareCamera:
             sent.timestamp, sent.domain = BASE_MS + frame.time_ns / 1e6, rs.timestamp_domain.hardware_clock
             sent.frame_number, sent.profile = number, profile.as_video_stream_profile()
             sensor.on_video_frame(sent)
+        if self._others is not None:
+            self._send_others(frame, number)
 
 
 class PluggedIn:

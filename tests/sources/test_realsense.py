@@ -96,6 +96,16 @@ def test_depth_of_another_moment_is_left_out(rendered, realsense_recording, tmp_
         np.testing.assert_allclose(frame.depth, truth.depth, atol=0.000501)
 
 
+def test_other_streams_of_a_recording_cost_no_frame(rendered, realsense_recording, tmp_path):
+    """Left to itself the library waits for infrared and motion too, and drops colour at both ends."""
+    path, camera = tmp_path / "all.db3", realsense_recording.SoftwareCamera(rendered.camera)
+    camera.add_others()
+    realsense_recording.record(path, rendered.frames[:20], camera)
+    got = list(RealSenseFileSource(path))
+    assert [frame.time_ns for frame in got] == [realsense_recording.stamp_ns(frame) for frame in rendered.frames[:20]]
+    assert all(frame.depth is not None for frame in got)
+
+
 def test_a_slow_reader_loses_nothing_and_a_second_pass_is_the_same(db3, rendered, realsense_recording):
     source = RealSenseFileSource(db3, FrameWindow(start=2, stride=3, max_frames=30))
     for pause_s in (0.06, 0.0):
