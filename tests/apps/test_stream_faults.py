@@ -1,0 +1,214 @@
+"""A camera over HTTP that breaks off: the run goes on in the same map, or ends in order."""
+
+import json
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from apps.run import main
+from slam.evaluation.report import trajectory_report
+from slam.frames import Frame, Trajectory
+from slam.io.calibration import write_calibration
+from slam.io.trajectory import read_tum
+from slam.sources.demo import DemoConfig, DemoSource
+from slam.sources.tum import TumSource
+
+SMALL = ["--set", "pixels=19200", "--quiet"]  # 160x120
+
+
+class Camera:
+    """Serves what a camera sees now: its time runs on while the server is down."""
+
+    def __init__(self, pictures: list[bytes], fps: float) -> None:
+        self.pictures, self.fps = pictures, fps
+        self.start_s: float | None = None  # with the first connection
+        self.silent = threading.Event()  # connected, but nothing comes
+        self.port = 0
+        self.up()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/stream"
+
+    def up(self) -> None:
+        self.down_now = down_now = threading.Event()
+        camera = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+                self.end_headers()
+                try:
+                    while not down_now.wait(1 / camera.fps) and (picture := camera.now()) is not None:
+                        if not camera.silent.is_set():
+                            self.wfile.write(b"--frame\r\nContent-Type: image/jpeg\r\n")
+                            self.wfile.write(b"Content-Length: %d\r\n\r\n%s\r\n" % (len(picture), picture))
+                except OSError:
+                    return  # the other side has gone
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        self.server.daemon_threads = True
+        self.port = self.server.server_port
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def now(self) -> bytes | None:
+        if self.start_s is None:
+            self.start_s = time.monotonic()
+        index = int((time.monotonic() - self.start_s) * self.fps)
+        return self.pictures[index] if index < len(self.pictures) else None
+
+    def down(self) -> None:
+        self.down_now.set()
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@dataclass(frozen=True)
+class Film:
+    """What the camera sees: pictures, and their true poses by number."""
+
+    pictures: list[bytes]
+    gray: np.ndarray  # (N, pixels) float32, mean removed, of unit length
+    T_wc: np.ndarray  # (N, 4, 4)
+
+    def shown(self, images: list[np.ndarray]) -> np.ndarray:
+        """(M,) numbers of the pictures that images were made of: those most alike."""
+        return (unit_rows(images) @ self.gray.T).argmax(1)
+
+
+def unit_rows(images: list[np.ndarray]) -> np.ndarray:
+    rows = np.stack([image.astype(np.float32).mean(-1).ravel() for image in images])
+    rows -= rows.mean(1, keepdims=True)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def there_and_back(frames: list[Frame], truth: Trajectory) -> Film:
+    """The camera comes to every place twice."""
+    jpeg = [cv2.imencode(".jpg", frame.image[..., ::-1])[1].tobytes() for frame in frames]
+    return Film(jpeg + jpeg[::-1], unit_rows([frame.image for frame in frames]), truth.T_wc)
+
+
+@pytest.fixture(scope="module")
+def film(rendered) -> Film:
+    """The short recording of all tests."""
+    return there_and_back(rendered.frames, rendered.truth)
+
+
+@pytest.fixture
+def serve() -> Iterator:
+    """Starts cameras that see a film."""
+    cameras = []
+
+    def start(film: Film, fps: float) -> Camera:
+        cameras.append(Camera(film.pictures, fps))
+        return cameras[-1]
+
+    yield start
+    for camera in cameras:
+        if not camera.down_now.is_set():
+            camera.down()
+
+
+@pytest.fixture(autouse=True)
+def own_levels() -> Iterator[None]:
+    """The program sets levels of loggers; the tests after it must not notice."""
+    loggers = [logging.getLogger(name) for name in ("slam", "apps", "__main__")]
+    before = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, before, strict=True):
+        logger.setLevel(level)
+
+
+def at_number(camera: Camera, number: int, action) -> None:
+    """Do something when the camera sees picture `number`."""
+
+    def wait() -> None:
+        while camera.start_s is None:
+            time.sleep(0.01)
+        time.sleep(max(0.0, camera.start_s + number / camera.fps - time.monotonic()))
+        action()
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run over a stream that broke off, its poses aligned to the truth by one Sim(3)."""
+
+    record: dict
+    error_before_m: np.ndarray  # of each pose before the gap
+    error_after_m: np.ndarray
+    gap_s: float
+    path_m: float
+
+    def __str__(self) -> str:
+        counts = {name: n for name, n in self.record.items() if name.startswith("frames_")}
+        parts = (("before", self.error_before_m), ("after", self.error_after_m))
+        errors = ", ".join(
+            f"{name} {len(e)} poses, median {np.median(e):.4f} p90 {np.quantile(e, 0.9):.4f} max {e.max():.4f} m"
+            for name, e in parts
+        )
+        return f"gap {self.gap_s:.2f} s, path {self.path_m:.2f} m, {errors}, {counts}"
+
+
+def outcome(camera: Camera, film: Film, calibration: Path, folder: Path, options: list[str]) -> Outcome:
+    """Run over the whole film; the poses' truth is that of the recorded pictures."""
+    out, kept = folder / "run", folder / "kept"
+    at_number(camera, len(film.pictures) - 2, lambda: os.kill(os.getpid(), signal.SIGINT))
+    named = ["--calib", str(calibration), "--record", str(kept), "--out", str(out)]
+    assert main(["--camera", camera.url, *named, *options]) == 0
+    record = json.loads((out / "run.json").read_text())
+    frames = list(TumSource(kept))
+    time_ns = np.array([frame.time_ns for frame in frames])
+    truth = Trajectory(time_ns, film.T_wc[film.shown([frame.image for frame in frames])])
+    report = trajectory_report(read_tum(out / "trajectory.txt"), truth, frames_seen=record["frames_seen"])
+    ate, gap = report.ate["sim3"], int(np.diff(time_ns).argmax())
+    is_after = ate.time_ns > time_ns[gap]
+    gap_s = (time_ns[gap + 1] - time_ns[gap]) / 1e9
+    return Outcome(record, ate.errors[~is_after], ate.errors[is_after], gap_s, report.path_length_m)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot send Ctrl-C to one process")
+@pytest.mark.parametrize("silent", [False, True], ids=["gone", "silent"])
+def test_a_stream_that_comes_back_goes_on_in_the_same_map(silent, serve, film, recording, tmp_path):
+    """Around the turning point: the camera is back where it was seen before.
+
+    Medians: after seconds of dropped frames on a busy computer some poses are wrong. Measured 0.01 to 0.07 m.
+    """
+    camera = serve(film, 15.0)
+    at_number(camera, 64, camera.silent.set if silent else camera.down)
+    at_number(camera, 88, camera.silent.clear if silent else camera.up)
+    run = outcome(camera, film, recording / "calibration.yaml", tmp_path, ["--reconnect", "10", *SMALL])
+    assert run.gap_s > 1 and run.record["missing"] == {}, run
+    assert min(len(run.error_before_m), len(run.error_after_m)) >= 5, run
+    assert max(np.median(run.error_before_m), np.median(run.error_after_m)) < 0.04 * run.path_m, run
+
+
+@pytest.mark.skipif("V2D_LONG_TESTS" not in os.environ, reason="takes minutes; V2D_LONG_TESTS=1 runs it")
+def test_five_seconds_without_a_camera(serve, tmp_path):
+    """The rendered room of --demo, there and back at 20 pictures a second."""
+    source = DemoSource(DemoConfig(width=256, height=192))
+    film = there_and_back(list(source), source.groundtruth())
+    write_calibration(tmp_path / "calibration.yaml", source.camera)
+    camera = serve(film, 20.0)
+    at_number(camera, 250, camera.down)
+    at_number(camera, 350, camera.up)
+    run = outcome(camera, film, tmp_path / "calibration.yaml", tmp_path, ["--reconnect", "20", "--quiet"])
+    print(run)
+    assert 5 <= run.gap_s < 10 and run.record["missing"] == {}
+    assert min(len(run.error_before_m), len(run.error_after_m)) >= 5
+    assert max(np.median(run.error_before_m), np.median(run.error_after_m)) < 0.01 * run.path_m
