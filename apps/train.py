@@ -20,7 +20,7 @@ from slam.training.rendered import RenderedClips, validation_clips
 from slam.training.trainer import STAGES, TrainConfig, Trainer
 from slam.training.validation import validate_motion, validate_stereo
 
-SAVING_S = 60.0  # seconds of --stop-after kept for the last validation and the files
+SAVING_S = 60.0  # seconds of --stop-after kept for a validation in progress and the files
 
 
 def parser() -> argparse.ArgumentParser:
@@ -101,9 +101,9 @@ def run(arguments: argparse.Namespace) -> None:
         return bool(stopped) or time.monotonic() > end
 
     fill(trainer.pool, config.pool_start, trainer.make_clip, stop)
-    held_out = validation_clips(arguments.out / "validation", rendered) if rank == 0 else []
 
     def validate(trainer: Trainer) -> dict[str, float]:
+        held_out = validation_clips(arguments.out / "validation", rendered)
         current = trainer.swap_average()
         scores = validate_motion(trainer.motion, held_out) if config.stage != "stereo" else {}
         scores |= validate_stereo(trainer.motion, trainer.stereo, held_out) if config.stage != "motion" else {}

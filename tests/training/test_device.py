@@ -53,10 +53,9 @@ def test_tensors_of_both_devices_do_not_meet(pretended):
 def test_clips_are_rendered_on_their_device_and_come_to_the_cpu(pretended):
     generator = torch.Generator().manual_seed(1)
     make = RenderedClips(64, 48, DEVICE, views=2)
-    for _ in range(3):
-        (clip,) = make(generator)
-        assert not any(isinstance(part, OnDevice) for part in vars(clip).values())
-        assert (clip.inv_depth > 0).float().mean() > 0.99 and clip.images.float().std() > 1
+    (clip,) = make(generator)
+    assert not any(isinstance(part, OnDevice) for part in vars(clip).values())
+    assert (clip.inv_depth > 0).float().mean() > 0.99 and clip.images.float().std() > 1
 
 
 def test_a_training_step_and_validation_run_on_the_device(pretended, plane_clip):
