@@ -47,5 +47,5 @@ class MotionModel:
         if last.keyframe_id == reference.id:
             T_ck = rescaled(last.T_ck, reference.scale / last.scale)
         else:
-            T_ck = se3.inverse(store.pose_of(last)) @ reference.T_wc
+            T_ck = se3.orthonormalised(se3.inverse(store.pose_of(last)) @ reference.T_wc)
         return [se3.exp(self.config.damping * se3.log(self._step)) @ T_ck, T_ck]
