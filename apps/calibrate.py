@@ -33,9 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     inputs = p.add_mutually_exclusive_group(required=True)
     inputs.add_argument("--video", type=Path, metavar="FILE", help="a video of the board")
     inputs.add_argument("--images", type=Path, metavar="DIR", help="a folder of pictures of the board")
-    inputs.add_argument(
-        "--camera", metavar="ADDRESS", help="webcam[:N] or a stream; ends when enough is seen, or Ctrl-C"
-    )
+    inputs.add_argument("--camera", metavar="ADDRESS", help="as of v2d-slam; ends when enough is seen, or Ctrl-C")
     inputs.add_argument("--make-board", type=Path, metavar="FILE.png", help="write a board to print, and end")
     p.add_argument("--board", choices=("checkerboard", "charuco"), default="checkerboard", help="default %(default)s")
     p.add_argument("--size", default="9x6", metavar="CxR", help="columns x rows (default %(default)s)")
@@ -131,7 +129,7 @@ def open_pictures(options: argparse.Namespace) -> "tuple[Source, str]":
     from slam.sources.cameras import CameraSpec, open_camera, public_name
 
     if options.camera is not None:  # a lens must be named everywhere; it does not change the pictures
-        return open_camera(CameraSpec(options.camera, hfov_deg=60.0)), public_name(options.camera)
+        return open_camera(CameraSpec(options.camera, hfov_deg=60.0, with_depth=False)), public_name(options.camera)
     path, kind = (options.video, "video") if options.video is not None else (options.images, "images")
     spec = SourceSpec(path=str(path), kind=kind, hfov_deg=60.0, fps=30.0)
     with closing(open_source(spec)) as whole:
