@@ -3,19 +3,25 @@
 import cv2
 import numpy as np
 
-SIZE = (165, 220)  # rows, columns
+SIZE = (192, 256)  # rows, columns
 BACKGROUND = 18  # grey level beside pictures of another shape
 
 
-def fitted(image: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 as a picture of SIZE: scaled, not stretched."""
-    H, W = image.shape[:2]
-    ratio = min(SIZE[0] / H, SIZE[1] / W)
-    h, w = max(1, round(ratio * H)), max(1, round(ratio * W))
-    picture = np.full((*SIZE, 3), BACKGROUND, np.uint8)
-    top, left = (SIZE[0] - h) // 2, (SIZE[1] - w) // 2
-    picture[top : top + h, left : left + w] = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA)
-    return picture
+def stacked(images: list[np.ndarray], count: int) -> np.ndarray:
+    """Room for `count` pictures of SIZE one below the other, the first ones filled: scaled, not stretched.
+
+    Args:
+        images: (H, W, 3) uint8 each.
+    """
+    rows, columns = SIZE
+    out = np.full((count * rows, columns, 3), BACKGROUND, np.uint8)
+    for n, image in enumerate(images):
+        H, W = image.shape[:2]
+        ratio = min(rows / H, columns / W)
+        h, w = max(1, round(ratio * H)), max(1, round(ratio * W))
+        top, left = n * rows + (rows - h) // 2, (columns - w) // 2
+        out[top : top + h, left : left + w] = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA)
+    return out
 
 
 def depth_picture(inv_depth: np.ndarray) -> np.ndarray:

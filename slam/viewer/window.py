@@ -24,7 +24,7 @@ from slam.viewer.clouds import Clouds
 from slam.viewer.controls import HELP, KEYS, Command, Controls, pressed
 from slam.viewer.driver import RenderThreads, check_display, check_driver, threads
 from slam.viewer.painter import Painter
-from slam.viewer.pictures import SIZE, confidence_picture, depth_picture, fitted
+from slam.viewer.pictures import confidence_picture, depth_picture, stacked
 from slam.viewer.shapes import Viewpoint, behind, overview, poses
 from slam.viewer.shown import Feed, Shown
 
@@ -36,7 +36,7 @@ REDRAW_PERIOD_S = 0.1
 REST = 4.0  # beside tracking, a renderer rests so many times as long as it has worked
 FOLLOW_RATIO = 0.5  # distance behind the followed camera, times the median depth
 ROOM = 1.5  # the camera is set up for a map larger by so much than the present one
-PANEL_EM = 16.0  # width of the panel, in heights of its letters
+PANEL_EM = 18.0  # width of the panel, in heights of its letters
 SPECIAL_KEYS = {gui.KeyName.SPACE: " ", gui.KeyName.PLUS: "+", gui.KeyName.EQUALS: "=", gui.KeyName.MINUS: "-"}
 BRACKETS = {gui.KeyName.LEFT_BRACKET: "[", gui.KeyName.RIGHT_BRACKET: "]"}
 LETTERS = {getattr(gui.KeyName, key.name): key.character for key in KEYS if key.character.isalpha()}
@@ -64,6 +64,7 @@ class Window:
         self._reach = 0.0  # of the points of a keyframe
         self._bounds: tuple[np.ndarray, np.ndarray] | None = None  # that the camera is set up for
         self._error: Exception | None = None
+        self._images: list[o3d.geometry.Image] = []
         self._clouds = Clouds(MAX_POINTS)
         self._saver: Worker[Callable[[], str], str] = Worker(lambda save: save(), "saver")
         self._app = gui.Application.instance
@@ -145,10 +146,8 @@ class Window:
         self._drawn = (shown, controls, self.note)
 
     def _update_panel(self, shown: Shown, controls: Controls) -> None:
-        images = [o3d.geometry.Image(pixels) for pixels in pictures(shown)]
-        for widget, image in zip(self._pictures, images, strict=True):
-            widget.update_image(image)
-        self._images = images, self._images[0]  # read after this returns: not copied
+        self._images = [*self._images[-1:], o3d.geometry.Image(column(shown))]  # kept: read after this returns
+        self._pictures.update_image(self._images[-1])
         self._settings.text = f"confidence from {controls.min_confidence:.1f}, points {controls.point_size} px"
         self._help.visible = controls.shows_help
         for number, key in enumerate(KEYS):
@@ -184,17 +183,15 @@ class Window:
         self._painter = Painter(self._scene.scene)
         if self.feed.is_live:
             self._scene.scene.view.set_antialiasing(False)  # a third of the time of a software renderer
-        self._panel = gui.Vert(0.3 * em, gui.Margins(0.5 * em, 0.5 * em, 0.5 * em, 0.5 * em))
+        self._panel: Any = gui.Vert(0.3 * em, gui.Margins(0.5 * em, 0.5 * em, 0.5 * em, 0.5 * em))
         self._status, self._settings = gui.Label(""), gui.Label("")
         self._panel.add_child(self._status)
         self._panel.add_child(self._settings)
-        self._pictures: list[Any] = []
-        self._images: tuple[list[Any], list[Any]] = ([], [])
-        for title in ("image", "depth", "confidence"):
-            self._pictures.append(gui.ImageWidget(o3d.geometry.Image(np.zeros((*SIZE, 3), np.uint8))))
-            self._panel.add_child(gui.Label(title))
-            self._panel.add_child(self._pictures[-1])
-        self._help = gui.Vert(0, gui.Margins(em, em, em, em))  # over the map
+        self._panel.add_child(gui.Label("image, depth, confidence"))
+        self._images = [o3d.geometry.Image(np.zeros_like(column(self.feed.shown())))]
+        self._pictures: Any = gui.ImageWidget(self._images[0])  # one: several widgets mix up their pictures
+        self._panel.add_child(self._pictures)
+        self._help: Any = gui.Vert(0, gui.Margins(em, em, em, em))  # over the map
         self._help.background_color = gui.Color(0, 0, 0, 0.7)
         self._help.add_child(gui.Label(HELP))
         self._help.visible = False
@@ -265,13 +262,13 @@ class Window:
         self.note = "saving..." if is_taken else "still saving: try again"
 
 
-def pictures(shown: Shown) -> list[np.ndarray]:
-    """What the camera sees, depth and confidence of the newest keyframe drawn, each as the panel has them."""
-    found = [] if shown.image is None else [shown.image]
+def column(shown: Shown) -> np.ndarray:
+    """What the camera sees, depth and confidence of the newest keyframe drawn, one below the other, uint8 RGB."""
+    found = [np.zeros((1, 1, 3), np.uint8) if shown.image is None else shown.image]
     if shown.drawn:
         newest = shown.drawn[-1]
         found += [depth_picture(newest.inv_depth.numpy()), confidence_picture(newest.confidence.numpy())]
-    return [fitted(pixels) for pixels in found] + (3 - len(found)) * [np.zeros((*SIZE, 3), np.uint8)]
+    return stacked(found, 3)
 
 
 def saved(folder: Path, suffix: str, writer: Callable[[Path], None]) -> str:

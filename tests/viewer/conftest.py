@@ -1,5 +1,8 @@
 """A small run to look at: four keyframes before a wall of four colours."""
 
+import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -47,3 +50,19 @@ def run_path(tmp_path) -> Path:
     write_cloud(run, PointCloud(points.astype(np.float32), image[v, u]), "")
     assert not run.missing
     return run.path
+
+
+@pytest.fixture
+def display() -> Iterator[str]:
+    """The name of a virtual display of its own."""
+    reading, writing = os.pipe()
+    command = ["Xvfb", "-displayfd", str(writing), "-screen", "0", "800x600x24", "+extension", "GLX"]
+    server = subprocess.Popen(command, pass_fds=[writing], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    os.close(writing)
+    with os.fdopen(reading) as answer:
+        number = answer.readline().strip()
+    try:
+        yield f":{number}"
+    finally:
+        server.terminate()
+        server.wait(10)
