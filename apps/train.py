@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-from slam.config import load_config
 from slam.errors import OutputError, SlamError, UsageError
 from slam.networks.storage import PROFILES
+from slam.settings import load_config
 from slam.training.card import model_card
 from slam.training.clips import ClipMaker, ClipPool, fill
 from slam.training.distributed import join

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = [
     {"errors", "threads", "timing"},
-    {"geometry"},
+    {"geometry", "settings"},
     {"solvers", "frames"},
     {"networks", "classical", "rendering"},
     {"io"},
