@@ -124,7 +124,10 @@ def test_kinds_are_told_by_content(place, scenes):
         "euroc": [place / "d"],
         "images": [scenes.image_folder(place / "e", ["0001.png"])],
         "video": [scenes.video(place / "f.avi", 2)],
+        "realsense": [place / "g.db3", place / "G.BAG"],
     }
+    for recording in kinds["realsense"]:
+        recording.touch()
     assert set(kinds) == set(SOURCES)
     for kind, paths in kinds.items():
         assert [detect(path) for path in paths] == [kind] * len(paths)
