@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from slam.backend.loops import LoopConfig
 from slam.backend.optimizer import BackendConfig
 from slam.classical.dis import DisConfig
 from slam.classical.plane_sweep import PlaneSweepConfig
@@ -48,8 +49,14 @@ class SlamConfig:
     keyframing: KeyframingConfig = KeyframingConfig()
     relocaliser: RelocaliserConfig = RelocaliserConfig()
     backend: BackendConfig = BackendConfig()
+    loops: LoopConfig = LoopConfig()
+    final_refine: bool = True  # adjust the whole map together at the end of a run
+    max_keyframes: int = 500  # in the active map, half a megabyte each; others go to the disk
     fusion: FusionConfig = FusionConfig()
 
     def __post_init__(self) -> None:
         if not 64 * 64 <= self.pixels <= 2048 * 2048:
             raise ConfigError(f"pixels must be from 4096 to 4194304, got {self.pixels}")
+        least = 3 * self.backend.window
+        if not least <= self.max_keyframes <= 100_000:
+            raise ConfigError(f"max_keyframes must be from {least} to 100000, got {self.max_keyframes}")

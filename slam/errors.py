@@ -40,6 +40,10 @@ class WeightsError(SlamError):
     """A weights file is missing, damaged or made for another network."""
 
 
+class MapError(SlamError):
+    """A saved map is missing, damaged or made for another camera or correspondence."""
+
+
 class OutputError(SlamError):
     """Results cannot be written."""
 

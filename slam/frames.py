@@ -60,6 +60,7 @@ class Keyframe:
     refined: bool = False  # the backend has worked on it
     parent_id: int = -1  # the keyframe it was tracked against; -1 of the first
     metric: bool = False  # one map unit is a metre, by sensor depth
+    landmarks: Any = None  # to know the place by, once the backend has looked; opaque as features are
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ class Window:
     """What the backend works on: keyframes in order of time, the newest last."""
 
     keyframes: tuple[Keyframe, ...]
+    active: frozenset[int] | None = None  # ids of all in the map, so that others can be forgotten; None: not told
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from slam.backend.backend import Backend
+from slam.backend.loops import LoopCloser
 from slam.backend.optimizer import Optimizer, Stereo
 from slam.backend.stereo import ClassicalStereo, LearnedStereo, picture
 from slam.classical.dis import DisFlow
@@ -22,9 +24,11 @@ from slam.frontend.motion_model import MotionModel
 from slam.frontend.relocaliser import Relocaliser
 from slam.frontend.tracker import track
 from slam.geometry.camera import Camera, scaled_intrinsics
+from slam.mapping.culling import least_needed
 from slam.mapping.matching import Matcher
 from slam.mapping.sensor import overlaid, sensor_cells, sensor_dense
-from slam.mapping.store import KeyframeStore, identity
+from slam.mapping.store import KeyframeStore
+from slam.mapping.transforms import identity
 from slam.mapping.warp import UNKNOWN_DEVIATION, certainty, enlarged, filled, warp_inv_depth
 from slam.networks.storage import load_network, weights_path
 from slam.solvers.cascade import Cascade
@@ -39,6 +43,7 @@ CARRIED_DEVIATION = 0.05  # relative, of a sure depth carried over to a new keyf
 MIN_MEASURED = 0.05  # part of a picture whose depth a sensor must know for any of it to be used
 START_MEASURED = 0.3  # part of the cells with sensor depth that makes a first map at once
 DEPTH_WAIT = 5  # frames that a new keyframe waits for one with sensor depth
+GAP_S, GAP_FRAMES = 0.5, 5  # without pictures for longer than both, the camera may be anywhere
 LIVE_PLACED = 15  # gathered frames that a first map places of a camera: it moves on meanwhile, 20 to 40 ms for each
 
 
@@ -61,9 +66,10 @@ class Slam:
         self.keyframing = Keyframing(config.keyframing)
         self.relocaliser = Relocaliser(self.matcher, config.relocaliser)
         self.store = KeyframeStore()
-        optimizer = Optimizer(self.matcher, stereo, config.backend)
+        closer = LoopCloser(self.matcher, config.loops) if config.loops.enabled else None
+        self._mapper = Backend(Optimizer(self.matcher, stereo, config.backend), closer)
         self.backend: Worker[Window, Update] | Inline[Window, Update] = (
-            Worker(optimizer.process, "backend") if threads else Inline(optimizer.process)
+            Worker(self._mapper.process, "backend") if threads else Inline(self._mapper.process)
         )
         self.status = Status.INIT
         self.counts = Counts()
@@ -71,6 +77,8 @@ class Slam:
         self._reference_id = -1  # keyframe that frames are tracked against
         self._pending_id: int | None = None  # the next one, while the backend works on it
         self._live = False
+        self._last_ns = 0  # time of the last frame ...
+        self._interval_ns = 0.0  # ... and of late between frames
         self._depth_id = -DEPTH_WAIT  # last frame with sensor depth
         self._depth_was_poor = False  # in some frame; said once
         self.jobs_skipped = 0  # keyframes of a live source that the backend had no room for
@@ -137,13 +145,15 @@ class Slam:
             return [estimate]
 
     def finish(self) -> None:
-        """Wait for the backend and take its last results, also if it died of something, which is raised."""
+        """Wait for the backend, take its last results, also if it died of something, which is raised; then refine."""
         try:
             last = self.backend.close()
         except BaseException:
             self._apply(self.backend.results())
             raise
         self._apply(last)
+        if self.config.final_refine and len(self.store) > 2:
+            self._apply([self._mapper.refine()])
         if self.jobs_skipped:
             log.warning("the backend was too slow for %d keyframes, refined late or not at all", self.jobs_skipped)
 
@@ -223,7 +233,8 @@ class Slam:
 
     def _locate(self, view: View) -> Estimate:
         """Track against the reference keyframe; where that fails, look for the place among all keyframes."""
-        if self.status is Status.TRACKING:
+        is_gap = self._after_gap(view)
+        if self.status is Status.TRACKING and not is_gap:
             estimate = self._track(view)
             if estimate.status is Status.LOST and self._pending_id is not None:
                 self._take_pending()
@@ -238,6 +249,18 @@ class Slam:
         elif self.status is Status.TRACKING:
             log.warning("tracking lost at frame %d", view.frame_id)
         return estimate
+
+    def _after_gap(self, view: View) -> bool:
+        """True for the first frame after a time without pictures, in which a motion cannot be told from another."""
+        step_ns = view.time_ns - self._last_ns if self._last_ns else 0
+        self._last_ns = view.time_ns
+        if not self._interval_ns:
+            self._interval_ns = float(step_ns)
+            return False
+        if step_ns > max(1e9 * GAP_S, GAP_FRAMES * self._interval_ns):
+            return True
+        self._interval_ns += 0.1 * (step_ns - self._interval_ns)
+        return False
 
     def _track(self, view: View) -> Estimate:
         reference = self.store[self._reference_id]
@@ -276,12 +299,23 @@ class Slam:
         depth = overlaid((enlarged(inv_depth, view), enlarged(weight, view)), sensor_dense(view))
         keyframe = self.store.add(view, estimate.T_wc, depth, cells, reference.id, reference.metric)
         self._pending_id = keyframe.id
+        self._make_room()
         window = self.store.window(keyframe.id, self.config.backend.window)
         if not self._live:
             self.backend.submit(window)
         elif not self.backend.try_submit(window):  # later windows will hold it; until then it serves as it is
             self.jobs_skipped += 1
             self._reference_id, self._pending_id = keyframe.id, None
+
+    def _make_room(self) -> None:
+        """Let the least needed keyframe leave the active map once that is full; never one of the last, or the first."""
+        if len(self.store) <= self.config.max_keyframes:
+            return
+        keyframes = self.store.keyframes
+        recent = {k.id for k in keyframes[-2 * self.config.backend.window :]} | {keyframes[0].id, self._reference_id}
+        spare = least_needed(keyframes, recent)
+        if spare is not None:
+            self.store.evict(spare.id)
 
     def _take_pending(self) -> None:
         """Go over to the pending keyframe: refined if the source can wait for that, as it is if not."""

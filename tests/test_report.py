@@ -12,7 +12,8 @@ from slam.errors import OutputError, UsageError
 from slam.frames import Counts, Estimate, Progress, Snapshot, Status, Trajectory, View
 from slam.io.trajectory import read_tum
 from slam.mapping.fusion import FusionConfig
-from slam.mapping.store import KeyframeStore, identity
+from slam.mapping.store import KeyframeStore
+from slam.mapping.transforms import identity
 from slam.report import Report, scored, stage_table, status_line
 from slam.timing import StageTime
 

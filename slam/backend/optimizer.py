@@ -18,7 +18,7 @@ from slam.geometry import se3
 from slam.geometry.camera import scaled_intrinsics
 from slam.mapping.matching import Match, Matcher
 from slam.mapping.sensor import overlaid, sensor_cells, sensor_dense
-from slam.mapping.store import carried_along
+from slam.mapping.transforms import carried_along
 from slam.mapping.warp import certainty, filled
 from slam.solvers.bundle import BundleSolution, bundle_adjust
 
@@ -58,15 +58,20 @@ class BackendConfig:
 
 
 MIN_DEVIATION = 0.005  # relative, of any depth: flow errors are not independent
+THIN = 2  # cells a step of the grid on which all keyframes are adjusted together
 MEASURED = 0.9  # part of the pixels with sensor depth at which stereo is not worth its time
 
 
-@dataclass
+@dataclass(frozen=True)
 class Edge:
     """The flow from one keyframe to another."""
 
-    target_uv: Tensor
-    weight: Tensor
+    target_uv: Tensor  # (hc, wc, 2) cells
+    weight: Tensor  # (hc, wc, 2)
+
+    def thinned(self) -> "Edge":
+        """Every THIN-th row and column, in a grid of its own."""
+        return Edge((self.target_uv[::THIN, ::THIN] / THIN).contiguous(), self.weight[::THIN, ::THIN].contiguous())
 
 
 class Optimizer:
@@ -76,42 +81,69 @@ class Optimizer:
         self.matcher = matcher
         self.stereo = stereo
         self.config = config
-        self._edges: dict[tuple[int, int], Edge | None] = {}
-        self._latest: dict[int, Keyframe] = {}
+        self.keyframes: dict[int, Keyframe] = {}  # as they are now, of the active map
+        self.graph: dict[tuple[int, int], Edge] = {}  # thinned flows between them
+        self._edges: dict[tuple[int, int], Edge | None] = {}  # of the last window
 
     @torch.inference_mode()  # of the thread it runs on
     def process(self, window: Window) -> Update:
         """Refine the keyframes of a window."""
         clock = {"match": -time.perf_counter()}
         keyframes = self._current(window.keyframes)
-        self._forget(keyframes[0].id)
+        self._forget(keyframes[0].id, window.active)
         pairs, edges = self._matched(keyframes)
         clock["match"] += time.perf_counter()
         clock["adjust"] = -time.perf_counter()
         if pairs:
-            keyframes = self._adjusted(keyframes, pairs, edges)
+            keyframes = self._adjusted(keyframes, pairs, edges, self.config.held)
         clock["adjust"] += time.perf_counter()
         clock["stereo"] = -time.perf_counter()
         if self.stereo is not None:
             keyframes = self._refreshed(keyframes)
         clock["stereo"] += time.perf_counter()
         keyframes = tuple(replace(k, refined=True) for k in keyframes)
-        self._latest |= {k.id: k for k in keyframes}
+        self.keyframes |= {k.id: k for k in keyframes}
         return Update(keyframes, clock)
+
+    @torch.inference_mode()
+    def refined(self, edges: dict[tuple[int, int], Edge]) -> tuple[Keyframe, ...]:
+        """All keyframes, their poses and depths adjusted together on the thinned flows of the graph.
+
+        Args:
+            edges: more of them, thinned, such as those of loops.
+        """
+        self._retire({pair: edge for pair, edge in self._edges.items()})
+        keyframes = tuple(self.keyframes[n] for n in sorted(self.keyframes))
+        position = {k.id: n for n, k in enumerate(keyframes)}
+        known = {pair: edge for pair, edge in (self.graph | edges).items() if set(pair) <= position.keys()}
+        if known:
+            pairs = [(position[a], position[b]) for a, b in known]
+            keyframes = self._adjusted(keyframes, pairs, list(known.values()), held=1, thin=THIN)
+            self.keyframes = {k.id: k for k in keyframes}
+        return keyframes
 
     def _current(self, window: tuple[Keyframe, ...]) -> tuple[Keyframe, ...]:
         """The window with what earlier jobs found: it may have been copied before their results were applied."""
         current: list[Keyframe] = []
         for n, keyframe in enumerate(window):
-            if keyframe.id in self._latest:
-                current.append(self._latest[keyframe.id])
+            if keyframe.id in self.keyframes:
+                current.append(self.keyframes[keyframe.id])
             else:
                 current.append(carried_along(keyframe, window[n - 1], current[n - 1]) if n else keyframe)
         return tuple(current)
 
-    def _forget(self, oldest_id: int) -> None:
-        self._edges = {pair: edge for pair, edge in self._edges.items() if min(pair) >= oldest_id}
-        self._latest = {k: keyframe for k, keyframe in self._latest.items() if k >= oldest_id}
+    def _forget(self, oldest_id: int, active: frozenset[int] | None) -> None:
+        """What left the map; of what left the window, thinned flows are kept."""
+        self._retire({pair: edge for pair, edge in self._edges.items() if min(pair) < oldest_id})
+        if active is not None:
+            self.keyframes = {n: k for n, k in self.keyframes.items() if n in active}
+            self.graph = {pair: edge for pair, edge in self.graph.items() if active.issuperset(pair)}
+
+    def _retire(self, edges: dict[tuple[int, int], Edge | None]) -> None:
+        for pair, edge in edges.items():
+            if edge is not None:
+                self.graph[pair] = edge.thinned()
+            self._edges.pop(pair, None)
 
     def _matched(self, keyframes: tuple[Keyframe, ...]) -> tuple[list[tuple[int, int]], list[Edge]]:
         """Index pairs of the window and their flows."""
@@ -134,21 +166,30 @@ class Optimizer:
         return self._edges[key]
 
     def _adjusted(
-        self, keyframes: tuple[Keyframe, ...], pairs: list[tuple[int, int]], edges: list[Edge]
+        self,
+        keyframes: tuple[Keyframe, ...],
+        pairs: list[tuple[int, int]],
+        edges: list[Edge],
+        held: int,
+        thin: int = 1,
     ) -> tuple[Keyframe, ...]:
-        config, stride = self.config, self.matcher.correspondence.stride
+        """Poses and cell depths adjusted, but the poses of the first `held`; `edges` are of every `thin`-th cell."""
+        config, stride = self.config, self.matcher.correspondence.stride * thin
         T_cw = torch.stack([se3.inverse(k.T_wc) for k in keyframes])
-        inv_depth = torch.stack([k.cell_inv_depth for k in keyframes])
-        trust = torch.stack([certainty(k.cell_inv_depth, k.cell_sigma) for k in keyframes])
+        inv_depth = torch.stack([k.cell_inv_depth[::thin, ::thin] for k in keyframes])
+        trust = torch.stack([certainty(k.cell_inv_depth, k.cell_sigma)[::thin, ::thin] for k in keyframes])
         smooth = torch.stack([filled(d, w) for d, w in zip(inv_depth, trust, strict=True)])
         sigma = config.flow_sigma_px / stride
-        measured, deviation = (torch.stack(m) for m in zip(*(sensor_cells(k.view, stride) for k in keyframes)))
+        sensed = [sensor_cells(k.view, self.matcher.correspondence.stride) for k in keyframes]
+        measured, deviation = (torch.stack(m)[:, ::thin, ::thin] for m in zip(*sensed, strict=True))
         prior, prior_weight = overlaid(
             (smooth, (sigma / (config.prior_deviation * smooth)) ** 2),
             (measured, (sigma / deviation.clamp_min(1e-9)) ** 2),
         )
         fixed = torch.zeros(len(keyframes), dtype=torch.bool)
-        fixed[: max(1, min(config.held, len(keyframes) - 2))] = True
+        fixed[: max(1, min(held, len(keyframes) - 2))] = True
+        K = scaled_intrinsics(keyframes[0].view.K, 1 / self.matcher.correspondence.stride)
+        K[:2] /= thin  # row 0 and column 0 stay where they are
         solution: BundleSolution = bundle_adjust(
             torch.stack([e.target_uv for e in edges]),
             torch.stack([e.weight for e in edges]),
@@ -157,7 +198,7 @@ class Optimizer:
             inv_depth,
             (prior, prior_weight),
             fixed,
-            scaled_intrinsics(keyframes[0].view.K, 1 / stride),
+            K,
             config.steps,
             huber_px=config.huber_px / stride,
         )
@@ -166,6 +207,8 @@ class Optimizer:
             return keyframes
         T_wc = se3.orthonormalised(se3.inverse(solution.T_cw))
         d, information = solution.inv_depth, solution.depth_information
+        if thin > 1:
+            return tuple(_with_ratio(k, T_wc[n], d[n] / inv_depth[n]) for n, k in enumerate(keyframes))
         sigma_d = torch.maximum(sigma / (information + prior_weight).sqrt(), MIN_DEVIATION * d)
         return tuple(_with_depth(k, T_wc[n], d[n], sigma_d[n]) for n, k in enumerate(keyframes))
 
@@ -201,3 +244,14 @@ def _with_depth(k: Keyframe, T_wc: Tensor, cell_inv_depth: Tensor, cell_sigma: T
         inv_depth=k.inv_depth / growth,
         scale=k.scale * growth,
     )
+
+
+def _with_ratio(k: Keyframe, T_wc: Tensor, ratio: Tensor) -> Keyframe:
+    """The keyframe with a new pose, its cell depth changed by a factor known at every THIN-th cell."""
+    hc, wc = k.cell_inv_depth.shape
+    v, u = (torch.arange(n) / THIN for n in (hc, wc))
+    low_v, low_u = v.long(), u.long()
+    rows = torch.lerp(ratio[low_v], ratio[(low_v + 1).clamp_max(len(ratio) - 1)], (v - low_v)[:, None])
+    columns = (low_u + 1).clamp_max(ratio.shape[1] - 1)
+    factor = torch.lerp(rows[:, low_u], rows[:, columns], (u - low_u)[None])
+    return _with_depth(k, T_wc, k.cell_inv_depth * factor, k.cell_sigma * factor)

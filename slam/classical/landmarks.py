@@ -39,13 +39,18 @@ class Landmarks:
     uv: np.ndarray  # (N, 2) float32 pixels
     descriptors: np.ndarray  # (N, 128) float32, unit vectors
 
+    @staticmethod
+    def none() -> "Landmarks":
+        """Of a picture with nothing to see."""
+        return Landmarks(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32))
+
 
 def landmarks_of(image: np.ndarray, config: LandmarkConfig = LandmarkConfig()) -> Landmarks:
     """Keypoints of a picture (h, w, 3) uint8 RGB."""
     sift = cv2.SIFT.create(nfeatures=config.count, contrastThreshold=config.contrast)
     keypoints, descriptors = sift.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None)
     if descriptors is None or len(keypoints) == 0:
-        return Landmarks(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32))
+        return Landmarks.none()
     root = np.sqrt(descriptors / np.maximum(descriptors.sum(1, keepdims=True), 1e-6))
     return Landmarks(np.array([k.pt for k in keypoints], np.float32), root)
 

@@ -17,7 +17,7 @@ from slam.frames import View
 from slam.geometry.camera import pixel_grid, scaled_intrinsics
 from slam.geometry.flow import in_image, reproject, reprojection_jacobians
 from slam.mapping.matching import Match, Matcher
-from slam.mapping.store import identity, rescaled
+from slam.mapping.transforms import identity, rescaled
 from slam.mapping.warp import UNKNOWN_DEVIATION, filled
 from slam.solvers.bundle import bundle_adjust
 from slam.solvers.gauss_newton import pose_step, rotation_step

@@ -7,7 +7,8 @@ from torch import Tensor
 from slam.errors import check_range
 from slam.frames import Estimate, Keyframe
 from slam.geometry import se3
-from slam.mapping.store import KeyframeStore, identity, rescaled
+from slam.mapping.store import KeyframeStore
+from slam.mapping.transforms import identity, rescaled
 
 
 @dataclass(frozen=True)

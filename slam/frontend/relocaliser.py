@@ -1,30 +1,42 @@
-"""Finding the place again after tracking was lost: the most similar stored keyframes, by a thumbnail."""
+"""Finding the place again after tracking was lost: keyframes that show it, a first pose, and proof both ways."""
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from slam.classical.landmarks import LandmarkConfig, landmarks_of, votes
 from slam.errors import check_range
-from slam.frames import Estimate, Status, View
+from slam.frames import Estimate, Keyframe, Status, View
 from slam.frontend.tracker import track
+from slam.geometry import se3
+from slam.geometry.camera import scaled_intrinsics
 from slam.mapping.matching import Matcher
-from slam.mapping.store import KeyframeStore, identity
+from slam.mapping.places import first_pose, median_inv_depth
+from slam.mapping.store import KeyframeStore
+from slam.mapping.transforms import identity
+from slam.mapping.warp import UNKNOWN_DEVIATION, certainty, filled, warp_inv_depth
 
 THUMBNAIL = (15, 20)  # rows and columns: small enough that a few degrees and centimetres do not matter
 
 
 @dataclass(frozen=True)
 class RelocaliserConfig:
-    """How hard to look, and when to believe."""
+    """How hard to look, and when to believe. Distances are relative to the median depth."""
 
-    candidates: int = 3  # keyframes tried for each lost frame
+    candidates: int = 2  # keyframes tried by landmarks, and as many by look
+    min_votes: int = 8  # landmarks
     min_inlier_ratio: float = 0.6  # stricter than tracking: there is no motion prior
     min_visible_ratio: float = 0.4
+    max_cycle_deg: float = 1.5  # rotation left after going there and back
+    max_cycle_shift: float = 0.04  # and translation
+    landmarks: LandmarkConfig = LandmarkConfig()
 
     def __post_init__(self) -> None:
-        check_range(self, 1, 1000, "candidates")
+        check_range(self, 1, 1000, "candidates", "min_votes")
         check_range(self, 0, 1, "min_inlier_ratio", "min_visible_ratio")
+        check_range(self, 1e-4, 180, "max_cycle_deg", "max_cycle_shift")
 
 
 class Relocaliser:
@@ -36,29 +48,60 @@ class Relocaliser:
         self._thumbnails: dict[int, Tensor] = {}  # keyframe id -> unit vector
 
     def find(self, view: View, store: KeyframeStore) -> Estimate:
-        """The best of the matches to similar keyframes; status LOST if none is believed."""
+        """The first believed match to a keyframe that shows the place; status LOST if there is none."""
         best: Estimate | None = None
-        for keyframe_id in self._similar(view, store):
-            estimate = track(self.matcher, view, store[keyframe_id], [identity()])
+        for keyframe, guess in self._guesses(view, store):
+            estimate = track(self.matcher, view, keyframe, [guess])
+            if self._believed(estimate, view, keyframe):
+                return estimate
             if best is None or estimate.inlier_ratio > best.inlier_ratio:
                 best = estimate
         assert best is not None, "the store is empty"
-        believed = (
-            best.status is Status.TRACKING
-            and best.inlier_ratio >= self.config.min_inlier_ratio
-            and best.visible_ratio >= self.config.min_visible_ratio
-        )
-        return best if believed else lost(best)
+        return replace(best, status=Status.LOST)
+
+    def _guesses(self, view: View, store: KeyframeStore) -> list[tuple[Keyframe, Tensor]]:
+        """Keyframes and first poses (4, 4): by landmarks, then those that look most alike as if nothing had moved."""
+        config = self.config
+        landmarks = landmarks_of(view.image, config.landmarks)
+        places = {k.id: k.landmarks for k in store.keyframes if k.landmarks is not None}
+        guesses = []
+        for keyframe_id, count in votes(landmarks, places, config.landmarks)[: config.candidates]:
+            if count >= config.min_votes:
+                T_ck = first_pose(store[keyframe_id], landmarks, view.K.numpy(), config.landmarks)
+                guesses += [(store[keyframe_id], T_ck)] if T_ck is not None else []
+        return guesses + [(store[n], identity()) for n in self._similar(view, store)]
 
     def _similar(self, view: View, store: KeyframeStore) -> list[int]:
         """Ids of the keyframes that look most alike, best first; the newest among equals."""
-        for keyframe in store.keyframes:
-            if keyframe.id not in self._thumbnails:
-                self._thumbnails[keyframe.id] = thumbnail(keyframe.view)
+        self._thumbnails = {
+            k.id: self._thumbnails[k.id] if k.id in self._thumbnails else thumbnail(k.view) for k in store.keyframes
+        }
         ids = [keyframe.id for keyframe in reversed(store.keyframes)]
         stored = torch.stack([self._thumbnails[k] for k in ids])
         order = (stored @ thumbnail(view)).argsort(descending=True, stable=True)[: self.config.candidates]
         return [ids[int(n)] for n in order]
+
+    def _believed(self, estimate: Estimate, view: View, keyframe: Keyframe) -> bool:
+        """True if the match is good, and so is that back from the view with the depth carried over."""
+        config = self.config
+        if (
+            estimate.status is not Status.TRACKING
+            or estimate.inlier_ratio < config.min_inlier_ratio
+            or estimate.visible_ratio < config.min_visible_ratio
+        ):
+            return False
+        K_cells = scaled_intrinsics(view.K, 1 / self.matcher.correspondence.stride)
+        sure = certainty(keyframe.cell_inv_depth, keyframe.cell_sigma)
+        inv_depth, weight = warp_inv_depth(keyframe.cell_inv_depth, sure, estimate.T_ck, K_cells)
+        smooth = filled(inv_depth, weight)
+        cells = torch.where(inv_depth > 0, inv_depth, smooth)
+        sigma = torch.where(weight > 0, 0.05 / weight.clamp_min(1e-3).sqrt(), UNKNOWN_DEVIATION) * cells
+        back = self.matcher.match(view, (cells, sigma), keyframe.view, se3.inverse(estimate.T_ck), view.K)
+        if not back.ok or back.inlier_ratio < config.min_inlier_ratio:
+            return False
+        cycle = back.T_ck @ estimate.T_ck
+        shift = float(cycle[:3, 3].norm()) * median_inv_depth(keyframe)
+        return float(se3.angle_rad(cycle)) < math.radians(config.max_cycle_deg) and shift < config.max_cycle_shift
 
 
 def thumbnail(view: View) -> Tensor:
@@ -67,8 +110,3 @@ def thumbnail(view: View) -> Tensor:
     small = torch.nn.functional.adaptive_avg_pool2d(gray[None, None], THUMBNAIL).flatten()
     small = small - small.mean()
     return small / small.norm().clamp_min(1e-6)
-
-
-def lost(estimate: Estimate) -> Estimate:
-    """The same estimate, not believed."""
-    return replace(estimate, status=Status.LOST)

@@ -1,21 +1,28 @@
 """The keyframe store: the map. The tracking thread alone changes it."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from slam.frames import Estimate, Keyframe, Snapshot, Status, Trajectory, Update, View, Window
 from slam.geometry import se3
+from slam.mapping.archive import Archive, Evicted
+from slam.mapping.frame_log import FrameLog
+from slam.mapping.transforms import carried_along, rescaled
 
 
 class KeyframeStore:
     """Keyframes in order of time, and every frame's pose relative to its reference keyframe."""
 
-    def __init__(self) -> None:
+    def __init__(self, archive: Path | None = None) -> None:
+        """`archive`: folder for keyframes that leave the active map; None: a temporary one."""
         self._keyframes: dict[int, Keyframe] = {}
-        self._estimates: list[Estimate] = []
+        self._evicted: dict[int, Evicted] = {}
+        self._archive = Archive(archive)
+        self._log = FrameLog()
+        self._last: Estimate | None = None
         self._next_id = 0
 
     def __len__(self) -> int:
@@ -29,8 +36,13 @@ class KeyframeStore:
 
     @property
     def keyframes(self) -> tuple[Keyframe, ...]:
-        """All keyframes, oldest first."""
+        """The active keyframes, oldest first."""
         return tuple(self._keyframes.values())
+
+    def everything(self) -> tuple[Keyframe, ...]:
+        """All keyframes ever, oldest first; the arrays of evicted ones are paged in from the disk."""
+        everything = self._keyframes | {n: e.present(self._keyframes[e.anchor_id]) for n, e in self._evicted.items()}
+        return tuple(everything[n] for n in sorted(everything))
 
     def add(
         self,
@@ -42,18 +54,47 @@ class KeyframeStore:
         metric: bool = False,
     ) -> Keyframe:
         """Insert a keyframe; `depth` is (inv_depth, confidence), `cells` (cell_inv_depth, cell_sigma)."""
+        T_wc = se3.orthonormalised(T_wc)  # rounding adds up along a chain
         keyframe = Keyframe(self._next_id, view, T_wc, *depth, *cells, parent_id=parent_id, metric=metric)
         self._keyframes[keyframe.id] = keyframe
         self._next_id += 1
         return keyframe
 
+    def restore(self, keyframes: list[Keyframe]) -> None:
+        """Begin with the keyframes of an earlier map."""
+        assert not self._next_id, "only an empty store can be restored"
+        self._keyframes = {keyframe.id: keyframe for keyframe in keyframes}
+        self._next_id = max(self._keyframes) + 1
+
+    def evict(self, keyframe_id: int) -> None:
+        """Take a keyframe out of the active map: its data goes to the disk, its frames and children follow another.
+
+        Raises:
+            OutputError: if the disk refuses; the keyframe then stays.
+        """
+        keyframe = self._keyframes[keyframe_id]
+        stored = self._archive.stored(keyframe)
+        del self._keyframes[keyframe_id]
+        nearest = min(self._keyframes, key=lambda n: abs(n - keyframe_id))
+        anchor = self._keyframes.get(keyframe.parent_id, self._keyframes[nearest])
+        self._log.reanchor(keyframe, anchor)
+        followers = {n: e.moved(keyframe, anchor) for n, e in self._evicted.items() if e.anchor_id == keyframe_id}
+        T_ak = se3.inverse(anchor.T_wc) @ keyframe.T_wc
+        self._evicted |= followers | {keyframe_id: Evicted(stored, anchor.id, T_ak, anchor.scale)}
+        for child in self.keyframes:
+            if child.parent_id == keyframe_id:
+                parent_id = anchor.id if anchor.id < child.id else -1
+                self._keyframes[child.id] = replace(child, parent_id=parent_id)
+
     def record(self, estimate: Estimate) -> None:
         """Remember a frame's pose relative to its keyframe."""
-        self._estimates.append(estimate)
+        self._last = estimate
+        if estimate.status is Status.TRACKING:
+            self._log.append(estimate)
 
     def last_estimate(self) -> Estimate | None:
         """What the tracker said of the last frame."""
-        return self._estimates[-1] if self._estimates else None
+        return self._last
 
     def window(self, keyframe_id: int, size: int) -> Window:
         """A keyframe and those it was tracked from, up to `size`, itself last."""
@@ -61,11 +102,15 @@ class KeyframeStore:
         while keyframe_id in self._keyframes and len(chain) < size:
             chain.append(self._keyframes[keyframe_id])
             keyframe_id = chain[-1].parent_id
-        return Window(tuple(reversed(chain)))
+        return Window(tuple(reversed(chain)), frozenset(self._keyframes))
 
     def apply(self, update: Update) -> None:
         """Take over refined keyframes. Younger ones that the backend had not seen move along with their parents."""
-        after = {keyframe.id: keyframe for keyframe in update.keyframes if keyframe.id in self._keyframes}
+        after = {
+            k.id: replace(k, parent_id=self._keyframes[k.id].parent_id)
+            for k in update.keyframes
+            if k.id in self._keyframes
+        }
         newest_id = max(after, default=-1)
         for keyframe in self.keyframes:
             if keyframe.id > newest_id and keyframe.parent_id in after:  # parents come first
@@ -74,23 +119,21 @@ class KeyframeStore:
         self._keyframes |= after  # keeps the order
 
     def pose_of(self, estimate: Estimate) -> Tensor:
-        """T_wc (4, 4) of a frame by the present pose and scale of its keyframe."""
+        """T_wc (4, 4) of a frame by the present pose and scale of its keyframe, which must be active."""
         keyframe = self._keyframes[estimate.keyframe_id]
         return keyframe.T_wc @ se3.inverse(rescaled(estimate.T_ck, keyframe.scale / estimate.scale))
 
     def trajectory(self) -> Trajectory:
         """Every frame that has a pose: a keyframe's own, or re-anchored to its keyframe as it is now."""
-        own = {keyframe.view.frame_id: keyframe.T_wc for keyframe in self._keyframes.values()}
-        posed = [e for e in self._estimates if e.status is Status.TRACKING and e.keyframe_id in self._keyframes]
-        posed.sort(key=lambda e: e.time_ns)
-        poses = [(own[e.frame_id] if e.frame_id in own else self.pose_of(e)).numpy() for e in posed]
-        return Trajectory(
-            np.array([e.time_ns for e in posed], dtype=np.int64), np.array(poses, dtype=np.float64).reshape(-1, 4, 4)
-        )
+        own = {keyframe.view.frame_id: keyframe.T_wc.numpy() for keyframe in self._keyframes.values()}
+        frame_ids, time_ns, T_wc = self._log.poses(self._keyframes)
+        for n, frame_id in enumerate(frame_ids.tolist()):
+            T_wc[n] = own.get(frame_id, T_wc[n])
+        return Trajectory(time_ns, T_wc)
 
     def keyframe_trajectory(self) -> Trajectory:
-        """Poses of the keyframes alone."""
-        keyframes = self.keyframes
+        """Poses of all keyframes of this run."""
+        keyframes = [k for k in self.everything() if k.view.frame_id >= 0]
         poses = [k.T_wc.numpy() for k in keyframes]
         return Trajectory(
             np.array([k.view.time_ns for k in keyframes], dtype=np.int64),
@@ -101,28 +144,6 @@ class KeyframeStore:
         """The map as it is; cheap, nothing is copied."""
         return Snapshot(self.keyframes, estimate)
 
-
-def rescaled(T: Tensor, factor: float) -> Tensor:
-    """The pose (4, 4) with its translation multiplied."""
-    T = T.clone()
-    T[:3, 3] *= factor
-    return T
-
-
-def carried_along(keyframe: Keyframe, before: Keyframe, after: Keyframe) -> Keyframe:
-    """A keyframe as it is after another, that it was placed by, has moved and grown from `before` to `after`."""
-    growth = after.scale / before.scale  # its depth was divided by it
-    T_relative = rescaled(se3.inverse(before.T_wc) @ keyframe.T_wc, growth)
-    return replace(
-        keyframe,
-        T_wc=after.T_wc @ T_relative,
-        inv_depth=keyframe.inv_depth / growth,
-        cell_inv_depth=keyframe.cell_inv_depth / growth,
-        cell_sigma=keyframe.cell_sigma / growth,
-        scale=keyframe.scale * growth,
-    )
-
-
-def identity() -> Tensor:
-    """(4, 4) float64 identity."""
-    return torch.eye(4, dtype=torch.float64)
+    def close(self) -> None:
+        """Remove the files of evicted keyframes, which cannot be used afterwards."""
+        self._archive.close()

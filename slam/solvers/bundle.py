@@ -1,7 +1,7 @@
 """Dense bundle adjustment: poses and inverse depths of a set of views from the flows between them.
 
 Every pixel's inverse depth appears only in the edges that leave its view, so the depth block is diagonal and is
-eliminated by the Schur complement; what is left is one small system over the poses.
+eliminated by the Schur complement, view by view; what is left is one small system over the poses.
 
 Reference: Teed & Deng, DROID-SLAM, NeurIPS 2021, sec. 3.3; Triggs et al., Bundle adjustment: a modern synthesis, 2000.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from slam.geometry import se3
 from slam.geometry.flow import reproject, reprojection_jacobians
-from slam.solvers.gauss_newton import Damping, assemble, huber_weight, solve_damped
+from slam.solvers.gauss_newton import Damping, huber_weight, solve_damped
 
 GAUGE_CONDITION = -1e-9  # the scale of a monocular window is free: a null direction is damped, not refused
 MIN_INV_DEPTH = 1e-4  # relative to the mean of the view: a point 10,000 times as far as the mean
@@ -59,11 +59,9 @@ def bundle_adjust(
     Returns:
         BundleSolution. Without parallax (pure rotation) `depth_information` is 0 and depths stay at the prior.
     """
-    N, h, w = inv_depth.shape
-    i, j = edges.unbind(-1)
-    sources, of_source = i.unique(return_inverse=True)  # only the depths of these are seen
-    K_e = K.expand(len(edges), 3, 3)
-    T, d = T_cw.double(), inv_depth
+    N = len(inv_depth)
+    of_source = [(int(i), (edges[:, 0] == i).nonzero().squeeze(-1)) for i in edges[:, 0].unique()]
+    T, d = T_cw.double(), inv_depth.clone()
     floor = MIN_INV_DEPTH * inv_depth.mean((1, 2), keepdim=True)
     free = (~fixed).nonzero().squeeze(-1)
     index = (6 * free[:, None] + torch.arange(6, device=T.device)).reshape(-1)
@@ -71,39 +69,87 @@ def bundle_adjust(
     ok_all = torch.ones((), dtype=torch.bool, device=T.device)
     information = torch.zeros_like(d)
     for _ in range(steps):
-        T_ji = T[j] @ se3.inverse(T[i])
-        uv, q, valid = reproject(d[i], T_ji, K_e)
-        J, J_d = reprojection_jacobians(q, d[i], T_ji, K_e)
-        r = target_uv - uv
-        wt = weight * valid[..., None]
-        if huber_px is not None:
-            wt = wt * huber_weight(r, huber_px)
-        J, J_d, r, wt = J.flatten(1, 2), J_d.flatten(1, 2), r.flatten(1, 2), wt.flatten(1, 2)  # (E, P, 2[, 6])
-        wJ = wt[..., None] * J
-        H_e = torch.einsum("epci,epcj->eij", wJ, J).double()
-        b_e = torch.einsum("epci,epc->ei", wJ, r).double()
-        H, b = assemble(H_e, b_e, T_ji, edges, N)
-
-        information = torch.zeros(N, h * w, dtype=d.dtype, device=d.device).index_add(0, i, (wt * J_d**2).sum(-1))
-        gradient = torch.zeros_like(information).index_add(0, i, (wt * J_d * r).sum(-1))
-        C = (information + prior[1].flatten(1)).double()
-        g = (gradient + (prior[1] * (prior[0] - d)).flatten(1)).double()
-        known = C > 0
-        C_inv = torch.where(known, 1 / C.clamp_min(1e-30), torch.zeros_like(C))
-
-        E_j = torch.einsum("epci,epc->eip", wJ, J_d).double()  # (E, 6, P): pose j against the depths of i
-        E_i = -se3.adjoint(T_ji).mT @ E_j
-        coupling = torch.zeros(len(sources), N, 6, h * w, dtype=torch.float64, device=d.device)  # [depths of, pose of]
-        coupling.index_put_((of_source, j), E_j, accumulate=True).index_put_((of_source, i), E_i, accumulate=True)
-        coupling = coupling.flatten(1, 2)[:, index]  # (sources, 6 free, P)
-        eliminated = coupling * C_inv[sources, None]
-        S = H[index][:, index] - (eliminated @ coupling.mT).sum(0)
-        rhs = b[index] - (eliminated @ g[sources, :, None]).sum(0).squeeze(-1)
-        xi, ok = solve_damped(S, rhs, total, damping, GAUGE_CONDITION) if len(free) else (rhs, total > 0)
-        step = C_inv * g.index_add(0, sources, -(xi @ coupling))
-        ok_all = ok_all & ok & torch.isfinite(step).all()
+        S = torch.zeros(N, N, 6, 6, dtype=torch.float64, device=T.device)
+        rhs = torch.zeros(N, 6, dtype=torch.float64, device=T.device)
+        blocks = []
+        for i, e in of_source:
+            T_ji = T[edges[e, 1]] @ se3.inverse(T[i])
+            block = _block(target_uv[e], weight[e], d[i], (prior[0][i], prior[1][i]), T_ji, K, huber_px)
+            views = torch.cat([edges[e, 1], edges[e[:1], 0]])  # as the block orders its poses
+            at, by = torch.meshgrid(views, views, indexing="ij")
+            S.index_put_((at.reshape(-1), by.reshape(-1)), block.H.flatten(0, 1), accumulate=True)
+            rhs.index_put_((views,), block.b, accumulate=True)
+            information[i] = block.information
+            blocks.append((i, views, block))
+        system = S.permute(0, 2, 1, 3).reshape(6 * N, 6 * N)[index][:, index]
+        b = rhs.reshape(-1)[index]
+        xi, ok = solve_damped(system, b, total, damping, GAUGE_CONDITION) if len(free) else (b, total > 0)
+        ok_all = ok_all & ok
+        update = torch.zeros(N, 6, dtype=torch.float64, device=T.device).index_copy(0, free, xi.view(-1, 6))
         T = T.index_copy(0, free, se3.exp(xi.view(-1, 6)) @ T[free])
-        d = torch.where(known.view(N, h, w), torch.maximum(d + step.to(d).view(N, h, w), floor), d)
-    information = information.view(N, h, w)
+        for i, views, block in blocks:
+            step = block.depth_step(update[views])
+            ok_all = ok_all & torch.isfinite(step).all()
+            d[i] = torch.where(block.known, torch.maximum(d[i] + step.to(d), floor[i]), d[i])
     T = torch.where(ok_all, T, T_cw.double())
     return BundleSolution(T, torch.where(ok_all, d, inv_depth), information, ok_all)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """The edges that leave one view, its depths eliminated; poses in the order of the edges' targets, then itself."""
+
+    H: Tensor  # (n, n, 6, 6) float64
+    b: Tensor  # (n, 6)
+    coupling: Tensor  # (6 n, P) poses against depths
+    C_inv: Tensor  # (P,)
+    gradient: Tensor  # (P,) of the depths
+    known: Tensor  # (h, w) bool: depths that anything tells of
+    information: Tensor  # (h, w)
+
+    def depth_step(self, xi: Tensor) -> Tensor:
+        """(h, w) step of the depths that goes with steps (n, 6) of the poses."""
+        return (self.C_inv * (self.gradient - xi.flatten() @ self.coupling)).view(self.known.shape)
+
+
+def _block(
+    target_uv: Tensor,
+    weight: Tensor,
+    inv_depth: Tensor,
+    prior: tuple[Tensor, Tensor],
+    T_ji: Tensor,
+    K: Tensor,
+    huber_px: float | None,
+) -> _Block:
+    """Linearise the edges of one view: flows (E, h, w, 2), inverse depth (h, w), T_ji (E, 4, 4)."""
+    E, n = len(T_ji), len(T_ji) + 1
+    depths, K_e = inv_depth.expand(E, *inv_depth.shape), K.expand(E, 3, 3)
+    uv, q, valid = reproject(depths, T_ji, K_e)
+    J, J_d = reprojection_jacobians(q, depths, T_ji, K_e)
+    r = target_uv - uv
+    wt = weight * valid[..., None]
+    if huber_px is not None:
+        wt = wt * huber_weight(r, huber_px)
+    J, J_d, r, wt = J.flatten(1, 2), J_d.flatten(1, 2), r.flatten(1, 2), wt.flatten(1, 2)  # (E, P, 2[, 6])
+    wJ = wt[..., None] * J
+    H_e = torch.einsum("epci,epcj->eij", wJ, J).double()
+    b_e = torch.einsum("epci,epc->ei", wJ, r).double()
+
+    information = (wt * J_d**2).sum((0, -1))
+    C = (information + prior[1].flatten()).double()
+    gradient = ((wt * J_d * r).sum((0, -1)) + (prior[1] * (prior[0] - inv_depth)).flatten()).double()
+    known = C > 0
+    C_inv = torch.where(known, 1 / C.clamp_min(1e-30), torch.zeros_like(C))
+
+    A = se3.adjoint(T_ji)  # the view itself sees -A times what a target sees (`assemble`)
+    AtH = A.mT @ H_e
+    E_j = torch.einsum("epci,epc->eip", wJ, J_d).double()
+    coupling = torch.cat([E_j, -(A.mT @ E_j).sum(0, keepdim=True)]).flatten(0, 1)
+    H = torch.zeros(n, n, 6, 6, dtype=torch.float64, device=A.device)
+    k = torch.arange(E, device=A.device)
+    H[k, k], H[E, E], H[E, k], H[k, E] = H_e, (AtH @ A).sum(0), -AtH, -AtH.mT
+    b = torch.cat([b_e, -(A.mT @ b_e[..., None]).squeeze(-1).sum(0, keepdim=True)])
+    eliminated = coupling * C_inv
+    H = H - (eliminated @ coupling.mT).view(n, 6, n, 6).permute(0, 2, 1, 3)
+    b = b - (eliminated @ gradient).view(n, 6)
+    return _Block(H, b, coupling, C_inv, gradient, known.view_as(inv_depth), information.view_as(inv_depth))

@@ -14,7 +14,8 @@ from slam.frontend.relocaliser import Relocaliser, RelocaliserConfig, thumbnail
 from slam.frontend.tracker import track
 from slam.geometry import se3
 from slam.mapping.matching import Matcher
-from slam.mapping.store import KeyframeStore, identity, rescaled
+from slam.mapping.store import KeyframeStore
+from slam.mapping.transforms import identity, rescaled
 
 F64 = torch.float64
 

@@ -1,0 +1,196 @@
+"""Loop closure: places seen before are recognised, verified by flow both ways, and the map is bent to fit.
+
+Retrieval proposes, geometry decides: landmarks vote for earlier keyframes, P3P on the earlier one's depth gives a
+first pose, and Flow-SE3 from each of the two to the other must arrive at the same motion. What is left goes into a
+pose graph over Sim(3) with the keyframes' present relative poses.
+
+Reference: Mur-Artal & Tardos, ORB-SLAM2, T-RO 2017, sec. III-D; Strasdat et al., RSS 2010.
+"""
+
+import logging
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from slam.classical.landmarks import LandmarkConfig, votes
+from slam.errors import check_range
+from slam.frames import Keyframe
+from slam.geometry import se3, sim3
+from slam.mapping.matching import Match, Matcher
+from slam.mapping.places import first_pose, median_inv_depth, scale_ratio
+from slam.mapping.transforms import grown, rescaled
+from slam.solvers.pose_graph import pose_graph
+
+log = logging.getLogger(__name__)
+
+METRIC_SCALE_DEVIATION = 1e-4  # log scale between keyframes whose depth a sensor measured
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """When a place counts as seen before, and how stiff the map is. Distances are relative to the median depth."""
+
+    enabled: bool = True
+    min_gap: int = 8  # keyframes between the two
+    candidates: int = 2  # verified for each new keyframe
+    min_votes: int = 10  # landmarks
+    min_inlier_ratio: float = 0.7  # of the flow, both ways
+    min_visible_ratio: float = 0.4
+    max_cycle_deg: float = 0.8  # rotation left after going there and back
+    max_cycle_shift: float = 0.02  # and translation
+    reach: int = 3  # keyframes that each is tied to in the pose graph
+    shift_deviation: float = 0.01  # standard deviations of the motion from a keyframe to the next ...
+    turn_deviation_deg: float = 0.2
+    scale_deviation: float = 0.02  # ... and of the log of the ratio of scales
+    huber: float = 3.0  # standard deviations
+    agreement: float = 1.0  # a loop that fits the map within so many standard deviations needs no closing
+    max_strain: float = 20.0  # standard deviations that a loop may still be off by when closed; else it is false
+    landmarks: LandmarkConfig = field(default_factory=LandmarkConfig)
+
+    def __post_init__(self) -> None:
+        check_range(self, 1, 1000, "min_gap", "candidates", "min_votes", "reach")
+        check_range(self, 0, 1, "min_inlier_ratio", "min_visible_ratio")
+        check_range(self, 1e-4, 90, "max_cycle_deg", "max_cycle_shift", "turn_deviation_deg")
+        check_range(self, 1e-5, 10, "shift_deviation", "scale_deviation")
+        check_range(self, 0, 100, "huber", "agreement", "max_strain")
+
+
+@dataclass(frozen=True, eq=False)
+class Loop:
+    """Keyframe `new_id` as seen from `old_id`, in the scales that both had then."""
+
+    old_id: int
+    new_id: int
+    S_on: Tensor  # (4, 4) similarity, old from new
+    scales: tuple[float, float]  # `Keyframe.scale` of old and new
+    shift: float  # what going there and back left, relative to depth ...
+    turn_rad: float  # ... and in angle
+    flows: tuple[Match, Match]  # old to new, new to old
+
+    def present(self, old: Keyframe, new: Keyframe) -> Tensor:
+        """`S_on` in the present scales of the two."""
+        growth = old.scale / self.scales[0], new.scale / self.scales[1]
+        S = self.S_on.clone()
+        S[:3, :3] *= growth[0] / growth[1]
+        S[:3, 3] *= growth[0]
+        return S
+
+
+class LoopCloser:
+    """Remembers the loops found; the keyframes are the caller's."""
+
+    def __init__(self, matcher: Matcher, config: LoopConfig = LoopConfig()) -> None:
+        self.matcher = matcher
+        self.config = config
+        self.loops: list[Loop] = []
+
+    def found(self, new: Keyframe, keyframes: list[Keyframe]) -> list[Loop]:
+        """Loops from a keyframe to earlier ones of a list in order of time, verified and remembered."""
+        self._forget({k.id for k in keyframes})
+        index = next(n for n, k in enumerate(keyframes) if k.id == new.id)
+        earlier = {k.id: k for k in keyframes[: max(0, index - self.config.min_gap)] if k.landmarks is not None}
+        ranked = votes(new.landmarks, {k.id: k.landmarks for k in earlier.values()}, self.config.landmarks)
+        loops = []
+        for old_id, count in ranked[: self.config.candidates]:
+            if count < self.config.min_votes:
+                break
+            loop = self._verified(earlier[old_id], new)
+            if loop is not None:
+                loops.append(loop)
+                log.debug("keyframe %d shows the place of keyframe %d", new.id, old_id)
+        self.loops += loops
+        return loops
+
+    def _forget(self, known: set[int]) -> None:
+        self.loops = [loop for loop in self.loops if loop.old_id in known and loop.new_id in known]
+
+    def _verified(self, old: Keyframe, new: Keyframe) -> Loop | None:
+        config = self.config
+        T_no = first_pose(old, new.landmarks, new.view.K.numpy(), config.landmarks)
+        if T_no is None:
+            return None
+        there = self._match(old, new, T_no)
+        if there is None:
+            return None
+        ratio = scale_ratio(old, new, there.T_ck, self.matcher.correspondence.stride)
+        if ratio is None:
+            return None
+        back = self._match(new, old, se3.inverse(rescaled(there.T_ck, 1 / ratio)))
+        if back is None:
+            return None
+        cycle = rescaled(back.T_ck, ratio) @ there.T_ck
+        shift = float(cycle[:3, 3].norm()) * median_inv_depth(old)
+        turn_rad = float(se3.angle_rad(cycle))
+        if math.degrees(turn_rad) > config.max_cycle_deg or shift > config.max_cycle_shift:
+            return None
+        S_on = se3.inverse(there.T_ck)
+        S_on[:3, :3] *= ratio
+        return Loop(old.id, new.id, S_on, (old.scale, new.scale), shift, turn_rad, (there, back))
+
+    def _match(self, k: Keyframe, other: Keyframe, T_ck: Tensor) -> Match | None:
+        match = self.matcher.match(k.view, (k.cell_inv_depth, k.cell_sigma), other.view, T_ck, k.view.K)
+        good = (
+            match.inlier_ratio >= self.config.min_inlier_ratio and match.visible_ratio >= self.config.min_visible_ratio
+        )
+        return match if match.ok and good else None
+
+    def closed(self, keyframes: list[Keyframe]) -> list[Keyframe] | None:
+        """The keyframes (in order of time) bent so that all loops fit; None if they fit as they are."""
+        config = self.config
+        position = {k.id: n for n, k in enumerate(keyframes)}
+        loops = [loop for loop in self.loops if loop.old_id in position and loop.new_id in position]
+        S_wk = torch.stack([k.T_wc for k in keyframes])
+        edges, measured, weight = [], [], []
+        for loop in loops:
+            i, j = position[loop.old_id], position[loop.new_id]
+            edges.append((i, j))
+            measured.append(loop.present(keyframes[i], keyframes[j]))
+            weight.append(self._weight(keyframes[i], keyframes[j], loop.shift, loop.turn_rad))
+        if not loops or self._fits(S_wk, torch.tensor(edges), torch.stack(measured), torch.stack(weight)):
+            return None
+        for i, j in chains(keyframes, config.reach):
+            edges.append((i, j))
+            measured.append(se3.inverse(S_wk[i]) @ S_wk[j])
+            weight.append(self._weight(keyframes[i], keyframes[j]))
+        solution = pose_graph(S_wk, torch.tensor(edges), torch.stack(measured), torch.stack(weight), huber=config.huber)
+        strained = [loop for loop, r in zip(loops, solution.residual.tolist()) if r > config.max_strain]
+        if strained:  # the map cannot be bent to them
+            self.loops = [loop for loop in self.loops if loop not in strained]
+            log.info("%d loops contradict the map and are left out", len(strained))
+            return self.closed(keyframes)
+        growth = sim3.scale(solution.S_wk)
+        T_wk = solution.S_wk.clone()
+        T_wk[:, :3, :3] /= growth[:, None, None]
+        T_wk = se3.orthonormalised(T_wk)
+        return [grown(k, T_wk[n], float(growth[n])) for n, k in enumerate(keyframes)]
+
+    def _fits(self, S_wk: Tensor, edges: Tensor, measured: Tensor, weight: Tensor) -> bool:
+        i, j = edges.unbind(-1)
+        r = sim3.log(sim3.inverse(measured) @ sim3.inverse(S_wk[i]) @ S_wk[j])
+        return bool(((weight * r.square()).mean(-1).sqrt() < self.config.agreement).all())
+
+    def _weight(self, i: Keyframe, j: Keyframe, shift: float = 0.0, turn_rad: float = 0.0) -> Tensor:
+        """(7,) information of an edge `[v, omega, log s]`."""
+        config = self.config
+        is_metric = i.metric and j.metric
+        deviation = torch.ones(7, dtype=torch.float64)
+        deviation[:3] = (config.shift_deviation + shift) / median_inv_depth(i)
+        deviation[3:6] = math.radians(config.turn_deviation_deg) + turn_rad
+        deviation[6] = METRIC_SCALE_DEVIATION if is_metric else config.scale_deviation
+        return deviation.square().reciprocal()
+
+
+def chains(keyframes: list[Keyframe], reach: int) -> list[tuple[int, int]]:
+    """Index pairs (i, j): each keyframe and the `reach` that it descends from; the one before stands for an unknown."""
+    position = {k.id: n for n, k in enumerate(keyframes)}
+    pairs = []
+    for j in range(1, len(keyframes)):
+        i = j
+        for _ in range(reach):
+            i = position.get(keyframes[i].parent_id, i - 1)
+            if i < 0:
+                break
+            pairs.append((i, j))
+    return pairs

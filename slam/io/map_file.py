@@ -1,0 +1,124 @@
+"""A map in one file (safetensors: data alone, nothing that runs): to go on in it, or to find a camera in it, later."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from slam.classical.landmarks import Landmarks
+from slam.errors import MapError, OutputError
+from slam.frames import Keyframe, View
+from slam.io.files import reason
+
+FORMAT, VERSION = "v2d-slam map", "1"
+EARLIER_FRAME = -1  # frame id of views that no frame of this run made
+SHAPES = {  # of N keyframes; h, w pixels, hc, wc cells
+    "image": "N h w 3",
+    "K": "N 3 3",
+    "T_wc": "N 4 4",
+    "inv_depth": "N h w",
+    "confidence": "N h w",
+    "cell_inv_depth": "N hc wc",
+    "cell_sigma": "N hc wc",
+    "ids": "N 2",
+    "time_ns": "N",
+    "metric": "N",
+    "landmarks": "N",
+    "landmark_uv": "L 2",
+    "landmark_descriptors": "L 128",
+}
+
+
+def save_map(path: Path, keyframes: Sequence[Keyframe]) -> None:
+    """Write keyframes, about half a megabyte each at 320x240; whole or not at all.
+
+    Raises:
+        OutputError: if the file cannot be written.
+    """
+    landmarks = [k.landmarks or Landmarks.none() for k in keyframes]
+    tensors = {
+        "image": torch.from_numpy(np.stack([k.view.image for k in keyframes])),
+        "K": torch.stack([k.view.K for k in keyframes]),
+        "T_wc": torch.stack([k.T_wc for k in keyframes]),
+        "inv_depth": torch.stack([k.inv_depth.half() for k in keyframes]),
+        "confidence": torch.stack([(255 * k.confidence).round().to(torch.uint8) for k in keyframes]),
+        "cell_inv_depth": torch.stack([k.cell_inv_depth.float() for k in keyframes]),
+        "cell_sigma": torch.stack([k.cell_sigma.float() for k in keyframes]),
+        "ids": torch.tensor([(k.id, k.parent_id) for k in keyframes]),
+        "time_ns": torch.tensor([k.view.time_ns for k in keyframes]),
+        "metric": torch.tensor([k.metric for k in keyframes]),
+        "landmarks": torch.tensor([len(found.uv) for found in landmarks]),
+        "landmark_uv": torch.from_numpy(np.concatenate([found.uv for found in landmarks])),
+        "landmark_descriptors": torch.from_numpy(np.concatenate([found.descriptors for found in landmarks])).half(),
+    }
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({k: v.contiguous() for k, v in tensors.items()}, partial, {"format": FORMAT, "version": VERSION})
+        partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        why = reason(error) if isinstance(error, OSError) else str(error)
+        raise OutputError(f"cannot write the map {path}: {why}") from error
+
+
+def load_map(path: Path) -> list[Keyframe]:
+    """Keyframes of a file, without features: those depend on how they are matched.
+
+    Raises:
+        MapError: if it is missing, damaged, of another version, or no map.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
+    except FileNotFoundError as error:
+        raise MapError(f"no map at {path}") from error
+    except (SafetensorError, OSError) as error:
+        raise MapError(f"{path} is damaged or no map ({error})") from error
+    if metadata.get("format") != FORMAT:
+        raise MapError(f"{path} is no map of this program; --save-map FILE writes one")
+    if metadata.get("version") != VERSION:
+        raise MapError(
+            f"{path} is a map of version {metadata.get('version')}, this program reads {VERSION}; make it anew"
+        )
+    _check_shapes(path, tensors)
+    ends = tensors["landmarks"].cumsum(0).tolist()
+    starts = [0, *ends[:-1]]
+    uv, descriptors = tensors["landmark_uv"].numpy(), tensors["landmark_descriptors"].float().numpy()
+    return [
+        Keyframe(
+            id=int(tensors["ids"][n, 0]),
+            view=View(EARLIER_FRAME, int(tensors["time_ns"][n]), tensors["image"][n].numpy(), tensors["K"][n], None),
+            T_wc=tensors["T_wc"][n],
+            inv_depth=tensors["inv_depth"][n].float(),
+            confidence=tensors["confidence"][n].float() / 255,
+            cell_inv_depth=tensors["cell_inv_depth"][n],
+            cell_sigma=tensors["cell_sigma"][n],
+            refined=True,
+            parent_id=int(tensors["ids"][n, 1]),
+            metric=bool(tensors["metric"][n]),
+            landmarks=Landmarks(uv[starts[n] : ends[n]], descriptors[starts[n] : ends[n]]),
+        )
+        for n in range(len(ends))
+    ]
+
+
+def _check_shapes(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Every tensor is there, they fit each other, and all numbers are finite."""
+    sizes: dict[str, int] = {}
+    for name, pattern in SHAPES.items():
+        if name not in tensors:
+            raise MapError(f"{path} is damaged: it lacks {name}")
+        shape, words = tensors[name].shape, pattern.split()
+        fits = len(shape) == len(words) and all(
+            size == (int(word) if word.isdigit() else sizes.setdefault(word, size))
+            for word, size in zip(words, shape, strict=False)
+        )
+        if not fits or (tensors[name].is_floating_point() and not bool(torch.isfinite(tensors[name]).all())):
+            raise MapError(f"{path} is damaged: {name} has shape {tuple(shape)} or holds what is no number")
+    if sizes["N"] == 0 or int(tensors["landmarks"].sum()) != sizes["L"] or bool((tensors["cell_inv_depth"] <= 0).any()):
+        raise MapError(f"{path} is damaged: it holds no keyframes that could be used")

@@ -1,0 +1,42 @@
+"""Moving poses and keyframes to another place and scale."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from slam.frames import Keyframe
+from slam.geometry import se3
+
+
+def identity() -> Tensor:
+    """(4, 4) float64 identity."""
+    return torch.eye(4, dtype=torch.float64)
+
+
+def rescaled(T: Tensor, factor: float) -> Tensor:
+    """The pose (4, 4) with its translation multiplied."""
+    T = T.clone()
+    T[:3, 3] *= factor
+    return T
+
+
+def grown(keyframe: Keyframe, T_wc: Tensor, growth: float) -> Keyframe:
+    """The keyframe at a new pose (4, 4), its depth `growth` times as large."""
+    if growth == 1.0:
+        return replace(keyframe, T_wc=T_wc)
+    return replace(
+        keyframe,
+        T_wc=T_wc,
+        inv_depth=keyframe.inv_depth / growth,
+        cell_inv_depth=keyframe.cell_inv_depth / growth,
+        cell_sigma=keyframe.cell_sigma / growth,
+        scale=keyframe.scale * growth,
+    )
+
+
+def carried_along(keyframe: Keyframe, before: Keyframe, after: Keyframe) -> Keyframe:
+    """A keyframe as it is after another, that it was placed by, has moved and grown from `before` to `after`."""
+    growth = after.scale / before.scale  # its depth was divided by it
+    T_relative = rescaled(se3.inverse(before.T_wc) @ keyframe.T_wc, growth)
+    return grown(keyframe, se3.orthonormalised(after.T_wc @ T_relative), growth)  # rounding adds up along a chain
