@@ -8,8 +8,9 @@ from pathlib import Path
 
 from apps.common import add_verbosity, guarded, set_up_logging, stop_on_signals
 from apps.inputs import add_inputs, open_input, recorded
-from apps.viewing import add_viewing, find_window, take_screenshot, track
+from apps.viewing import add_viewing, find_window, take_screenshot, watched
 from slam.errors import OutputError, SlamError, SourceError
+from slam.frames import Estimate, Progress
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ def run(options: argparse.Namespace) -> int:
     from slam.config import SlamConfig, dump_config, load_config
     from slam.report import Report
     from slam.system import build
+    from slam.viewer.live import LiveRun
 
     limit_threads()
     config = load_config(SlamConfig, options.config, options.set)
@@ -58,11 +60,24 @@ def run(options: argparse.Namespace) -> int:
     except BaseException:
         source.close()
         raise
-    error: SlamError | None = None
-    facts["end"] = "crashed"
-    with stop_on_signals() as stop:
+    live = LiveRun(report.directory.path, source.count)
+
+    def publish(progress: Progress) -> None:
+        report.show(progress)
+        if window is not None:
+            live.publish(progress)
+            live.gate.wait(stop.is_set)  # a pause
+
+    def take_poses(estimates: list[Estimate]) -> None:
+        report.write_online(estimates)
+        if window is not None:
+            live.add(estimates)
+
+    def track_and_report() -> int:
+        error: SlamError | None = None
+        facts["end"] = "crashed"
         try:
-            track(slam, source, report, stop, window)
+            slam.run(source, publish, take_poses, stop.is_set)
             facts["end"] = "stopped by the user" if stop.is_set() else "complete"
         except SlamError as failure:  # the camera or the file broke off: keep what there is
             error, facts["end"] = failure, str(failure)
@@ -76,21 +91,24 @@ def run(options: argparse.Namespace) -> int:
             summary = report.finish(
                 slam.store, slam.counts, slam.times.table(), facts, config.fusion, dump_config(config), truth
             )
-    if not options.quiet:
-        print(summary)
-    if options.screenshot is not None and len(slam.store):
-        no_picture = take_screenshot(report.directory.path, options.screenshot)
-        error = error or no_picture
-    if error is not None:
-        raise error
-    if report.directory.missing:
-        raise OutputError(f"results in {report.directory.path} are incomplete: {report.directory.missing_words()}")
-    if not len(slam.store) and not stop.is_set():
-        raise SourceError(
-            f"no map: the {slam.counts.seen} frames of {name} never showed enough parallax; "
-            "move the camera sideways, slowly"
-        )
-    return 0
+        if not options.quiet:
+            print(summary)
+        if options.screenshot is not None and len(slam.store):
+            no_picture = take_screenshot(report.directory.path, options.screenshot)
+            error = error or no_picture
+        if error is not None:
+            raise error
+        if report.directory.missing:
+            raise OutputError(f"results in {report.directory.path} are incomplete: {report.directory.missing_words()}")
+        if not len(slam.store) and not stop.is_set():
+            raise SourceError(
+                f"no map: the {slam.counts.seen} frames of {name} never showed enough parallax; "
+                "move the camera sideways, slowly"
+            )
+        return 0
+
+    with stop_on_signals() as stop:
+        return track_and_report() if window is None else watched(window, live, stop, track_and_report)
 
 
 def limit_threads() -> None:

@@ -6,13 +6,15 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from apps.common import guarded
 from slam.errors import UsageError, ViewerError
-from slam.frames import Estimate, Progress
-from slam.report import Report
 from slam.threads import Worker
+from slam.viewer.driver import check_display, check_driver, on_display_lost
+from slam.viewer.live import LiveRun
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +56,6 @@ def load_window() -> Any:
     Raises:
         ViewerError: if there is no display, no graphics driver, or no Open3D.
     """
-    from slam.viewer.driver import check_display, check_driver
-
     check_display()
     os.environ.setdefault("LP_NUM_THREADS", "1")  # a software driver takes all cores otherwise; read when it is loaded
     check_driver()
@@ -73,38 +73,38 @@ def import_window() -> Any:
     return Window
 
 
-def track(slam: Any, source: Any, report: Report, stop: threading.Event, window: Any) -> None:
-    """Run the system to the end of the source or until `stop`, with a window unless `window` is None.
+def watched(window: Any, live: LiveRun, stop: threading.Event, job: Callable[[], int]) -> int:
+    """Do a job, a run with its results, on a thread of its own while the window has this one; the job's exit code.
 
-    Closing the window stops the run; what goes wrong with the window does not.
+    Closing the window sets `stop`; what goes wrong with the window does not end the job.
+
+    Args:
+        window: class of the window.
+        live: what the job shows.
 
     Raises:
-        SlamError: what the run died of.
+        SlamError: what the job died of.
     """
-    if window is None:
-        slam.run(source, report.show, report.write_online, stop.is_set)
-        return
-    from slam.viewer.live import LiveRun
+    ended = threading.Event()
 
-    live, ended = LiveRun(report.directory.path, source.count), threading.Event()
-
-    def publish(progress: Progress) -> None:
-        report.show(progress)
-        live.publish(progress)
-        live.gate.wait(stop.is_set)  # a pause
-
-    def take_poses(estimates: list[Estimate]) -> None:
-        report.write_online(estimates)
-        live.add(estimates)
-
-    def run(source: Any) -> None:
+    def work(job: Callable[[], int]) -> int:
         try:
-            slam.run(source, publish, take_poses, stop.is_set)
+            return job()
         finally:
             ended.set()
 
-    tracking: Worker[Any, None] = Worker(run, "tracking")
-    tracking.submit(source)
+    program: Worker[Callable[[], int], int] = Worker(work, "program")
+
+    def display_lost() -> None:
+        """Xlib ends the process when this returns."""
+        log.warning("the display has gone, the run goes on without a window")
+        live.gate.open()
+        code = guarded("v2d-slam", lambda: program.close()[-1])
+        sys.stdout.flush()
+        os._exit(code)
+
+    on_display_lost(display_lost)
+    program.submit(job)
     try:
         window(live).show(ended.is_set)
     except Exception as error:  # whatever it is, the run is worth more
@@ -113,7 +113,7 @@ def track(slam: Any, source: Any, report: Report, stop: threading.Event, window:
     else:
         if not ended.is_set():
             stop.set()
-    tracking.close()
+    return program.close()[-1]
 
 
 def take_screenshot(run: Path, file: Path) -> ViewerError | None:

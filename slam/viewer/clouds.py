@@ -12,7 +12,7 @@ from slam.threads import Worker
 from slam.viewer.shown import Shown
 
 NEWEST = 3  # clouds that are never thinned
-UNDER_WAY = 8  # clouds being made at once
+UNDER_WAY = 16  # clouds being made at once
 
 
 @dataclass(frozen=True)

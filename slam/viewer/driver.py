@@ -6,6 +6,8 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 from slam.errors import ViewerError
 
@@ -54,6 +56,25 @@ def check_display() -> None:
         raise ViewerError(f"no display (DISPLAY is not set); {remedy}")
     if not answers(name):
         raise ViewerError(f"the display {name} does not answer; {remedy}")
+
+
+_LostHandler = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
+_lost_handlers: list[Any] = []  # kept: Xlib holds only their addresses
+
+
+def on_display_lost(job: Callable[[], None]) -> None:
+    """Have Xlib do a job when its server goes away; it ends the process when the job returns."""
+    try:
+        x11 = ctypes.CDLL("libX11.so.6")
+    except OSError:
+        return  # no X here
+
+    def handler(_: Any) -> int:
+        job()
+        return 0
+
+    _lost_handlers.append(_LostHandler(handler))
+    x11.XSetIOErrorHandler(_lost_handlers[-1])
 
 
 def answers(display: str) -> bool:

@@ -53,16 +53,22 @@ def run_path(tmp_path) -> Path:
 
 
 @pytest.fixture
-def display() -> Iterator[str]:
-    """The name of a virtual display of its own."""
+def display_server() -> Iterator[subprocess.Popen[bytes]]:
+    """A virtual display of its own; its `args[-1]` is the name."""
     reading, writing = os.pipe()
     command = ["Xvfb", "-displayfd", str(writing), "-screen", "0", "800x600x24", "+extension", "GLX"]
     server = subprocess.Popen(command, pass_fds=[writing], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     os.close(writing)
     with os.fdopen(reading) as answer:
-        number = answer.readline().strip()
+        server.args = [*command, f":{answer.readline().strip()}"]
     try:
-        yield f":{number}"
+        yield server
     finally:
         server.terminate()
         server.wait(10)
+
+
+@pytest.fixture
+def display(display_server: subprocess.Popen[bytes]) -> str:
+    """The name of a virtual display."""
+    return display_server.args[-1]

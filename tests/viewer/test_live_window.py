@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -19,11 +20,12 @@ import pytest
 
 from apps import viewing
 from apps.run import main
-from slam.errors import ViewerError
+from slam.errors import SourceError
 from slam.io.images import read_color
 from slam.io.ply import read_ply
 from slam.io.trajectory import read_tum
 from slam.viewer.driver import count_devices
+from slam.viewer.live import LiveRun
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 90
@@ -188,24 +190,22 @@ def test_a_window_that_breaks_does_not_end_the_run(recording, tmp_path, monkeypa
 
 def test_what_the_run_dies_of_comes_through_the_window(tmp_path):
     class Patient:
-        def __init__(self, live: Any) -> None:
-            self.live = live
+        def __init__(self, live: LiveRun) -> None:
+            """Show nothing."""
 
         def show(self, stopped: Callable[[], bool]) -> None:
             end_s = time.monotonic() + 10
             while not stopped() and time.monotonic() < end_s:
                 time.sleep(0.01)
 
-    class Dying:
-        def run(self, *_: Any) -> None:
-            raise ViewerError("some expected failure")
+    def dying() -> int:
+        raise SourceError("the camera broke off")
 
-    class Nothing:
-        count = None
-
-    report: Any = type("", (), {"directory": type("", (), {"path": tmp_path})})
-    with pytest.raises(ViewerError, match="some expected failure"):
-        viewing.track(Dying(), Nothing(), report, threading.Event(), Patient)
+    stop = threading.Event()
+    with pytest.raises(SourceError, match="the camera broke off"):
+        viewing.watched(Patient, LiveRun(tmp_path), stop, dying)
+    assert not stop.is_set()  # nobody has closed the window
+    assert viewing.watched(Patient, LiveRun(tmp_path), stop, lambda: 0) == 0
 
 
 def test_a_screenshot_that_fails_is_one_line_and_loses_nothing(recording, tmp_path, monkeypatch, capsys):
@@ -255,3 +255,14 @@ class TestWindow:
         close_window(display, int(window))
         program.check_ended_in_order()
         assert read_color(tmp_path / "map.png").shape == (800, 1280, 3)
+
+    def test_a_display_that_goes_away_does_not_end_the_run(self, start, stream, display_server):
+        program = start("--camera", stream, "--hfov", "70")
+        program.window()
+        program.wait_until(lambda: program.poses() > 20)
+        display_server.kill()
+        program.wait_until(lambda: "the display has gone" in program.log.read_text())
+        before = program.poses()
+        program.wait_until(lambda: program.poses() > before + 30)
+        program.process.send_signal(signal.SIGINT)
+        program.check_ended_in_order()

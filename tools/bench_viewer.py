@@ -1,0 +1,134 @@
+"""What the live window costs: frames per second without and with it, and a redraw with many keyframes.
+
+xvfb-run -s "-screen 0 1280x800x24" python tools/bench_viewer.py FOLDER [--repeats 3] [--keyframes 300]
+
+Runs alternate, so that what else the computer does disturbs both alike.
+"""
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from apps.viewing import load_window
+from slam.frames import Keyframe, View
+from slam.viewer.shown import Shown
+
+SIZE = (192, 256)  # rows, columns of a keyframe
+REDRAWS = 12
+
+
+def fps(folder: Path, viewer: str, frames: int | None) -> float:
+    """Frames per second of one run."""
+    with tempfile.TemporaryDirectory() as temporary:
+        out = Path(temporary) / "run"
+        command = [sys.executable, "-m", "apps.run", "--sequence", str(folder), "--out", str(out), "--viewer", viewer]
+        command += ["--quiet"] if frames is None else ["--quiet", "--max-frames", str(frames)]
+        subprocess.run(command, check=True, capture_output=True)
+        return json.loads((out / "run.json").read_text())["fps"]
+
+
+class Ring:
+    """A feed of keyframes in a ring, each seeing a wall of its own colour; their poses change at every look."""
+
+    is_live, title, folder = True, "v2d-slam bench", Path(".")
+
+    def __init__(self, count: int) -> None:
+        v, u = torch.meshgrid(torch.arange(SIZE[0]), torch.arange(SIZE[1]), indexing="ij")
+        inv_depth = 0.5 + 0.05 * torch.sin(u / 9) * torch.sin(v / 9)
+        K = torch.tensor([[200.0, 0, 127.5], [0, 200.0, 95.5], [0, 0, 1]], dtype=torch.float64)
+        self.keyframes = []
+        for n in range(count):
+            angle = 2 * math.pi * n / count
+            T_wc = torch.eye(4, dtype=torch.float64)
+            T_wc[0, 0] = T_wc[2, 2] = math.cos(angle)
+            T_wc[0, 2], T_wc[2, 0] = math.sin(angle), -math.sin(angle)
+            T_wc[:3, 3] = torch.tensor([3 * math.sin(angle), 0, 3 * math.cos(angle)])
+            image = np.full((*SIZE, 3), [127 + 127 * math.sin(angle + k) for k in range(3)], np.uint8)
+            view = View(n, n, image, K, None)
+            cells, confidence = torch.zeros(0, 0), torch.ones(SIZE)
+            self.keyframes.append(
+                Keyframe(n, view, T_wc, inv_depth, confidence, cells, cells, refined=True, parent_id=n - 1)
+            )
+        self.turned = 0
+        self.stepped_s: list[float] = []
+
+    def shown(self) -> Shown:
+        """All keyframes, a little further on than before."""
+        self.turned += 1
+        a = 1e-3 * self.turned
+        turn = torch.eye(4, dtype=torch.float64)
+        turn[0, 0] = turn[2, 2] = math.cos(a)
+        turn[0, 2], turn[2, 0] = math.sin(a), -math.sin(a)
+        keyframes = tuple(Keyframe(**{**vars(k), "T_wc": turn @ k.T_wc}) for k in self.keyframes)
+        path = np.stack([k.T_wc[:3, 3].numpy() for k in keyframes])
+        return Shown(keyframes, len(keyframes), path, keyframes[-1].T_wc.numpy(), keyframes[-1].view.image, "bench")
+
+    def play(self) -> None:
+        """Nothing to pause."""
+
+    def step(self) -> None:
+        """Remember when a key has arrived."""
+        self.stepped_s.append(time.monotonic())
+
+
+def redraws(count: int) -> list[tuple[str, float]]:
+    """Milliseconds of the window's thread and of the renderer for a redraw, when all points are there."""
+    feed = Ring(count)
+    window = load_window()(feed)
+    refresh, update_s, draw_s, began_s = window._refresh, [], [], time.monotonic()
+
+    def measured() -> None:
+        draw_s.append(window._renderer.seconds())
+        start_s = time.perf_counter()
+        refresh()
+        update_s.append(time.perf_counter() - start_s)
+        if not window._clouds.is_busy and not settled:
+            settled.append(len(update_s))
+            settled_s.append(time.monotonic() - began_s)
+
+    settled: list[int] = []
+    settled_s: list[float] = []
+    window._refresh = measured
+    window.show(lambda: bool(settled) and len(update_s) >= settled[0] + REDRAWS)
+    first = settled[0]
+    points = sum(len(made.cloud) for made in window._clouds.made.values())
+    return [
+        ("points drawn, thousands", points / 1000),
+        ("until all points are there, s", settled_s[0]),
+        ("redraw, window's thread, ms", 1000 * median(update_s[first:])),
+        ("redraw, renderer's processor time, ms", 1000 * median(np.diff(draw_s[first:]))),
+    ]
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", help="a recording; none: only redraws")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--max-frames", type=int, metavar="N")
+    parser.add_argument("--keyframes", type=int, default=300)
+    options = parser.parse_args()
+    if options.folder is not None:
+        rates: dict[str, list[float]] = {"none": [], "open3d": []}
+        for _ in range(options.repeats):
+            for viewer, found in rates.items():
+                found.append(fps(options.folder, viewer, options.max_frames))
+        for viewer, found in rates.items():
+            print(f"--viewer {viewer:8s} {median(found):6.1f} frames/s   {sorted(found)}", flush=True)
+    rows: list[tuple[str, Any]] = redraws(options.keyframes)
+    for name, value in rows:
+        print(f"{options.keyframes} keyframes, {name:40s} {value:8.1f}")
+
+
+if __name__ == "__main__":
+    main()
