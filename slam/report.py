@@ -109,7 +109,7 @@ class Report:
         run = self.directory
         if self._online.error is not None:
             run.missing[ONLINE] = f"broken off: {self._online.error}"
-        trajectory, keyframes = store.trajectory(), store.keyframes
+        trajectory, keyframes = store.trajectory(), store.everything()
         metric = any(keyframe.metric for keyframe in keyframes)
         summary = [summary_line(counts, len(keyframes), seconds)]
         metrics: dict[str, Any] = {"frames_seen": counts.seen, "poses": len(trajectory)}
@@ -124,6 +124,7 @@ class Report:
             "scale_source": scale_source(metric),
             **{f"frames_{name}": value for name, value in vars(counts).items()},
             "keyframes": len(keyframes),
+            "keyframes_on_disk": len(keyframes) - len(store),
             "seconds": round(seconds, 3),
             "fps": round(counts.seen / seconds, 2),
             "stages": {

@@ -16,7 +16,7 @@ from slam.backend.optimizer import Optimizer, Stereo
 from slam.backend.stereo import ClassicalStereo, LearnedStereo, picture
 from slam.classical.dis import DisFlow
 from slam.config import SlamConfig
-from slam.errors import UsageError
+from slam.errors import MapError, UsageError
 from slam.frames import Counts, Estimate, Frame, Keyframe, Progress, Status, Update, View, Window
 from slam.frontend.initialiser import Initialiser, InitialMap
 from slam.frontend.keyframing import Keyframing
@@ -39,6 +39,7 @@ from slam.timing import StageTimes
 
 log = logging.getLogger(__name__)
 
+SAME_CAMERA = 0.02  # relative difference of intrinsics
 CARRIED_DEVIATION = 0.05  # relative, of a sure depth carried over to a new keyframe, until the backend has seen it
 MIN_MEASURED = 0.05  # part of a picture whose depth a sensor must know for any of it to be used
 START_MEASURED = 0.3  # part of the cells with sensor depth that makes a first map at once
@@ -120,6 +121,26 @@ class Slam:
             self.counts.skipped = source.skipped  # those after the last good frame too
             self.finish()
 
+    def load(self, keyframes: list[Keyframe]) -> None:
+        """Begin in an earlier map instead of making one: lost, until a frame shows a place of it.
+
+        Raises:
+            MapError: if it was made with another camera, size or correspondence.
+        """
+        view, K = keyframes[0].view, self.preparation.camera.matrix()
+        size = (self.preparation.camera.height, self.preparation.camera.width)
+        if view.image.shape[:2] != size or float((view.K / K - 1).nan_to_num(0.0).abs().max()) > SAME_CAMERA:
+            raise MapError("the map was made with another camera or picture size; --save-map makes one with this")
+        cells = tuple(side // self.correspondence.stride for side in size)
+        if keyframes[0].cell_inv_depth.shape != cells:
+            raise MapError("the map was made with another motion.flow; set the same, or make it anew with --save-map")
+        with torch.inference_mode():
+            keyframes = [replace(k, view=self._encoded(k.view)) for k in keyframes]
+        self.store.restore(keyframes)
+        self._mapper.optimizer.keyframes = {k.id: k for k in keyframes}
+        self._reference_id = keyframes[-1].id
+        self.status = Status.LOST
+
     def step(self, frame: Frame) -> list[Estimate]:
         """Take one frame.
 
@@ -143,6 +164,11 @@ class Slam:
             elif self._pending_id is not None and self.keyframing.exhausted(estimate):
                 self._take_pending()
             return [estimate]
+
+    def facts(self) -> dict[str, Any]:
+        """What the backend did, for `run.json`."""
+        closer = self._mapper.closer
+        return {"loops": len(closer.loops) if closer is not None else 0, "backend_jobs_skipped": self.jobs_skipped}
 
     def finish(self) -> None:
         """Wait for the backend, take its last results, also if it died of something, which is raised; then refine."""

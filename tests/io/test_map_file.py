@@ -1,0 +1,94 @@
+"""Maps on disk: what is written comes back, and what is no map is refused in one line."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from slam.classical.landmarks import Landmarks
+from slam.errors import MapError, OutputError
+from slam.frames import Keyframe, View
+from slam.geometry import se3
+from slam.io.map_file import load_map, save_map
+
+
+def keyframe(n: int) -> Keyframe:
+    """Random, with n landmarks."""
+    g = torch.Generator().manual_seed(n)
+    rng = np.random.default_rng(n)
+    view = View(n, 10**9 + n, rng.integers(0, 256, (48, 64, 3), np.uint8), 50 * torch.eye(3, dtype=torch.float64), "f")
+    dense, cells = 0.2 + torch.rand(48, 64, generator=g), 0.2 + torch.rand(12, 16, generator=g)
+    found = Landmarks(rng.random((n, 2), np.float32), rng.random((n, 128), np.float32))
+    T_wc = se3.exp(torch.randn(6, dtype=torch.float64, generator=g))
+    confidence = torch.rand(48, 64, generator=g)
+    return Keyframe(n, view, T_wc, dense, confidence, cells, 0.1 * cells, 2.0, True, n - 1, landmarks=found)
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A map of three keyframes, numbered 3, 4 and 6."""
+    save_map(tmp_path / "room.map", [keyframe(n) for n in (3, 4, 6)])
+    return tmp_path / "room.map"
+
+
+def test_a_map_comes_back(path):
+    loaded = load_map(path)
+    assert [k.id for k in loaded] == [3, 4, 6] and [k.parent_id for k in loaded] == [2, 3, 5]
+    for k, n in zip(loaded, (3, 4, 6), strict=True):
+        was = keyframe(n)
+        assert np.array_equal(k.view.image, was.view.image) and k.view.frame_id == -1 and k.view.features is None
+        assert torch.equal(k.T_wc, was.T_wc) and torch.equal(k.cell_inv_depth, was.cell_inv_depth)
+        torch.testing.assert_close(k.inv_depth, was.inv_depth, atol=0, rtol=1e-3)
+        torch.testing.assert_close(k.confidence, was.confidence, atol=0.5 / 255 + 1e-6, rtol=0)
+        np.testing.assert_array_equal(k.landmarks.uv, was.landmarks.uv)
+        np.testing.assert_allclose(k.landmarks.descriptors, was.landmarks.descriptors, atol=1e-3)
+        assert k.scale == 1.0 and k.refined and not k.metric
+
+
+def test_without_landmarks(tmp_path):
+    save_map(tmp_path / "m", [replace(keyframe(1), landmarks=None)])
+    assert load_map(tmp_path / "m")[0].landmarks.uv.shape == (0, 2)
+
+
+def test_what_is_no_map_is_refused(path, tmp_path):
+    with pytest.raises(MapError, match="no map at"):
+        load_map(tmp_path / "none")
+    (tmp_path / "torn").write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(MapError, match="torn is damaged or no map"):
+        load_map(tmp_path / "torn")
+    save_file({"a": torch.zeros(1)}, tmp_path / "other")
+    with pytest.raises(MapError, match="no map of this program; --save-map"):
+        load_map(tmp_path / "other")
+    save_file(load_file(path), tmp_path / "newer", {"format": "v2d-slam map", "version": "2"})
+    with pytest.raises(MapError, match="version 2, this program reads 1"):
+        load_map(tmp_path / "newer")
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("T_wc", lambda t: t[:2]),
+        ("inv_depth", lambda t: t[:, :, :60]),
+        ("cell_sigma", lambda t: t * float("nan")),
+        ("cell_inv_depth", lambda t: 0 * t),
+        ("landmark_uv", lambda t: t[1:]),
+        ("K", None),
+    ],
+)
+def test_a_map_whose_parts_do_not_fit_is_refused(path, tmp_path, name, change):
+    tensors = load_file(path)
+    if change is None:
+        del tensors[name]
+    else:
+        tensors[name] = change(tensors[name]).contiguous()
+    save_file(tensors, tmp_path / "bad", {"format": "v2d-slam map", "version": "1"})
+    with pytest.raises(MapError, match="bad is damaged"):
+        load_map(tmp_path / "bad")
+
+
+def test_a_folder_that_takes_nothing(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot write the map"):
+        save_map(tmp_path / "file" / "room.map", [keyframe(1)])
