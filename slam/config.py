@@ -31,7 +31,7 @@ class MotionConfig:
 class DepthConfig:
     """Where the dense depth of keyframes comes from."""
 
-    stereo: Literal["learned", "classical"] = "classical"
+    stereo: Literal["learned", "classical", "none"] = "classical"
     sweep: PlaneSweepConfig = PlaneSweepConfig()
 
 

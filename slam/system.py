@@ -376,7 +376,7 @@ def build(
         "weights": None,
     }
     correspondence: Any = DisFlow(config.motion.dis)
-    stereo: Stereo = ClassicalStereo(config.depth.sweep)
+    stereo: Stereo | None = ClassicalStereo(config.depth.sweep) if config.depth.stereo == "classical" else None
     if config.motion.flow != "dis" or config.depth.stereo == "learned":
         file = weights_path(weights or config.profile)
         motion_network, stereo_network = load_network(file)

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from slam.geometry.camera import scaled_intrinsics
 from slam.mapping.matching import Match, Matcher
 from slam.mapping.sensor import overlaid, sensor_cells, sensor_dense
 from slam.mapping.transforms import carried_along
-from slam.mapping.warp import certainty, filled
+from slam.mapping.warp import certainty, filled, sigma_of
 from slam.solvers.bundle import BundleSolution, bundle_adjust
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ Stereo = Callable[[Keyframe, list[View], list[Tensor]], DenseDepth]
 class BackendConfig:
     """The window and its weights; pixels are of the network size."""
 
+    adjust: Literal["joint", "poses", "off"] = "joint"  # with depth; without, cells take their depth from stereo
     window: int = 7  # keyframes adjusted together
     held: int = 2  # oldest of them whose poses are held: they carry place and scale
     reach: int = 3  # keyframes matched to each, in both directions of time
@@ -58,6 +60,7 @@ class BackendConfig:
 
 
 MIN_DEVIATION = 0.005  # relative, of any depth: flow errors are not independent
+HOLDING = 1e6  # weight of a prior that a depth cannot leave
 THIN = 2  # cells a step of the grid on which all keyframes are adjusted together
 MEASURED = 0.9  # part of the pixels with sensor depth at which stereo is not worth its time
 
@@ -91,7 +94,7 @@ class Optimizer:
         clock = {"match": -time.perf_counter()}
         keyframes = self._current(window.keyframes)
         self._forget(keyframes[0].id, window.active)
-        pairs, edges = self._matched(keyframes)
+        pairs, edges = self._matched(keyframes) if self.config.adjust != "off" else ([], [])
         clock["match"] += time.perf_counter()
         clock["adjust"] = -time.perf_counter()
         if pairs:
@@ -186,6 +189,8 @@ class Optimizer:
             (smooth, (sigma / (config.prior_deviation * smooth)) ** 2),
             (measured, (sigma / deviation.clamp_min(1e-9)) ** 2),
         )
+        if config.adjust == "poses":
+            prior, prior_weight = inv_depth, torch.full_like(inv_depth, HOLDING)
         fixed = torch.zeros(len(keyframes), dtype=torch.bool)
         fixed[: max(1, min(held, len(keyframes) - 2))] = True
         K = scaled_intrinsics(keyframes[0].view.K, 1 / self.matcher.correspondence.stride)
@@ -228,6 +233,8 @@ class Optimizer:
             depth = self.stereo(k, [o.view for o in others], T_jk)
             inv_depth, confidence = overlaid((depth.inv_depth, depth.confidence), measured)
             out[n] = replace(k, inv_depth=inv_depth, confidence=confidence)
+            if self.config.adjust != "joint":
+                out[n] = _with_cells(out[n], self.matcher.correspondence.stride)
         return tuple(out)
 
 
@@ -255,3 +262,11 @@ def _with_ratio(k: Keyframe, T_wc: Tensor, ratio: Tensor) -> Keyframe:
     columns = (low_u + 1).clamp_max(ratio.shape[1] - 1)
     factor = torch.lerp(rows[:, low_u], rows[:, columns], (u - low_u)[None])
     return _with_depth(k, T_wc, k.cell_inv_depth * factor, k.cell_sigma * factor)
+
+
+def _with_cells(k: Keyframe, stride: int) -> Keyframe:
+    """The keyframe with its cells' depth taken from the dense one, where that is sure of itself."""
+    weight = torch.nn.functional.avg_pool2d(k.confidence[None], stride)[0]
+    mean = torch.nn.functional.avg_pool2d((k.confidence * k.inv_depth)[None], stride)[0] / weight.clamp_min(1e-6)
+    inv_depth = torch.where(weight > 0, mean, k.cell_inv_depth)
+    return replace(k, cell_inv_depth=inv_depth, cell_sigma=sigma_of(weight, inv_depth))

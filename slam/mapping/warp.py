@@ -67,6 +67,11 @@ def certainty(inv_depth: Tensor, sigma: Tensor) -> Tensor:
     return 1 / (1 + (sigma / (HALF_CERTAIN * inv_depth).clamp_min(1e-9)).square())
 
 
+def sigma_of(certain: Tensor, inv_depth: Tensor) -> Tensor:
+    """Standard deviation of an inverse depth of that certainty: the inverse of `certainty`."""
+    return HALF_CERTAIN * inv_depth * (1 / certain.clamp_min(1e-2) - 1).clamp_min(1e-4).sqrt()
+
+
 def enlarged(cells: Tensor, view: View) -> Tensor:
     """Values (hc, wc) at cell centres, interpolated to the view's pixels (h, w)."""
     size = view.image.shape[:2]
