@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from slam.errors import EvaluationError
 from slam.evaluation.depth import DepthResult, mean_depth
+from slam.evaluation.drift import DriftResult, drift
 from slam.evaluation.trajectory import (
     MAX_DIFFERENCE_NS,
     Alignment,
@@ -32,6 +33,7 @@ class TrajectoryReport:
     poses: int
     frames_seen: int | None  # None: not known, coverage is by time
     path_length_m: float  # of the truth between matched poses
+    drift: DriftResult | None  # None: too short, or hardly any motion
 
     @property
     def drift_percent(self) -> float:
@@ -47,6 +49,7 @@ class TrajectoryReport:
             "scale": self.ate["sim3"].scale,
             "path_length_m": self.path_length_m,
             "drift_percent": self.drift_percent,
+            "drift": self.drift.numbers() if self.drift is not None else None,
             "ate_m": {name: result.numbers() for name, result in self.ate.items()},
             "rpe": {name: result.numbers() for name, result in self.rpe.items()},
         }
@@ -74,7 +77,12 @@ def trajectory_report(
     start, end = ates["none"].time_ns[[0, -1]]
     near = (truth.time_ns >= start - max_difference_ns) & (truth.time_ns <= end + max_difference_ns)
     travelled = path_length(Trajectory(truth.time_ns[near], truth.T_wc[near]))
-    return TrajectoryReport(ates, rpes, len(estimate), frames_seen, travelled)
+    try:
+        drifted = drift(estimate, truth, max_difference_ns)
+    except EvaluationError as error:
+        log.debug("no drift: %s", error)
+        drifted = None
+    return TrajectoryReport(ates, rpes, len(estimate), frames_seen, travelled, drifted)
 
 
 def table(report: TrajectoryReport, depths: Sequence[DepthResult] | None = None) -> str:
@@ -98,6 +106,12 @@ def table(report: TrajectoryReport, depths: Sequence[DepthResult] | None = None)
         f"{'scale':<24}{aligned.scale:10.4f}  metres per unit of the estimate",
         f"{'drift':<24}{report.drift_percent:9.2f}%  ATE Sim(3) of {report.path_length_m:.2f} m of path",
     ]
+    if report.drift is not None:
+        lines += [
+            f"{'end':<24}{report.drift.end_m:10.4f}  metres off if the first tenth is aligned by Sim(3)",
+            f"{'scale drift':<24}{report.drift.scale_growth:10.4f}  growth of the unit from start to end, "
+            f"spread {100 * report.drift.scale_spread:.1f} %",
+        ]
     if depths is not None:
         mean = mean_depth(depths)
         lines += [
