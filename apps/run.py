@@ -29,6 +29,10 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--weights", type=Path, metavar="FILE", help="network weights other than the shipped ones")
     p.add_argument("--out", type=Path, metavar="DIR", help="new directory of the results (default results/<time>)")
     p.add_argument("--deterministic", action="store_true", help="one thread: same input, same bytes of trajectory")
+    p.add_argument("--load-map", type=Path, metavar="FILE", help="go on in an earlier map, found by what it shows")
+    p.add_argument("--save-map", type=Path, metavar="FILE", help="keep the map, for --load-map")
+    p.add_argument("--max-keyframes", type=int, metavar="N", help="in memory; old ones that others cover go to disk")
+    p.add_argument("--final-refine", choices=("on", "off"), help="adjust the whole map together at the end (on)")
     add_viewing(p)
     add_verbosity(p)
     return p
@@ -44,17 +48,21 @@ def main(argv: list[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> int:
     """Build the parts, track the source, write and report the results."""
     from slam.config import SlamConfig, dump_config, load_config
+    from slam.io.map_file import load_map, save_map
     from slam.report import Report
     from slam.system import build
     from slam.viewer.live import LiveRun
 
     limit_threads()
-    config = load_config(SlamConfig, options.config, options.set)
+    config = load_config(SlamConfig, options.config, [*options.set, *shortcuts(options)])
+    earlier = None if options.load_map is None else load_map(options.load_map)
     window = find_window(options)
     source, name, truth = open_input(options)
     recorder = None
     try:
         slam, facts = build(config, source.camera, options.weights, threads=not options.deterministic)
+        if earlier is not None:
+            slam.load(earlier)
         report = Report(options.out, name, source.count, None if options.quiet else sys.stderr)
         source, recorder = recorded(source, options.record)
     except BaseException:
@@ -88,11 +96,15 @@ def run(options: argparse.Namespace) -> int:
                 facts["recording"] = recorder.facts()
                 error = error or recorder.error
             log.info("writing the results into %s", report.directory.path)
+            facts.update(slam.facts())
             summary = report.finish(
                 slam.store, slam.counts, slam.times.table(), facts, config.fusion, dump_config(config), truth
             )
+            slam.store.close()
         if not options.quiet:
             print(summary)
+        if options.save_map is not None and len(slam.store):
+            save_map(options.save_map, slam.store.keyframes)
         if options.screenshot is not None and len(slam.store):
             no_picture = take_screenshot(report.directory.path, options.screenshot)
             error = error or no_picture
@@ -105,10 +117,18 @@ def run(options: argparse.Namespace) -> int:
                 f"no map: the {slam.counts.seen} frames of {name} never showed enough parallax; "
                 "move the camera sideways, slowly"
             )
+        if earlier is not None and not slam.counts.tracked and not stop.is_set():
+            raise SourceError(f"no frame of {name} shows a place of {options.load_map}")
         return 0
 
     with stop_on_signals() as stop:
         return track_and_report() if window is None else watched(window, live, stop, track_and_report)
+
+
+def shortcuts(options: argparse.Namespace) -> list[str]:
+    """Settings that have an option of their own, as `--set` takes them."""
+    given = {"max_keyframes": options.max_keyframes, "final_refine": options.final_refine}
+    return [f"{name}={value}" for name, value in given.items() if value is not None]
 
 
 def limit_threads() -> None:

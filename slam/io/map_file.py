@@ -59,6 +59,7 @@ def save_map(path: Path, keyframes: Sequence[Keyframe]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({k: v.contiguous() for k, v in tensors.items()}, partial, {"format": FORMAT, "version": VERSION})
+        partial.chmod(0o644)  # the library writes for its owner alone
         partial.replace(path)
     except (OSError, SafetensorError) as error:
         why = reason(error) if isinstance(error, OSError) else str(error)
