@@ -1,0 +1,92 @@
+"""The kidnapped camera: the picture is gone for ten seconds, and comes back where the map knows the place."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from slam.config import SlamConfig, build_config
+from slam.evaluation.trajectory import ate
+from slam.frames import Estimate, Frame, Progress, Status, Trajectory
+from slam.system import Slam, build
+
+GONE = range(50, 110)  # frames of the walk there and back that the kidnapped camera does not see
+AWAY_NS = 10_000_000_000
+NOISE = 2.5  # standard deviation of fresh sensor noise on the way back, grey levels
+
+
+class Walk:
+    """Frames of a recording there and back, without depth."""
+
+    live = False
+
+    def __init__(self, frames: list[Frame], truth: np.ndarray) -> None:
+        self.frames = frames
+        self.camera = frames[0].camera
+        self.count = len(frames)
+        self.skipped = 0
+        self.truth = Trajectory(np.array([frame.time_ns for frame in frames]), truth)
+
+    def __iter__(self):
+        return iter(self.frames)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def without(self, gone: range, away_ns: int) -> "Walk":
+        """Those frames cut out; what follows comes `away_ns` after the last one before."""
+        shift_ns = away_ns - (self.frames[gone.stop].time_ns - self.frames[gone.start - 1].time_ns)
+        after = [replace(frame, time_ns=frame.time_ns + shift_ns) for frame in self.frames[gone.stop :]]
+        kept = [n for n in range(self.count) if n not in gone]
+        return Walk([*self.frames[: gone.start], *after], self.truth.T_wc[kept])
+
+
+@pytest.fixture(scope="module")
+def walk(rendered) -> Walk:
+    generator = np.random.default_rng(0)
+    order = [*range(rendered.count), *reversed(range(rendered.count - 1))]
+    step_ns = rendered.frames[1].time_ns - rendered.frames[0].time_ns
+    frames = []
+    for n, k in enumerate(order):
+        noise = NOISE * generator.standard_normal(rendered.frames[k].image.shape) if n >= rendered.count else 0
+        image = np.rint(rendered.frames[k].image + noise).clip(0, 255).astype(np.uint8)
+        frames.append(Frame(n, (n + 1) * step_ns, image, rendered.camera))
+    return Walk(frames, rendered.truth.T_wc[order])
+
+
+def followed(walk: Walk) -> tuple[Slam, list[Estimate]]:
+    """The system after the walk, and what it said of each frame from the first map on."""
+    slam, _ = build(build_config(SlamConfig, {"pixels": 160 * 120}), walk.camera, threads=False)
+    said: list[Estimate] = []
+
+    def hear(progress: Progress) -> None:
+        if progress.snapshot.estimate is not None:
+            said.append(progress.snapshot.estimate)
+
+    slam.run(walk, hear)
+    return slam, said
+
+
+def error(slam: Slam, truth: Trajectory) -> float:
+    """ATE, metres, over the frames of a truth."""
+    return ate(slam.store.trajectory(), truth, "sim3").rmse
+
+
+@pytest.fixture(scope="module")
+def uncut_error(walk) -> float:
+    slam, _ = followed(walk)
+    kept = [n for n in range(walk.count) if n not in GONE]
+    return error(slam, Trajectory(walk.truth.time_ns[kept], walk.truth.T_wc[kept]))
+
+
+@pytest.mark.parametrize("away_ns", [AWAY_NS, 66_666_667], ids=["the clock tells", "nothing tells"])
+def test_a_kidnapped_camera_is_found_within_a_second_in_one_trajectory(walk, uncut_error, away_ns):
+    cut = walk.without(GONE, away_ns)
+    slam, said = followed(cut)
+    back = [e for e in said if e.time_ns >= cut.frames[GONE.start].time_ns]
+    assert len(back) == walk.count - GONE.stop
+    found = next(n for n, e in enumerate(back) if e.status is Status.TRACKING)
+    assert found <= 15  # a second
+    assert all(e.status is Status.TRACKING for e in back[found:])
+    assert len(slam.store.trajectory()) >= cut.count - found
+    assert error(slam, cut.truth) < 1.5 * uncut_error
