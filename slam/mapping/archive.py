@@ -2,6 +2,8 @@
 
 import shutil
 import tempfile
+import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from slam.mapping.transforms import grown, rescaled
 class Evicted:
     """A keyframe that follows another one."""
 
-    keyframe: Keyframe  # as it was; its arrays are maps of files
+    keyframe: Keyframe  # as it was; its arrays are maps of a file
     anchor_id: int
     T_ak: Tensor  # (4, 4) from it to the anchor's camera ...
     scale: float  # ... in the anchor's scale of that time
@@ -39,35 +41,29 @@ class Evicted:
 
 
 class Archive:
-    """A folder of arrays, removed with `close`."""
+    """A folder with a file for each keyframe, removed with `close`, or at the latest when the program ends."""
 
     def __init__(self, folder: Path | None = None) -> None:
         """`folder` is made at the first keyframe; None: a temporary one."""
         self._folder = folder
-        self._made = False
+        self._remove: Callable[[], object] | None = None  # once there is something to remove
 
     def stored(self, keyframe: Keyframe) -> Keyframe:
-        """The keyframe with its arrays in files; without features and landmarks.
+        """The keyframe with its arrays in a file; without features and landmarks.
 
         Raises:
             OutputError: if the disk refuses.
         """
+        depths = (keyframe.inv_depth, keyframe.confidence, keyframe.cell_inv_depth, keyframe.cell_sigma)
         try:
-            if not self._made:
-                self._folder = Path(tempfile.mkdtemp(prefix="v2d-slam-")) if self._folder is None else self._folder
-                self._folder.mkdir(parents=True, exist_ok=True)
-                self._made = True
-            image = self._mapped(f"{keyframe.id}_image", keyframe.view.image)
-            inv_depth, confidence, cell_inv_depth, cell_sigma = (
-                torch.from_numpy(self._mapped(f"{keyframe.id}_{name}", getattr(keyframe, name).numpy()))
-                for name in ("inv_depth", "confidence", "cell_inv_depth", "cell_sigma")
-            )
-        except OSError as error:
-            raise OutputError(f"cannot write old keyframes to {self._folder}: {reason(error)}") from error
-        view = replace(keyframe.view, image=image, features=None, sensor_depth=None)
+            arrays = self._mapped(f"{keyframe.id}.raw", [*(d.float().numpy() for d in depths), keyframe.view.image])
+        except (OSError, RuntimeError) as error:  # the latter of a map that cannot be made
+            why = reason(error) if isinstance(error, OSError) else error
+            raise OutputError(f"cannot write old keyframes to {self._folder}: {why}") from error
+        inv_depth, confidence, cell_inv_depth, cell_sigma, image = arrays
         return replace(
             keyframe,
-            view=view,
+            view=replace(keyframe.view, image=image.numpy(), features=None, sensor_depth=None),
             inv_depth=inv_depth,
             confidence=confidence,
             cell_inv_depth=cell_inv_depth,
@@ -77,11 +73,21 @@ class Archive:
 
     def close(self) -> None:
         """Remove the files; keyframes from here are unusable afterwards."""
-        if self._made and self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        if self._remove is not None:
+            self._remove()
 
-    def _mapped(self, name: str, values: np.ndarray) -> np.ndarray:
+    def _mapped(self, name: str, arrays: list[np.ndarray]) -> list[Tensor]:
+        """The arrays as maps of one file, changes private. `numpy.memmap` would hold a file open for each."""
+        if self._remove is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="v2d-slam-")) if self._folder is None else self._folder
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         assert self._folder is not None
-        path = self._folder / f"{name}.npy"
-        np.save(path, values)
-        return np.load(path, mmap_mode="c")  # private to this process: torch wants it writable
+        path = self._folder / name
+        path.write_bytes(b"".join(array.tobytes() for array in arrays))
+        mapped = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
+        pieces = mapped.split([array.nbytes for array in arrays])
+        return [
+            piece.view(getattr(torch, array.dtype.name)).view(array.shape)
+            for piece, array in zip(pieces, arrays, strict=True)
+        ]
