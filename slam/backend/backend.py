@@ -40,8 +40,7 @@ class Backend:
         start_s = time.perf_counter()
         loops: dict[tuple[int, int], Edge] = {}
         for loop in self.closer.loops if self.closer is not None else []:
-            there, back = (Edge(match.target_uv, match.weight).thinned() for match in loop.flows)
-            loops[loop.old_id, loop.new_id], loops[loop.new_id, loop.old_id] = there, back
+            loops[loop.old_id, loop.new_id], loops[loop.new_id, loop.old_id] = loop.flows
         keyframes = self.optimizer.refined(loops)
         return Update(keyframes, {"refine": time.perf_counter() - start_s})
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from slam.backend.optimizer import Edge
 from slam.classical.landmarks import LandmarkConfig, votes
 from slam.errors import check_range
 from slam.frames import Keyframe
@@ -25,6 +26,7 @@ from slam.solvers.pose_graph import pose_graph
 
 log = logging.getLogger(__name__)
 
+NEAR = 2  # keyframes: a loop whose ends are both so near those of a known one says little that is new
 METRIC_SCALE_DEVIATION = 1e-4  # log scale between keyframes whose depth a sensor measured
 
 
@@ -67,7 +69,7 @@ class Loop:
     scales: tuple[float, float]  # `Keyframe.scale` of old and new
     shift: float  # what going there and back left, relative to depth ...
     turn_rad: float  # ... and in angle
-    flows: tuple[Match, Match]  # old to new, new to old
+    flows: tuple[Edge, Edge]  # thinned; old to new, new to old
 
     def present(self, old: Keyframe, new: Keyframe) -> Tensor:
         """`S_on` in the present scales of the two."""
@@ -87,9 +89,13 @@ class LoopCloser:
         self.loops: list[Loop] = []
 
     def found(self, new: Keyframe, keyframes: list[Keyframe]) -> list[Loop]:
-        """Loops from a keyframe to earlier ones of a list in order of time, verified and remembered."""
-        self._forget({k.id for k in keyframes})
-        index = next(n for n, k in enumerate(keyframes) if k.id == new.id)
+        """Loops from a keyframe to earlier ones of a list in order of time, verified and remembered.
+
+        One beside a known loop is left out, unless the map disagrees with it.
+        """
+        position = {k.id: n for n, k in enumerate(keyframes)}
+        self.loops = [loop for loop in self.loops if loop.old_id in position and loop.new_id in position]
+        index = position[new.id]
         earlier = {k.id: k for k in keyframes[: max(0, index - self.config.min_gap)] if k.landmarks is not None}
         ranked = votes(new.landmarks, {k.id: k.landmarks for k in earlier.values()}, self.config.landmarks)
         loops = []
@@ -97,14 +103,16 @@ class LoopCloser:
             if count < self.config.min_votes:
                 break
             loop = self._verified(earlier[old_id], new)
-            if loop is not None:
+            if loop is not None and not (self._is_beside(loop, position) and self._fits([loop], keyframes)):
                 loops.append(loop)
+                self.loops.append(loop)
                 log.debug("keyframe %d shows the place of keyframe %d", new.id, old_id)
-        self.loops += loops
         return loops
 
-    def _forget(self, known: set[int]) -> None:
-        self.loops = [loop for loop in self.loops if loop.old_id in known and loop.new_id in known]
+    def _is_beside(self, loop: Loop, position: dict[int, int]) -> bool:
+        """True if both ends are NEAR those of a known loop."""
+        old, new = position[loop.old_id], position[loop.new_id]
+        return any(abs(position[k.old_id] - old) <= NEAR and abs(position[k.new_id] - new) <= NEAR for k in self.loops)
 
     def _verified(self, old: Keyframe, new: Keyframe) -> Loop | None:
         config = self.config
@@ -127,7 +135,8 @@ class LoopCloser:
             return None
         S_on = se3.inverse(there.T_ck)
         S_on[:3, :3] *= ratio
-        return Loop(old.id, new.id, S_on, (old.scale, new.scale), shift, turn_rad, (there, back))
+        flows = Edge(there.target_uv, there.weight).thinned(), Edge(back.target_uv, back.weight).thinned()
+        return Loop(old.id, new.id, S_on, (old.scale, new.scale), shift, turn_rad, flows)
 
     def _match(self, k: Keyframe, other: Keyframe, T_ck: Tensor) -> Match | None:
         match = self.matcher.match(k.view, (k.cell_inv_depth, k.cell_sigma), other.view, T_ck, k.view.K)
@@ -139,23 +148,27 @@ class LoopCloser:
     def closed(self, keyframes: list[Keyframe]) -> list[Keyframe] | None:
         """The keyframes (in order of time) bent so that all loops fit; None if they fit as they are."""
         config = self.config
-        position = {k.id: n for n, k in enumerate(keyframes)}
-        loops = [loop for loop in self.loops if loop.old_id in position and loop.new_id in position]
-        S_wk = torch.stack([k.T_wc for k in keyframes])
-        edges, measured, weight = [], [], []
-        for loop in loops:
-            i, j = position[loop.old_id], position[loop.new_id]
-            edges.append((i, j))
-            measured.append(loop.present(keyframes[i], keyframes[j]))
-            weight.append(self._weight(keyframes[i], keyframes[j], loop.shift, loop.turn_rad))
-        if not loops or self._fits(S_wk, torch.tensor(edges), torch.stack(measured), torch.stack(weight)):
+        known = {k.id for k in keyframes}
+        loops = [loop for loop in self.loops if {loop.old_id, loop.new_id} <= known]
+        if self._fits(loops, keyframes):
             return None
-        for i, j in chains(keyframes, config.reach):
-            edges.append((i, j))
-            measured.append(se3.inverse(S_wk[i]) @ S_wk[j])
-            weight.append(self._weight(keyframes[i], keyframes[j]))
-        solution = pose_graph(S_wk, torch.tensor(edges), torch.stack(measured), torch.stack(weight), huber=config.huber)
-        strained = [loop for loop, r in zip(loops, solution.residual.tolist()) if r > config.max_strain]
+        S_wk = torch.stack([k.T_wc for k in keyframes])
+        edges, measured, weight = self._constraints(loops, keyframes)
+        chain = torch.tensor(chains(keyframes, config.reach))
+        tied = se3.inverse(S_wk[chain[:, 0]]) @ S_wk[chain[:, 1]]
+        stiffness = torch.stack([self._weight(keyframes[i], keyframes[j]) for i, j in chain.tolist()])
+        solution = pose_graph(
+            S_wk,
+            torch.cat([edges, chain]),
+            torch.cat([measured, tied]),
+            torch.cat([weight, stiffness]),
+            huber=config.huber,
+        )
+        strained = [
+            loop
+            for loop, r in zip(loops, solution.residual.tolist()[: len(loops)], strict=True)
+            if r > config.max_strain
+        ]
         if strained:  # the map cannot be bent to them
             self.loops = [loop for loop in self.loops if loop not in strained]
             log.info("%d loops contradict the map and are left out", len(strained))
@@ -166,10 +179,23 @@ class LoopCloser:
         T_wk = se3.orthonormalised(T_wk)
         return [grown(k, T_wk[n], float(growth[n])) for n, k in enumerate(keyframes)]
 
-    def _fits(self, S_wk: Tensor, edges: Tensor, measured: Tensor, weight: Tensor) -> bool:
-        i, j = edges.unbind(-1)
-        r = sim3.log(sim3.inverse(measured) @ sim3.inverse(S_wk[i]) @ S_wk[j])
+    def _fits(self, loops: list[Loop], keyframes: list[Keyframe]) -> bool:
+        """True if the map agrees with them as it is."""
+        if not loops:
+            return True
+        edges, measured, weight = self._constraints(loops, keyframes)
+        T_wi, T_wj = (torch.stack([keyframes[n].T_wc for n in end]) for end in edges.mT.tolist())
+        r = sim3.log(sim3.inverse(measured) @ se3.inverse(T_wi) @ T_wj)
         return bool(((weight * r.square()).mean(-1).sqrt() < self.config.agreement).all())
+
+    def _constraints(self, loops: list[Loop], keyframes: list[Keyframe]) -> tuple[Tensor, Tensor, Tensor]:
+        """Positions of both ends (E, 2), S_ij (E, 4, 4) and weights (E, 7) of loops."""
+        position = {k.id: n for n, k in enumerate(keyframes)}
+        edges = [(position[loop.old_id], position[loop.new_id]) for loop in loops]
+        ends = [(keyframes[i], keyframes[j]) for i, j in edges]
+        measured = [loop.present(*pair) for loop, pair in zip(loops, ends, strict=True)]
+        weight = [self._weight(*pair, loop.shift, loop.turn_rad) for loop, pair in zip(loops, ends, strict=True)]
+        return torch.tensor(edges), torch.stack(measured), torch.stack(weight)
 
     def _weight(self, i: Keyframe, j: Keyframe, shift: float = 0.0, turn_rad: float = 0.0) -> Tensor:
         """(7,) information of an edge `[v, omega, log s]`."""
