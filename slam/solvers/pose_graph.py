@@ -6,11 +6,10 @@ Reference: Strasdat, Montiel, Davison, Scale drift-aware large scale monocular S
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from scipy import sparse
-from scipy.sparse.linalg import splu
 from torch import Tensor
 
 from slam.geometry import sim3
@@ -46,6 +45,8 @@ def pose_graph(
         steps: at most.
         huber: weighted residual from which an edge counts linearly; None: always squared.
     """
+    from scipy.sparse.linalg import splu  # takes half a second to load: not before there is a loop
+
     N = len(S_wk)
     i, j = edges.unbind(-1)
     S = S_wk.clone()
@@ -72,8 +73,10 @@ def pose_graph(
 
 def _assembled(
     H_e: np.ndarray, b_e: np.ndarray, i: np.ndarray, j: np.ndarray, N: int
-) -> tuple[sparse.csr_matrix, np.ndarray]:
-    """Blocks of each edge -> joint system (7 N, 7 N), (7 N,)."""
+) -> tuple[Any, np.ndarray]:
+    """Blocks of each edge -> joint system, sparse (7 N, 7 N) and (7 N,)."""
+    from scipy import sparse
+
     blocks = np.concatenate([H_e, H_e, -H_e, -H_e])
     rows, columns = np.concatenate([i, j, i, j]), np.concatenate([i, j, j, i])
     offset = np.arange(7)
