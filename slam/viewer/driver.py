@@ -78,17 +78,16 @@ def on_display_lost(job: Callable[[], None]) -> None:
 
 
 def answers(display: str) -> bool:
-    """True if an X server of this name takes a connection."""
+    """True if an X server of this name takes a connection.
+
+    The connection stays: a server that loses its last one may start anew, and refuse the window meanwhile.
+    """
     try:
         x11 = ctypes.CDLL("libX11.so.6")
     except OSError:
         return False
     x11.XOpenDisplay.restype = ctypes.c_void_p
-    connection = x11.XOpenDisplay(display.encode())
-    if connection is None:
-        return False
-    x11.XCloseDisplay(ctypes.c_void_p(connection))
-    return True
+    return x11.XOpenDisplay(display.encode()) is not None
 
 
 def count_devices() -> int:

@@ -198,6 +198,7 @@ class Window:
         for widget in (self._scene, self._panel, self._help):
             self._window.add_child(widget)
         self._build_menu()
+        self._scene.set_on_mouse(self._safely(self._on_mouse))
         self._window.set_on_layout(self._safely(self._lay_out))
         self._window.set_on_key(self._safely(self._on_key))
 
@@ -227,6 +228,12 @@ class Window:
         if character is not None and event.type == gui.KeyEvent.Type.DOWN:
             self._press(character)
         return character is not None
+
+    def _on_mouse(self, event: gui.MouseEvent) -> gui.Widget.EventCallbackResult:
+        """Whoever turns the view does not want to follow any longer."""
+        if event.type in (gui.MouseEvent.Type.DRAG, gui.MouseEvent.Type.WHEEL):
+            self.controls = replace(self.controls, follows=False)
+        return gui.Widget.EventCallbackResult.IGNORED
 
     def _press(self, character: str) -> None:
         self.controls, command = pressed(self.controls, character)

@@ -238,6 +238,7 @@ class TestWindow:
         program.wait_until(lambda: program.poses() > paused)
         time.sleep(1.5)
         assert program.poses() == paused + 1  # one frame and no more
+        program.xdotool("mousemove", "100", "200", "mousedown", "1", "mousemove", "150", "220", "mouseup", "1")
         program.xdotool("key", "g", "k", "t", "h", "plus", "bracketright", "f", "r", "p", "s")
         program.wait_until(lambda: (program.out / "view_001.ply").exists() and (program.out / "view_001.png").exists())
         assert len(read_ply(program.out / "view_001.ply")) > 100
