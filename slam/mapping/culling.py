@@ -23,13 +23,13 @@ def least_needed(keyframes: tuple[Keyframe, ...], protected: set[int]) -> Keyfra
     asked = [n for n, k in enumerate(keyframes) if k.id not in protected][:ASKED]
     if not asked:
         return None
-    shares = seen_shares(keyframes, asked)
-    spare = next((n for n, share in enumerate(shares) if share >= REDUNDANT), int(torch.tensor(shares).argmax()))
-    return keyframes[asked[spare]]
+    shares = seen_shares(keyframes, asked, REDUNDANT)
+    return keyframes[asked[int(torch.tensor(shares).argmax())]]
 
 
-def seen_shares(keyframes: tuple[Keyframe, ...], asked: list[int]) -> list[float]:
-    """Of each asked one, the part of its points that WITNESSES others see at the same depth and as finely."""
+def seen_shares(keyframes: tuple[Keyframe, ...], asked: list[int], enough: float = 2.0) -> list[float]:
+    """Of each asked one, the part of its points that WITNESSES others see at the same depth and as finely; up to the
+    first that has `enough`."""
     inv_depth = torch.stack([k.cell_inv_depth for k in keyframes]).double()
     T_cw = se3.inverse(torch.stack([k.T_wc for k in keyframes]))
     N, h, w = inv_depth.shape
@@ -51,4 +51,6 @@ def seen_shares(keyframes: tuple[Keyframe, ...], asked: list[int]) -> list[float
         seen &= z * d < MAX_COARSENING
         seen[n] = False
         shares.append(float((seen.sum(0) >= WITNESSES).double().mean()))
+        if shares[-1] >= enough:
+            break
     return shares
