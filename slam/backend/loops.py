@@ -42,7 +42,6 @@ class LoopConfig:
     min_visible_ratio: float = 0.4
     max_cycle_deg: float = 0.8  # rotation left after going there and back
     max_cycle_shift: float = 0.02  # and translation
-    reach: int = 3  # keyframes that each is tied to in the pose graph
     shift_deviation: float = 0.01  # standard deviations of the motion from a keyframe to the next ...
     turn_deviation_deg: float = 0.2
     scale_deviation: float = 0.02  # ... and of the log of the ratio of scales
@@ -52,7 +51,7 @@ class LoopConfig:
     landmarks: LandmarkConfig = field(default_factory=LandmarkConfig)
 
     def __post_init__(self) -> None:
-        check_range(self, 1, 1000, "min_gap", "candidates", "min_votes", "reach")
+        check_range(self, 1, 1000, "min_gap", "candidates", "min_votes")
         check_range(self, 0, 1, "min_inlier_ratio", "min_visible_ratio")
         check_range(self, 1e-4, 90, "max_cycle_deg", "max_cycle_shift", "turn_deviation_deg")
         check_range(self, 1e-5, 10, "shift_deviation", "scale_deviation")
@@ -122,7 +121,8 @@ class LoopCloser:
         there = self._match(old, new, T_no)
         if there is None:
             return None
-        ratio = scale_ratio(old, new, there.T_ck, self.matcher.correspondence.stride)
+        is_metric = old.metric and new.metric  # both count in metres, whatever the noise of their depth
+        ratio = 1.0 if is_metric else scale_ratio(old, new, there.T_ck, self.matcher.correspondence.stride)
         if ratio is None:
             return None
         back = self._match(new, old, se3.inverse(rescaled(there.T_ck, 1 / ratio)))
@@ -154,7 +154,7 @@ class LoopCloser:
             return None
         S_wk = torch.stack([k.T_wc for k in keyframes])
         edges, measured, weight = self._constraints(loops, keyframes)
-        chain = torch.tensor(chains(keyframes, config.reach))
+        chain = torch.tensor(chain_of(keyframes))
         tied = se3.inverse(S_wk[chain[:, 0]]) @ S_wk[chain[:, 1]]
         stiffness = torch.stack([self._weight(keyframes[i], keyframes[j]) for i, j in chain.tolist()])
         solution = pose_graph(
@@ -208,15 +208,10 @@ class LoopCloser:
         return deviation.square().reciprocal()
 
 
-def chains(keyframes: list[Keyframe], reach: int) -> list[tuple[int, int]]:
-    """Index pairs (i, j): each keyframe and the `reach` that it descends from; the one before stands for an unknown."""
+def chain_of(keyframes: list[Keyframe]) -> list[tuple[int, int]]:
+    """Index pairs (i, j): each keyframe and its parent; the one before stands for an unknown.
+
+    No further ties: all would say the same once more, and stiffen the map against the loops.
+    """
     position = {k.id: n for n, k in enumerate(keyframes)}
-    pairs = []
-    for j in range(1, len(keyframes)):
-        i = j
-        for _ in range(reach):
-            i = position.get(keyframes[i].parent_id, i - 1)
-            if i < 0:
-                break
-            pairs.append((i, j))
-    return pairs
+    return [(position.get(keyframes[j].parent_id, j - 1), j) for j in range(1, len(keyframes))]

@@ -1,0 +1,203 @@
+"""Loop closure on a small world: found, proved, closed; and what must not be."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from slam.backend.loops import Loop, LoopCloser, LoopConfig, chain_of
+from slam.classical.landmarks import landmarks_of
+from slam.frames import Keyframe
+from slam.geometry import se3, sim3
+from slam.mapping.matching import Matcher
+from slam.mapping.transforms import grown
+
+F64 = torch.float64
+COUNT = 12
+STEP = torch.tensor([0.008, -0.006, 0.007, 0.003, -0.003, 0.004, 0.016], dtype=F64)  # drift of each keyframe
+
+
+def twisted(zeta: Sequence[float]) -> Tensor:
+    return sim3.exp(torch.tensor(zeta, dtype=F64))
+
+
+@pytest.fixture(scope="module")
+def circle(world, wall_and_box) -> list[Keyframe]:
+    """True keyframes around a circle, the last beside the first."""
+    keyframes = []
+    for n in range(COUNT):
+        angle = 2 * math.pi * n / (COUNT - 0.9)
+        T_cw = wall_and_box.moved(
+            0.5 - 0.5 * math.cos(angle), 0.5 * math.sin(angle), 0.05 * math.sin(angle), 0, 0.01, 0
+        )
+        k = world.keyframe(T_cw, n, 5 * n)
+        keyframes.append(replace(k, landmarks=landmarks_of(k.view.image)))
+    return keyframes
+
+
+def drifted(keyframes: list[Keyframe], step: Tensor = STEP) -> list[Keyframe]:
+    """The same after a journey on which each was placed, and measured, a little wrong against the one before."""
+    out, S_wk = [keyframes[0]], keyframes[0].T_wc
+    for before, k in itertools.pairwise(keyframes):
+        S_wk = S_wk @ se3.inverse(before.T_wc) @ k.T_wc @ sim3.exp(step)
+        growth = float(sim3.scale(S_wk))
+        T_wk = S_wk.clone()
+        T_wk[:3, :3] /= growth
+        out.append(replace(grown(k, T_wk, growth), scale=1.0))
+    return out
+
+
+def drift(keyframes: list[Keyframe], truth: list[Keyframe]) -> tuple[float, float]:
+    """How far the last is from where it should be as seen from the first, and how much its depth has grown."""
+    first, last = keyframes[0], keyframes[-1]
+    T_error = se3.inverse(truth[0].T_wc) @ truth[-1].T_wc @ se3.inverse(se3.inverse(first.T_wc) @ last.T_wc)
+    growth = float((truth[-1].cell_inv_depth / last.cell_inv_depth).median())
+    return float(se3.log(T_error).norm()), abs(math.log(growth))
+
+
+@pytest.fixture(scope="module")
+def found(world, circle) -> tuple[list[Keyframe], Loop]:
+    """The drifted keyframes and the loop from the last to the first."""
+    keyframes = drifted(circle)
+    closer = LoopCloser(Matcher(world.flow))
+    loops = closer.found(keyframes[-1], keyframes)
+    assert loops and loops == closer.loops
+    return keyframes, loops[0]
+
+
+def closer_with(world, *loops: Loop) -> LoopCloser:
+    closer = LoopCloser(Matcher(world.flow))
+    closer.loops = list(loops)
+    return closer
+
+
+def test_a_loop_is_measured_with_its_scale(found, circle):
+    keyframes, loop = found
+    old, new = keyframes[loop.old_id], keyframes[loop.new_id]
+    assert loop.new_id == COUNT - 1 and loop.old_id <= COUNT - 1 - LoopConfig().min_gap
+    growth = [float((circle[k.id].cell_inv_depth / k.cell_inv_depth).median()) for k in (old, new)]
+    assert float(sim3.scale(loop.S_on)) == pytest.approx(growth[0] / growth[1], rel=0.01)
+    T_on = se3.inverse(circle[old.id].T_wc) @ circle[new.id].T_wc
+    assert float((loop.S_on[:3, 3] - growth[0] * T_on[:3, 3]).norm()) < 0.01
+
+
+def test_closing_takes_the_drift_out(world, found, circle):
+    keyframes, loop = found
+    closed = closer_with(world, loop).closed(keyframes)
+    assert closed is not None and torch.allclose(closed[0].T_wc, keyframes[0].T_wc, atol=1e-12)
+    before, after = drift(keyframes, circle), drift(closed, circle)
+    assert before[0] > 0.2 and before[1] > 0.15
+    assert after[0] < before[0] / 20 and after[1] < before[1] / 15
+    for a, b, true in zip(closed, keyframes, circle, strict=True):
+        assert [a.id, a.parent_id] == [b.id, b.parent_id] and a.view is b.view
+        assert float(a.cell_inv_depth.median() / b.cell_inv_depth.median()) == pytest.approx(1 / a.scale, rel=1e-4)
+        torch.testing.assert_close(a.inv_depth * a.scale, b.inv_depth)
+        assert float((a.T_wc - true.T_wc)[:3, 3].norm()) <= 0.7 * before[0]
+
+
+def test_a_map_that_fits_is_left_alone(world, found, circle):
+    keyframes, loop = found
+    closer = closer_with(world, loop)
+    closed = closer.closed(keyframes)
+    assert closed is not None and closer.closed(closed) is None
+    assert closer_with(world).closed(keyframes) is None
+    true_loops = LoopCloser(Matcher(world.flow))
+    assert true_loops.found(circle[-1], circle) and true_loops.closed(circle) is None
+
+
+def test_a_loop_that_contradicts_is_left_out_and_the_others_close(world, found, circle):
+    keyframes, loop = found
+    false = replace(loop, old_id=2, new_id=10, S_on=twisted([5, 0, 0, 0, 0, 0, 0]))
+    closer = closer_with(world, false, loop)
+    closed = closer.closed(keyframes)
+    assert closer.loops == [loop] and closed is not None
+    assert drift(closed, circle)[0] < drift(keyframes, circle)[0] / 5
+    alone = closer_with(world, false)
+    assert alone.closed(keyframes) is None and alone.loops == []
+
+
+def test_metric_maps_keep_their_unit(world, circle):
+    """Their depth is measured: neither drift, nor 2 % of noise in a depth, bends the metre."""
+    still = STEP * torch.tensor([1, 1, 1, 1, 1, 1, 0])
+    keyframes = [replace(k, metric=True) for k in drifted(circle, still)]
+    last = keyframes[-1]
+    keyframes[-1] = replace(last, cell_inv_depth=1.02 * last.cell_inv_depth)
+    closer = LoopCloser(Matcher(world.flow))
+    assert closer.found(keyframes[-1], keyframes)
+    closed = closer.closed(keyframes)
+    assert closed is not None and closer.loops
+    assert drift(closed, circle)[0] < drift(keyframes, circle)[0] / 5
+    assert all(k.scale == pytest.approx(1, abs=0.002) for k in closed)
+
+
+@pytest.mark.parametrize("growth", [(1.0, 1.0), (2.0, 1.0), (1.0, 3.0), (0.5, 1.5)])
+def test_a_loop_follows_the_growth_of_both_ends(found, growth):
+    """What is one point of the world for both stays so in their new units."""
+    keyframes, loop = found
+    old, new = keyframes[loop.old_id], keyframes[loop.new_id]
+    S = loop.present(*(grown(k, k.T_wc, g) for k, g in zip((old, new), growth, strict=True)))
+    p_n = torch.tensor([0.3, -0.2, 2.0, 1.0], dtype=F64)
+    p_o = loop.S_on @ p_n
+    seen = S @ torch.cat([growth[1] * p_n[:3], p_n[3:]])
+    torch.testing.assert_close(seen[:3], growth[0] * p_o[:3], rtol=0, atol=1e-9)
+
+
+def test_another_room_is_no_loop(world, wall_and_box, circle):
+    foreign = wall_and_box.World(seed=5).keyframe(se3.inverse(circle[-1].T_wc), COUNT, 999)
+    foreign = replace(foreign, landmarks=landmarks_of(foreign.view.image))
+    blind = LoopConfig(min_votes=1)  # even if every candidate is looked at
+    assert LoopCloser(Matcher(world.flow), blind).found(foreign, [*circle, foreign]) == []
+
+
+def test_a_repeated_pattern_is_no_loop(world, wall_and_box):
+    """Wallpaper looks the same one period further on, where the camera now stands: there is no telling which it is."""
+    papered = wall_and_box.World(seed=3, box=False)
+    papered.textures = tuple(np.tile(cv2.resize(t[:128, :128], (32, 32)), (16, 16, 1)) for t in papered.textures)
+    period = 32 / wall_and_box.TEXELS
+    ends = [papered.keyframe(wall_and_box.moved(x), n, n) for n, x in ((0, 0.0), (20, -2 * period))]
+    old, new = (replace(k, landmarks=landmarks_of(k.view.image)) for k in ends)
+    assert len(old.landmarks.uv) > 50  # there is much to see
+    between = [replace(old, id=n, landmarks=None) for n in range(1, 20)]
+    closer = LoopCloser(Matcher(world.flow))
+    assert closer.found(new, [old, *between, new]) == []
+
+
+def test_what_does_not_come_back_to_where_it_began_is_not_proved(world, circle, monkeypatch):
+    """A true place and a good flow to it, but the depth it was measured with is wrong in one half of the picture."""
+    bent = circle[0].cell_inv_depth.clone()
+    bent[:, :20] *= 1.15
+    keyframes = [replace(circle[0], cell_inv_depth=bent), *circle[1:]]
+    monkeypatch.setattr("slam.backend.loops.votes", lambda *given: [(0, 99)])
+    blind = LoopConfig(max_cycle_deg=90, max_cycle_shift=90)
+    (loop,) = LoopCloser(Matcher(world.flow), blind).found(keyframes[-1], keyframes)
+    strict = LoopConfig(max_cycle_deg=90, max_cycle_shift=loop.shift / 2)
+    assert LoopCloser(Matcher(world.flow), strict).found(keyframes[-1], keyframes) == []
+    strict = LoopConfig(max_cycle_deg=math.degrees(loop.turn_rad) / 2, max_cycle_shift=90)
+    assert LoopCloser(Matcher(world.flow), strict).found(keyframes[-1], keyframes) == []
+
+
+def test_recent_keyframes_are_not_candidates(world, circle):
+    assert LoopCloser(Matcher(world.flow), LoopConfig(min_gap=COUNT)).found(circle[-1], circle) == []
+    unknown = [replace(k, landmarks=None) for k in circle[:-1]]  # the backend has not looked at them
+    assert LoopCloser(Matcher(world.flow)).found(circle[-1], [*unknown, circle[-1]]) == []
+
+
+def test_loops_of_keyframes_that_left_the_map_are_forgotten(world, found):
+    keyframes, loop = found
+    closer = closer_with(world, loop)
+    rest = [k for k in keyframes if k.id != loop.old_id]
+    assert closer.closed(rest) is None
+    closer.found(rest[5], rest)
+    assert closer.loops == []
+
+
+def test_the_chain_follows_parents_and_bridges_those_that_left(circle):
+    lineage = [replace(k, parent_id=p) for k, p in zip(circle, [-1, 0, 1, 0, 3], strict=False)]
+    assert chain_of(lineage) == [(0, 1), (1, 2), (0, 3), (3, 4)]
+    assert chain_of([k for k in lineage if k.id != 3]) == [(0, 1), (1, 2), (2, 3)]  # 4 hung on it
