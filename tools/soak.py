@@ -25,7 +25,7 @@ from scipy.stats import theilslopes
 
 from apps.common import guarded, stop_on_signals
 from apps.run import limit_threads
-from slam.config import SlamConfig, build_config
+from slam.config import SlamConfig, load_config
 from slam.errors import OutputError, UsageError
 from slam.evaluation.trajectory import ate
 from slam.frames import Frame, Progress, Trajectory
@@ -219,7 +219,7 @@ def run(options: argparse.Namespace) -> int:
     if options.frames < EVERY:
         raise UsageError(f"--frames must be at least {EVERY}, got {options.frames}")
     limit_threads()
-    config = build_config(SlamConfig, {"max_keyframes": options.keyframes})
+    config = load_config(SlamConfig, None, [f"max_keyframes={options.keyframes}", *options.set])
     try:
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -246,6 +246,7 @@ def main() -> int:
     parser.add_argument("--frames", type=int, default=20_000)
     parser.add_argument("--keyframes", type=int, default=150, help="in the active map (default %(default)d)")
     parser.add_argument("--kind", default="living", help="the room (default %(default)s)")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=V", help="override one setting")
     parser.add_argument("--out", type=Path, required=True, help="folder of soak.csv and soak.png")
     options = parser.parse_args()
     return guarded("soak", lambda: run(options))
