@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from slam.backend.loops import Loop, LoopCloser, LoopConfig, chain_of
+from slam.backend.loops import NEAR, Loop, LoopCloser, LoopConfig, chain_of
 from slam.classical.landmarks import landmarks_of
 from slam.frames import Keyframe
 from slam.geometry import se3, sim3
@@ -180,6 +180,17 @@ def test_what_does_not_come_back_to_where_it_began_is_not_proved(world, circle, 
     assert LoopCloser(Matcher(world.flow), strict).found(keyframes[-1], keyframes) == []
     strict = LoopConfig(max_cycle_deg=math.degrees(loop.turn_rad) / 2, max_cycle_shift=90)
     assert LoopCloser(Matcher(world.flow), strict).found(keyframes[-1], keyframes) == []
+
+
+def test_a_loop_beside_a_known_one_is_remembered_only_if_the_map_disagrees(world, circle):
+    """Round after round the same places would make more and more of them."""
+    closer = LoopCloser(Matcher(world.flow))
+    assert len(closer.found(circle[-1], circle)) == 1
+    assert closer.found(circle[-1], circle) == [] and len(closer.loops) == 1
+    keyframes = drifted(circle)
+    closer = LoopCloser(Matcher(world.flow))
+    both = closer.found(keyframes[-1], keyframes)
+    assert len(both) == LoopConfig().candidates and abs(both[0].old_id - both[1].old_id) <= NEAR
 
 
 def test_recent_keyframes_are_not_candidates(world, circle):
