@@ -110,20 +110,25 @@ class Optimizer:
 
     @torch.inference_mode()
     def refined(self, edges: dict[tuple[int, int], Edge]) -> tuple[Keyframe, ...]:
-        """All keyframes, their poses and depths adjusted together on the thinned flows of the graph.
+        """All keyframes, poses and depths of those with flows adjusted together on the thinned flows of the graph.
 
         Args:
             edges: more of them, thinned, such as those of loops.
         """
-        self._retire({pair: edge for pair, edge in self._edges.items()})
-        keyframes = tuple(self.keyframes[n] for n in sorted(self.keyframes))
-        position = {k.id: n for n, k in enumerate(keyframes)}
-        known = {pair: edge for pair, edge in (self.graph | edges).items() if set(pair) <= position.keys()}
+        self._retire(dict(self._edges))
+        known = {pair: edge for pair, edge in (self.graph | edges).items() if set(pair) <= self.keyframes.keys()}
         if known:
-            pairs = [(position[a], position[b]) for a, b in known]
-            keyframes = self._adjusted(keyframes, pairs, list(known.values()), held=1, thin=THIN)
-            self.keyframes = {k.id: k for k in keyframes}
-        return keyframes
+            linked = sorted({n for pair in known for n in pair})  # not those of a loaded map that nobody saw again
+            position = {n: at for at, n in enumerate(linked)}
+            adjusted = self._adjusted(
+                tuple(self.keyframes[n] for n in linked),
+                [(position[a], position[b]) for a, b in known],
+                list(known.values()),
+                held=1,
+                thin=THIN,
+            )
+            self.keyframes |= {k.id: k for k in adjusted}
+        return tuple(self.keyframes[n] for n in sorted(self.keyframes))
 
     def _current(self, window: tuple[Keyframe, ...]) -> tuple[Keyframe, ...]:
         """The window with what earlier jobs found: it may have been copied before their results were applied."""
