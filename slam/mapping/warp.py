@@ -1,5 +1,7 @@
 """Carry a depth map into another view: forward warping with a depth buffer."""
 
+from functools import lru_cache
+
 import numba
 import numpy as np
 import torch
@@ -79,10 +81,14 @@ def enlarged(cells: Tensor, view: View) -> Tensor:
 
 
 def _blur(images: Tensor, sigma: float) -> Tensor:
-    """Separable Gaussian of (C, H, W), zeros outside."""
+    """Gaussian of (C, H, W), zeros outside; as products of matrices, since wide convolutions are slow on a CPU."""
+    return _gaussian(images.shape[1], sigma) @ images @ _gaussian(images.shape[2], sigma)
+
+
+@lru_cache(maxsize=64)
+def _gaussian(n: int, sigma: float) -> Tensor:
+    """(n, n) symmetric: a row for each sample of the output."""
+    offset = torch.arange(n)[:, None] - torch.arange(n)[None]
     radius = int(3 * sigma)
-    x = torch.arange(-radius, radius + 1, dtype=images.dtype)
-    kernel = torch.exp(-0.5 * (x / sigma) ** 2)
-    kernel = kernel / kernel.sum()
-    images = torch.nn.functional.conv2d(images[:, None], kernel.view(1, 1, 1, -1), padding=(0, radius))
-    return torch.nn.functional.conv2d(images, kernel.view(1, 1, -1, 1), padding=(radius, 0))[:, 0]
+    kernel = torch.exp(-0.5 * (offset / sigma) ** 2) * (offset.abs() <= radius)
+    return kernel / torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2).sum()
