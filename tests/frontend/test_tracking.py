@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from slam.classical.landmarks import landmarks_of
 from slam.frames import Estimate, Status, Update, View
 from slam.frontend.keyframing import Keyframing, KeyframingConfig
 from slam.frontend.motion_model import MotionModel, MotionModelConfig
@@ -198,6 +199,31 @@ def test_relocalisation_is_stricter_than_tracking(places, world, wall_and_box):
     assert track(Matcher(world.flow), view, places[0], [T_cw]).status is Status.TRACKING
     strict = RelocaliserConfig(min_visible_ratio=0.95)
     assert Relocaliser(Matcher(world.flow), strict).find(view, places).status is Status.LOST
+
+
+def test_landmarks_find_a_place_half_a_picture_away(places, world, wall_and_box):
+    """Thumbnails of pictures so far apart have nothing in common, and flow from a standing start is lost."""
+    known = KeyframeStore()
+    for k in (places[0], places[3]):
+        known.add(k.view, k.T_wc, (k.inv_depth, k.confidence), (k.cell_inv_depth, k.cell_sigma), -1)
+    T_cw = wall_and_box.moved(1.0, 0.05, 0, 0, 0.02, 0.15)
+    view = world.view(T_cw, 7)
+    finder = Relocaliser(Matcher(world.flow))
+    assert finder.find(view, known).status is Status.LOST
+    known.apply(Update(tuple(replace(k, landmarks=landmarks_of(k.view.image)) for k in known.keyframes), {}))
+    found = finder.find(view, known)
+    assert found.status is Status.TRACKING and found.keyframe_id == 0 and found.mean_flow_px > 65  # of 160
+    assert float(se3.log(T_cw @ found.T_wc).norm()) < 0.02  # 1 % of the depth
+
+
+def test_a_keyframe_that_left_the_map_is_not_found(places, world, wall_and_box):
+    known = KeyframeStore()
+    for k in places.keyframes:
+        known.add(k.view, k.T_wc, (k.inv_depth, k.confidence), (k.cell_inv_depth, k.cell_sigma), k.parent_id)
+    finder, view = Relocaliser(Matcher(world.flow)), world.view(wall_and_box.moved(-1.66), 7)
+    assert finder.find(view, known).keyframe_id == 2
+    known.evict(2)
+    assert finder.find(view, known).keyframe_id != 2 and 2 not in finder._thumbnails
 
 
 def test_among_equals_the_newest_keyframe_is_tried_first(world):
