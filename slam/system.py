@@ -271,7 +271,7 @@ class Slam:
         estimate = self.relocaliser.find(view, self.store)
         if estimate.status is Status.TRACKING:
             log.info("frame %d found again at keyframe %d", view.frame_id, estimate.keyframe_id)
-            self._reference_id = estimate.keyframe_id
+            self._reference_id, self._pending_id = estimate.keyframe_id, None  # what was pending may be far from here
         elif self.status is Status.TRACKING:
             log.warning("tracking lost at frame %d", view.frame_id)
         return estimate

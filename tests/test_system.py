@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from slam.config import SlamConfig, build_config
-from slam.errors import SourceError, UsageError, WeightsError
+from slam.errors import MapError, SourceError, UsageError, WeightsError
 from slam.evaluation.trajectory import ate, path_length
-from slam.frames import Estimate, Frame, Progress, Status, Window
+from slam.frames import Estimate, Frame, Progress, Status, Trajectory, Window
+from slam.io.map_file import load_map, save_map
 from slam.system import LIVE_PLACED, Slam, build
 
 SMALL = {"pixels": 160 * 120}
@@ -283,3 +284,113 @@ def test_what_the_backend_finished_before_it_died_is_kept(measured):
     with pytest.raises(IndexError):
         slam.finish()
     assert slam.store[keyframe.id].refined
+
+
+# the map: bounded, saved, gone on in
+
+
+def test_the_active_map_is_bounded_and_the_results_are_whole(measured):
+    """Nine keyframes stay; of the others, on the disk, pose and picture are there at the end."""
+    sections = {"keyframing": {"flow_px": 3.0}, "backend": {"window": 3, "held": 1}, "max_keyframes": 9}
+    slam = system(measured, **sections)
+    published, estimates = watched(slam, measured)
+    assert max(len(p.snapshot.keyframes) for p in published) == len(slam.store) == 9
+    assert slam.store.keyframes[0].id == 0 and len(estimates) == len(slam.store.trajectory()) == 75
+    everything = slam.store.everything()
+    assert len(everything) > 11 and [k.id for k in everything] == list(range(len(everything)))
+    assert len(slam.store.keyframe_trajectory()) == len(everything)
+    gone = [k for k in everything if k.id not in slam.store]
+    of_frame = dict(zip(measured.truth.time_ns.tolist(), slam.store.trajectory().T_wc, strict=True))
+    for k in gone:
+        assert np.array_equal(k.view.image, slam.preparation(measured.frames[k.view.frame_id])[0])
+        np.testing.assert_allclose(of_frame[k.view.time_ns], k.T_wc.numpy(), atol=1e-9)
+    assert ate(slam.store.trajectory(), measured.truth, "se3").rmse < 0.015 * path_length(measured.truth)
+    folder = slam.store._archive._folder
+    assert folder is not None and len(list(folder.iterdir())) == len(gone)
+    slam.store.close()
+    assert not folder.exists()
+
+
+@pytest.fixture(scope="module")
+def first_half(measured, tmp_path_factory):
+    """A run over the first 45 frames, and its map in a file."""
+    slam = system(measured)
+    watched(slam, Recorded(measured, measured.frames[:45]))
+    path = tmp_path_factory.mktemp("map") / "half.map"
+    save_map(path, slam.store.everything())
+    return slam, path
+
+
+def test_a_camera_is_found_in_a_saved_map_and_goes_on_in_it(first_half, rendered, measured):
+    """Both runs in one frame and one unit, though the second camera has no depth: one alignment fits both."""
+    earlier, path = first_half
+    slam = system(rendered)
+    slam.load(load_map(path))
+    assert slam.status is Status.LOST and len(slam.store) == len(earlier.store)
+    published, estimates = watched(slam, Recorded(rendered, rendered.frames[45:]))
+    assert next(n for n, p in enumerate(published) if p.status is Status.TRACKING) < 15  # of 15 in a second
+    assert sum(e.status is Status.TRACKING for e in estimates) > 25 and all(e.metric for e in estimates)
+    runs = earlier.store.trajectory(), slam.store.trajectory()
+    both = Trajectory(*(np.concatenate([getattr(run, name) for run in runs]) for name in ("time_ns", "T_wc")))
+    assert ate(both, measured.truth, "se3").rmse < 0.02 * path_length(measured.truth)
+    assert all(k.id >= len(earlier.store) for k in slam.store.keyframes if k.view.frame_id >= 0)
+    assert len(slam.store.keyframe_trajectory()) == len(slam.store) - len(earlier.store)  # of this run alone
+
+
+def test_a_foreign_camera_is_not_found_in_a_saved_map(first_half, rendered):
+    _, path = first_half
+    slam = system(rendered)
+    slam.load(load_map(path))
+    foreign = np.random.default_rng(0).integers(0, 255, rendered.frames[0].image.shape, np.uint8)
+    watched(slam, Recorded(rendered, [replace(f, image=foreign) for f in rendered.frames[:3]]))
+    assert slam.counts.lost == 3 and not slam.counts.tracked and len(slam.store.trajectory()) == 0
+
+
+def test_a_map_of_another_camera_or_flow_is_refused(first_half, rendered):
+    keyframes = load_map(first_half[1])
+    camera = rendered.camera
+    for other in (replace(camera, fx=1.1 * camera.fx, fy=1.1 * camera.fy), replace(camera, height=100)):
+        slam = build(build_config(SlamConfig, SMALL), other, threads=False)[0]
+        with pytest.raises(MapError, match="another camera"):
+            slam.load(keyframes)
+        assert len(slam.store) == 0
+    slam = system(rendered, motion={"flow": "learned"}, depth={"stereo": "learned"})
+    with pytest.raises(MapError, match=r"motion\.flow"):
+        slam.load(keyframes)
+
+
+# gaps in time
+
+
+def test_after_a_gap_the_place_is_looked_for_and_older_plans_are_dropped(measured):
+    """The camera jumps back to its start while the backend works on a keyframe: that is no reference any more."""
+    slam = system(measured)
+    slam._live = True
+    results, slam.backend.results = slam.backend.results, lambda: []  # busy
+    frames = iter(measured.frames)
+    while slam._pending_id is None:
+        last = next(frames)
+        slam.step(last)
+    back = [
+        replace(f, id=last.id + 1 + n, time_ns=last.time_ns + 5 * 10**9 + n * 66 * 10**6)
+        for n, f in enumerate(measured.frames[1:4])
+    ]
+    (found,) = slam.step(back[0])
+    assert found.status is Status.TRACKING and found.keyframe_id == slam._reference_id == 0
+    slam.backend.results = results
+    for frame in back[1:]:
+        (estimate,) = slam.step(frame)
+        assert estimate.status is Status.TRACKING and estimate.keyframe_id == 0
+
+
+def test_a_gap_is_told_from_a_slow_source(measured):
+    """Two pictures a second are no gap; nor are single lost frames."""
+
+    def gaps(times_s: list[float]) -> list[bool]:
+        slam = system(measured)
+        prepared = slam._prepared(measured.frames[0])
+        return [slam._after_gap(replace(prepared, time_ns=round(1e9 * t))) for t in times_s]
+
+    assert not any(gaps([1 + 0.5 * n for n in range(10)]))
+    assert not any(gaps([1 + n / 30 for n in range(10)] + [1.4, 1.5]))
+    assert gaps([1 + n / 30 for n in range(10)] + [2.0, 2.03]) == [False] * 10 + [True, False]
