@@ -5,14 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from slam.classical.landmarks import Landmarks
 from slam.errors import MapError, OutputError
 from slam.frames import Keyframe, View
 from slam.io.files import reason
+from slam.networks.tensor_file import read_header, read_tensors, write_tensors
 
 FORMAT, VERSION = "v2d-slam map", "1"
 EARLIER_FRAME = -1  # frame id of views that no frame of this run made
@@ -55,15 +54,11 @@ def save_map(path: Path, keyframes: Sequence[Keyframe]) -> None:
         "landmark_uv": torch.from_numpy(np.concatenate([found.uv for found in landmarks])),
         "landmark_descriptors": torch.from_numpy(np.concatenate([found.descriptors for found in landmarks])).half(),
     }
-    partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.contiguous() for k, v in tensors.items()}, partial, {"format": FORMAT, "version": VERSION})
-        partial.chmod(0o644)  # the library writes for its owner alone
-        partial.replace(path)
-    except (OSError, SafetensorError) as error:
-        why = reason(error) if isinstance(error, OSError) else str(error)
-        raise OutputError(f"cannot write the map {path}: {why}") from error
+        write_tensors(path, tensors, {"format": FORMAT, "version": VERSION})
+    except OSError as error:
+        raise OutputError(f"cannot write the map {path}: {reason(error)}") from error
 
 
 def load_map(path: Path) -> list[Keyframe]:
@@ -73,12 +68,10 @@ def load_map(path: Path) -> list[Keyframe]:
         MapError: if it is missing, damaged, of another version, or no map.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
+        (metadata, _), tensors = read_header(path), read_tensors(path)
     except FileNotFoundError as error:
         raise MapError(f"no map at {path}") from error
-    except (SafetensorError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise MapError(f"{path} is damaged or no map ({error})") from error
     if metadata.get("format") != FORMAT:
         raise MapError(f"{path} is no map of this program; --save-map FILE writes one")
