@@ -105,15 +105,14 @@ class KeyframeStore:
         return Window(tuple(reversed(chain)), frozenset(self._keyframes))
 
     def apply(self, update: Update) -> None:
-        """Take over refined keyframes. Younger ones that the backend had not seen move along with their parents."""
+        """Take over refined keyframes. Those that the backend has not seen yet move along with their parents."""
         after = {
             k.id: replace(k, parent_id=self._keyframes[k.id].parent_id)
             for k in update.keyframes
             if k.id in self._keyframes
         }
-        newest_id = max(after, default=-1)
-        for keyframe in self.keyframes:
-            if keyframe.id > newest_id and keyframe.parent_id in after:  # parents come first
+        for keyframe in self.keyframes:  # parents come first
+            if keyframe.id not in after and not keyframe.refined and keyframe.parent_id in after:
                 before = self._keyframes[keyframe.parent_id]
                 after[keyframe.id] = carried_along(keyframe, before, after[keyframe.parent_id])
         self._keyframes |= after  # keeps the order

@@ -172,6 +172,18 @@ def test_older_keyframes_outside_of_the_window_stay():
     assert store[2].scale == 2.0
 
 
+def test_a_keyframe_that_the_backend_never_saw_moves_with_its_parent_for_ever():
+    """A busy backend skipped keyframe 1 of a camera; a loop closed after keyframe 2 bends the map, and 1 with it."""
+    store = KeyframeStore()
+    for n, parent in enumerate([-1, 0, 0]):
+        added(store, n, pose(n), parent)
+    store.apply(Update((refined(store[0], pose(0)), refined(store[2], pose(2))), {}))
+    T_01 = se3.inverse(store[0].T_wc) @ store[1].T_wc
+    store.apply(Update((refined(store[0], pose(7), 2.0), refined(store[2], pose(8), 2.0)), {}))
+    torch.testing.assert_close(se3.inverse(pose(7)) @ store[1].T_wc, rescaled(T_01, 2.0), rtol=0, atol=1e-12)
+    assert store[1].scale == 2.0 and torch.equal(store[2].T_wc, pose(8))
+
+
 def test_a_frame_of_a_carried_keyframe_grows_too():
     store = KeyframeStore()
     a, b = added(store, 0, identity()), added(store, 1, pose(1), 0)
@@ -208,6 +220,7 @@ def test_a_snapshot_is_not_changed_by_what_follows():
 def test_a_missing_keyframe_is_a_mistake_of_the_caller():
     with pytest.raises(KeyError):
         KeyframeStore()[0]
+
 
 def test_rotations_stay_rotations_along_many_keyframes_that_nobody_refines():
     """Each is placed by the one before, and moves along with the first: rounding must not grow from one to the next."""
@@ -271,4 +284,3 @@ def test_the_log_grows_past_its_first_size():
     for n in range(3000):
         store.record(seen(n + 1, k, identity()))
     assert len(store.trajectory()) == 3000
-
