@@ -137,8 +137,9 @@ class Slam:
         with torch.inference_mode():
             keyframes = [replace(k, view=self._encoded(k.view)) for k in keyframes]
         self.store.restore(keyframes)
-        self._mapper.optimizer.keyframes = {k.id: k for k in keyframes}
         self._reference_id = keyframes[-1].id
+        self._make_room()
+        self._mapper.optimizer.keyframes = {k.id: k for k in self.store.keyframes}
         self.status = Status.LOST
 
     def step(self, frame: Frame) -> list[Estimate]:
@@ -334,13 +335,13 @@ class Slam:
             self._reference_id, self._pending_id = keyframe.id, None
 
     def _make_room(self) -> None:
-        """Let the least needed keyframe leave the active map once that is full; never one of the last, or the first."""
-        if len(self.store) <= self.config.max_keyframes:
-            return
-        keyframes = self.store.keyframes
-        recent = {k.id for k in keyframes[-2 * self.config.backend.window :]} | {keyframes[0].id, self._reference_id}
-        spare = least_needed(keyframes, recent)
-        if spare is not None:
+        """Let the least needed keyframes leave the active map while that is too full; not the last, nor the first."""
+        while len(self.store) > self.config.max_keyframes:
+            keyframes = self.store.keyframes
+            recent = {k.id for k in keyframes[-2 * self.config.backend.window :]}
+            spare = least_needed(keyframes, recent | {keyframes[0].id, self._reference_id})
+            if spare is None:
+                return
             self.store.evict(spare.id)
 
     def _take_pending(self) -> None:

@@ -346,6 +346,17 @@ def test_a_foreign_camera_is_not_found_in_a_saved_map(first_half, rendered):
     assert slam.counts.lost == 3 and not slam.counts.tracked and len(slam.store.trajectory()) == 0
 
 
+def test_a_saved_map_that_is_too_large_is_culled_as_it_is_loaded(first_half, rendered):
+    known = load_map(first_half[1])
+    keyframes = [replace(known[n % len(known)], id=n, parent_id=n - 1) for n in range(14)]
+    slam = system(rendered, backend={"window": 3, "held": 1}, max_keyframes=9)
+    slam.load(keyframes)
+    ids = [k.id for k in slam.store.keyframes]
+    assert len(ids) == 9 and ids[0] == 0 and ids[-6:] == list(range(8, 14))
+    assert list(slam._mapper.optimizer.keyframes) == ids and len(slam.store.everything()) == 14
+    slam.store.close()
+
+
 def test_a_map_of_another_camera_or_flow_is_refused(first_half, rendered):
     keyframes = load_map(first_half[1])
     camera = rendered.camera
