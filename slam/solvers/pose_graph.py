@@ -71,9 +71,7 @@ def pose_graph(
     return PoseGraphSolution(S, residual)
 
 
-def _assembled(
-    H_e: np.ndarray, b_e: np.ndarray, i: np.ndarray, j: np.ndarray, N: int
-) -> tuple[Any, np.ndarray]:
+def _assembled(H_e: np.ndarray, b_e: np.ndarray, i: np.ndarray, j: np.ndarray, N: int) -> tuple[Any, np.ndarray]:
     """Blocks of each edge -> joint system, sparse (7 N, 7 N) and (7 N,)."""
     from scipy import sparse
 
