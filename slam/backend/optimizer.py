@@ -6,7 +6,7 @@ its dense depth by stereo, which is the prior of the next adjustment.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -117,13 +117,13 @@ class Optimizer:
         """
         self._retire(dict(self._edges))
         known = {pair: edge for pair, edge in (self.graph | edges).items() if set(pair) <= self.keyframes.keys()}
-        if known:
-            linked = sorted({n for pair in known for n in pair})  # not those of a loaded map that nobody saw again
-            position = {n: at for at, n in enumerate(linked)}
+        for part in linked(known.keys()):  # each holds its first; none has those of a loaded map that nobody saw again
+            position = {n: at for at, n in enumerate(sorted(part))}
+            inside = {pair: edge for pair, edge in known.items() if pair[0] in part}
             adjusted = self._adjusted(
-                tuple(self.keyframes[n] for n in linked),
-                [(position[a], position[b]) for a, b in known],
-                list(known.values()),
+                tuple(self.keyframes[n] for n in position),
+                [(position[a], position[b]) for a, b in inside],
+                list(inside.values()),
                 held=1,
                 thin=THIN,
             )
@@ -241,6 +241,15 @@ class Optimizer:
             if self.config.adjust != "joint":
                 out[n] = _with_cells(out[n], self.matcher.correspondence.stride)
         return tuple(out)
+
+
+def linked(pairs: Iterable[tuple[int, int]]) -> list[set[int]]:
+    """The ids of the pairs, those together that chains of pairs link."""
+    parts: list[set[int]] = []
+    for pair in pairs:
+        touched = [part for part in parts if not part.isdisjoint(pair)]
+        parts = [part for part in parts if part.isdisjoint(pair)] + [set(pair).union(*touched)]
+    return parts
 
 
 def _with_depth(k: Keyframe, T_wc: Tensor, cell_inv_depth: Tensor, cell_sigma: Tensor) -> Keyframe:

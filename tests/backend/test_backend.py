@@ -137,6 +137,24 @@ def test_refine_leaves_alone_what_no_flow_tells_of(seen, path, world, wall_and_b
     assert after < before / 3
 
 
+def test_refine_mends_parts_of_a_map_that_nothing_links(seen, path):
+    """Each keeps its own first pose; a part that floats must not stop the others."""
+    start = disturbed(path) | {6: path[6]}
+    parts = copied(seen, start)
+    assert parts.closer is not None
+    parts.closer.loops = []
+    for flows in (parts.optimizer.graph, parts.optimizer._edges):
+        for a, b in list(flows):
+            if (a < 6) != (b < 6):
+                del flows[a, b]
+    update = parts.refine()
+    for n in (0, 6):
+        torch.testing.assert_close(update.keyframes[n].T_wc, path[n].T_wc, rtol=0, atol=1e-12)
+    for part in (slice(1, 6), slice(7, None)):
+        before, after = (position_errors(tuple(k)[part], path).max() for k in (start.values(), update.keyframes))
+        assert after < before / 2
+
+
 def test_refine_of_a_map_without_flows_is_the_map(world, path):
     optimizer = Optimizer(Matcher(world.flow), None)
     optimizer.keyframes = {k.id: k for k in path[:2]}
