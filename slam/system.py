@@ -284,10 +284,9 @@ class Slam:
         if not self._interval_ns:
             self._interval_ns = float(step_ns)
             return False
-        if step_ns > max(1e9 * GAP_S, GAP_FRAMES * self._interval_ns):
-            return True
+        is_gap = step_ns > max(1e9 * GAP_S, GAP_FRAMES * self._interval_ns)
         self._interval_ns += 0.1 * (step_ns - self._interval_ns)
-        return False
+        return is_gap
 
     def _track(self, view: View) -> Estimate:
         reference = self.store[self._reference_id]
