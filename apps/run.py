@@ -64,6 +64,7 @@ def run(options: argparse.Namespace) -> int:
         if earlier is not None:
             slam.load(earlier)
         report = Report(options.out, name, source.count, None if options.quiet else sys.stderr)
+        slam.store.archive_in(report.directory.path / "evicted")
         source, recorder = recorded(source, options.record)
     except BaseException:
         source.close()

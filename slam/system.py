@@ -16,7 +16,7 @@ from slam.backend.optimizer import Optimizer, Stereo
 from slam.backend.stereo import ClassicalStereo, LearnedStereo, picture
 from slam.classical.dis import DisFlow
 from slam.config import SlamConfig
-from slam.errors import MapError, UsageError
+from slam.errors import MapError, OutputError, UsageError
 from slam.frames import Counts, Estimate, Frame, Keyframe, Progress, Status, Update, View, Window
 from slam.frontend.initialiser import Initialiser, InitialMap
 from slam.frontend.keyframing import Keyframing
@@ -82,6 +82,7 @@ class Slam:
         self._interval_ns = 0.0  # ... and of late between frames
         self._depth_id = -DEPTH_WAIT  # last frame with sensor depth
         self._depth_was_poor = False  # in some frame; said once
+        self._disk_refused = False  # to take keyframes
         self.jobs_skipped = 0  # keyframes of a live source that the backend had no room for
 
     def run(
@@ -335,13 +336,17 @@ class Slam:
 
     def _make_room(self) -> None:
         """Let the least needed keyframes leave the active map while that is too full; not the last, nor the first."""
-        while len(self.store) > self.config.max_keyframes:
+        while len(self.store) > self.config.max_keyframes and not self._disk_refused:
             keyframes = self.store.keyframes
             recent = {k.id for k in keyframes[-2 * self.config.backend.window :]}
             spare = least_needed(keyframes, recent | {keyframes[0].id, self._reference_id})
             if spare is None:
                 return
-            self.store.evict(spare.id)
+            try:
+                self.store.evict(spare.id)
+            except OutputError as error:
+                self._disk_refused = True
+                log.warning("%s; all keyframes stay in memory from here", error)
 
     def _take_pending(self) -> None:
         """Go over to the pending keyframe: refined if the source can wait for that, as it is if not."""

@@ -289,6 +289,16 @@ def test_what_the_backend_finished_before_it_died_is_kept(measured):
 # the map: bounded, saved, gone on in
 
 
+def test_a_disk_that_takes_no_keyframes_leaves_them_in_memory(measured, tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    sections = {"keyframing": {"flow_px": 3.0}, "backend": {"window": 3, "held": 1}, "max_keyframes": 9}
+    slam = system(measured, **sections)
+    slam.store.archive_in(tmp_path / "file" / "evicted")
+    watched(slam, measured)
+    assert len(slam.store) > 11 and slam.counts.tracked == 75
+    assert caplog.text.count("all keyframes stay in memory") == 1
+
+
 def test_the_active_map_is_bounded_and_the_results_are_whole(measured):
     """Nine keyframes stay; of the others, on the disk, pose and picture are there at the end."""
     sections = {"keyframing": {"flow_px": 3.0}, "backend": {"window": 3, "held": 1}, "max_keyframes": 9}

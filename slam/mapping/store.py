@@ -60,6 +60,11 @@ class KeyframeStore:
         self._next_id += 1
         return keyframe
 
+    def archive_in(self, folder: Path) -> None:
+        """Where evicted keyframes go, unless there are some already."""
+        if not self._evicted:
+            self._archive = Archive(folder)
+
     def restore(self, keyframes: list[Keyframe]) -> None:
         """Begin with the keyframes of an earlier map."""
         assert not self._next_id, "only an empty store can be restored"

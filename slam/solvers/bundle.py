@@ -15,7 +15,7 @@ from slam.geometry import se3
 from slam.geometry.flow import reproject, reprojection_jacobians
 from slam.solvers.gauss_newton import Damping, huber_weight, solve_damped
 
-GAUGE_CONDITION = -1e-9  # the scale of a monocular window is free: a null direction is damped, not refused
+GAUGE_CONDITION = 0.0  # the scale of a monocular window is free: a null direction is damped, not refused
 MIN_INV_DEPTH = 1e-4  # relative to the mean of the view: a point 10,000 times as far as the mean
 
 

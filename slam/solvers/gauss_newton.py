@@ -68,7 +68,7 @@ def solve_damped(
     Args:
         H: (..., n, n) symmetric; b: (..., n); total_weight: (...) sum of the weights, the unit of `damping.absolute`.
         damping: see `Damping`.
-        min_condition: smallest accepted ratio of eigenvalues of H scaled to a unit diagonal.
+        min_condition: smallest accepted ratio of eigenvalues of H scaled to a unit diagonal; 0: whatever damping mends.
 
     Returns:
         x: (..., n), clipped to MAX_UPDATE, 0 where not ok.
@@ -80,8 +80,10 @@ def solve_damped(
     scale = diagonal.detach().clamp_min(1e-300).rsqrt()
     scaled = scale[..., :, None] * H.detach() * scale[..., None, :]
     finite = torch.isfinite(scaled).all(-1).all(-1) & torch.isfinite(b.detach()).all(-1)
-    eigenvalues = torch.linalg.eigvalsh(torch.where(finite[..., None, None], scaled, eye))
-    ok = finite & (eigenvalues[..., 0] > min_condition * eigenvalues[..., -1]) & (total_weight > 0)
+    ok = finite & (total_weight > 0)
+    if min_condition > 0:
+        eigenvalues = torch.linalg.eigvalsh(torch.where(finite[..., None, None], scaled, eye))
+        ok = ok & (eigenvalues[..., 0] > min_condition * eigenvalues[..., -1])
     damped = H + torch.diag_embed(damping.relative * diagonal)
     damped = damped + (damping.absolute * total_weight)[..., None, None] * eye
     safe = torch.where(ok[..., None, None], damped, eye)
