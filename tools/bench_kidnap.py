@@ -32,7 +32,8 @@ class Cut:
     live = False
 
     def __init__(self, source: Source, gone: range, hidden: bool = False) -> None:
-        self.camera, self.count, self.skipped = source.camera, None, 0
+        self.camera, self.skipped = source.camera, 0
+        self.count: int | None = None
         self._source, self._gone, self._hidden = source, gone, hidden
         self.shift_ns = 0  # of the stamps after the cut
 
