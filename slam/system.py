@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from slam.backend.backend import Backend
-from slam.backend.loops import LoopCloser
+from slam.backend.loops import Loop, LoopCloser
 from slam.backend.optimizer import Optimizer, Stereo
 from slam.backend.stereo import ClassicalStereo, LearnedStereo, picture
 from slam.classical.dis import DisFlow
@@ -167,10 +167,14 @@ class Slam:
                 self._take_pending()
             return [estimate]
 
+    @property
+    def loops(self) -> tuple[Loop, ...]:
+        """Those between active keyframes, once the run has ended."""
+        return tuple(self._mapper.closer.loops) if self._mapper.closer is not None else ()
+
     def facts(self) -> dict[str, Any]:
         """What the backend did, for `run.json`."""
-        closer = self._mapper.closer
-        return {"loops": len(closer.loops) if closer is not None else 0, "backend_jobs_skipped": self.jobs_skipped}
+        return {"loops": len(self.loops), "backend_jobs_skipped": self.jobs_skipped}
 
     def finish(self) -> None:
         """Wait for the backend, take its last results, also if it died of something, which is raised; then refine."""
