@@ -90,7 +90,7 @@ class LoopCloser:
     def found(self, new: Keyframe, keyframes: list[Keyframe]) -> list[Loop]:
         """Loops from a keyframe to earlier ones of a list in order of time, verified and remembered.
 
-        One beside a known loop is left out, unless it is an outlier to the map.
+        One beside a known loop is left out, unless the map disagrees with it.
         """
         position = {k.id: n for n, k in enumerate(keyframes)}
         self.loops = [loop for loop in self.loops if loop.old_id in position and loop.new_id in position]
@@ -102,9 +102,7 @@ class LoopCloser:
             if count < self.config.min_votes:
                 break
             loop = self._verified(earlier[old_id], new)
-            if loop is not None and not (
-                self._is_beside(loop, position) and self._fits([loop], keyframes, self.config.huber)
-            ):
+            if loop is not None and not (self._is_beside(loop, position) and self._fits([loop], keyframes)):
                 loops.append(loop)
                 self.loops.append(loop)
                 log.debug("keyframe %d shows the place of keyframe %d", new.id, old_id)
@@ -152,7 +150,7 @@ class LoopCloser:
         config = self.config
         known = {k.id for k in keyframes}
         loops = [loop for loop in self.loops if {loop.old_id, loop.new_id} <= known]
-        if self._fits(loops, keyframes, config.agreement):
+        if self._fits(loops, keyframes):
             return None
         S_wk = torch.stack([k.T_wc for k in keyframes])
         edges, measured, weight = self._constraints(loops, keyframes)
@@ -181,14 +179,14 @@ class LoopCloser:
         T_wk = se3.orthonormalised(T_wk)
         return [grown(k, T_wk[n], float(growth[n])) for n, k in enumerate(keyframes)]
 
-    def _fits(self, loops: list[Loop], keyframes: list[Keyframe], limit: float) -> bool:
-        """True if the map as it is agrees with each of them within so many standard deviations."""
+    def _fits(self, loops: list[Loop], keyframes: list[Keyframe]) -> bool:
+        """True if the map agrees with them as it is."""
         if not loops:
             return True
         edges, measured, weight = self._constraints(loops, keyframes)
         T_wi, T_wj = (torch.stack([keyframes[n].T_wc for n in end]) for end in edges.mT.tolist())
         r = sim3.log(sim3.inverse(measured) @ se3.inverse(T_wi) @ T_wj)
-        return bool(((weight * r.square()).mean(-1).sqrt() < limit).all())
+        return bool(((weight * r.square()).mean(-1).sqrt() < self.config.agreement).all())
 
     def _constraints(self, loops: list[Loop], keyframes: list[Keyframe]) -> tuple[Tensor, Tensor, Tensor]:
         """Positions of both ends (E, 2), S_ij (E, 4, 4) and weights (E, 7) of loops."""
