@@ -174,7 +174,11 @@ class Slam:
 
     def facts(self) -> dict[str, Any]:
         """What the backend did, for `run.json`."""
-        return {"loops": len(self.loops), "backend_jobs_skipped": self.jobs_skipped}
+        return {
+            "loops": len(self.loops),
+            "refinements_skipped": self._mapper.refinements_skipped,
+            "backend_jobs_skipped": self.jobs_skipped,
+        }
 
     def finish(self) -> None:
         """Wait for the backend, take its last results, also if it died of something, which is raised; then refine."""

@@ -17,6 +17,7 @@ class Backend:
     def __init__(self, optimizer: Optimizer, closer: LoopCloser | None) -> None:
         self.optimizer = optimizer
         self.closer = closer
+        self.refinements_skipped = 0  # of a map too large to be adjusted while a run goes on
 
     @torch.inference_mode()  # of the thread it runs on
     def process(self, window: Window) -> Update:
@@ -33,16 +34,23 @@ class Backend:
             if bent is not None:
                 self.optimizer.keyframes = {k.id: k for k in bent}
                 changed = tuple(bent)
+                if len(bent) <= self.closer.config.refined_keyframes:
+                    changed = self.optimizer.refined(self._loop_flows())
+                else:
+                    self.refinements_skipped += 1
         return Update(changed, update.seconds | {"loops": time.perf_counter() - start_s})
 
     def refine(self) -> Update:
         """Poses and depths of the whole map adjusted together."""
         start_s = time.perf_counter()
-        loops: dict[tuple[int, int], Edge] = {}
-        for loop in self.closer.loops if self.closer is not None else []:
-            loops[loop.old_id, loop.new_id], loops[loop.new_id, loop.old_id] = loop.flows
-        keyframes = self.optimizer.refined(loops)
+        keyframes = self.optimizer.refined(self._loop_flows())
         return Update(keyframes, {"refine": time.perf_counter() - start_s})
+
+    def _loop_flows(self) -> dict[tuple[int, int], Edge]:
+        flows: dict[tuple[int, int], Edge] = {}
+        for loop in self.closer.loops if self.closer is not None else []:
+            flows[loop.old_id, loop.new_id], flows[loop.new_id, loop.old_id] = loop.flows
+        return flows
 
     def _in_order(self) -> list[Keyframe]:
         return [self.optimizer.keyframes[n] for n in sorted(self.optimizer.keyframes)]

@@ -47,6 +47,7 @@ class LoopConfig:
     scale_deviation: float = 0.02  # ... and of the log of the ratio of scales
     huber: float = 3.0  # standard deviations
     agreement: float = 1.0  # a loop that fits the map within so many standard deviations needs no closing
+    refined_keyframes: int = 80  # largest map that is adjusted as a whole when a loop is closed: a second or so
     max_strain: float = 20.0  # standard deviations that a loop may still be off by when closed; else it is false
     landmarks: LandmarkConfig = field(default_factory=LandmarkConfig)
 
@@ -55,6 +56,7 @@ class LoopConfig:
         check_range(self, 0, 1, "min_inlier_ratio", "min_visible_ratio")
         check_range(self, 1e-4, 90, "max_cycle_deg", "max_cycle_shift", "turn_deviation_deg")
         check_range(self, 1e-5, 10, "shift_deviation", "scale_deviation")
+        check_range(self, 0, 100_000, "refined_keyframes")
         check_range(self, 0, 100, "huber", "agreement", "max_strain")
 
 

@@ -115,8 +115,9 @@ class Optimizer:
         Args:
             edges: more of them, thinned, such as those of loops.
         """
-        self._retire(dict(self._edges))
-        known = {pair: edge for pair, edge in (self.graph | edges).items() if set(pair) <= self.keyframes.keys()}
+        recent = {pair: edge.thinned() for pair, edge in self._edges.items() if edge is not None}
+        every = self.graph | recent | edges
+        known = {pair: edge for pair, edge in every.items() if set(pair) <= self.keyframes.keys()}
         for part in linked(known.keys()):  # each holds its first; none has those of a loaded map that nobody saw again
             position = {n: at for at, n in enumerate(sorted(part))}
             inside = {pair: edge for pair, edge in known.items() if pair[0] in part}
