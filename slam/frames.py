@@ -101,6 +101,13 @@ class Window:
 
 
 @dataclass(frozen=True)
+class LookBack:
+    """The backend's second job for a keyframe: does it show a place seen before? Nobody waits for this one."""
+
+    keyframe_id: int
+
+
+@dataclass(frozen=True)
 class Update:
     """What the backend found; the store ignores keyframes that it no longer holds."""
 

@@ -17,7 +17,7 @@ from slam.backend.stereo import ClassicalStereo, LearnedStereo, picture
 from slam.classical.dis import DisFlow
 from slam.config import SlamConfig
 from slam.errors import MapError, OutputError, UsageError
-from slam.frames import Counts, Estimate, Frame, Keyframe, Progress, Status, Update, View, Window
+from slam.frames import Counts, Estimate, Frame, Keyframe, LookBack, Progress, Status, Update, View, Window
 from slam.frontend.initialiser import Initialiser, InitialMap
 from slam.frontend.keyframing import Keyframing
 from slam.frontend.motion_model import MotionModel
@@ -69,8 +69,8 @@ class Slam:
         self.store = KeyframeStore()
         closer = LoopCloser(self.matcher, config.loops) if config.loops.enabled else None
         self._mapper = Backend(Optimizer(self.matcher, stereo, config.backend), closer)
-        self.backend: Worker[Window, Update] | Inline[Window, Update] = (
-            Worker(self._mapper.process, "backend") if threads else Inline(self._mapper.process)
+        self.backend: Worker[Window | LookBack, Update] | Inline[Window | LookBack, Update] = (
+            Worker(self._mapper.process, "backend", capacity=4) if threads else Inline(self._mapper.process)
         )
         self.status = Status.INIT
         self.counts = Counts()
@@ -338,7 +338,10 @@ class Slam:
         window = self.store.window(keyframe.id, self.config.backend.window)
         if not self._live:
             self.backend.submit(window)
-        elif not self.backend.try_submit(window):  # later windows will hold it; until then it serves as it is
+            self.backend.submit(LookBack(keyframe.id))
+        elif self.backend.try_submit(window):
+            self.backend.try_submit(LookBack(keyframe.id))
+        else:  # later windows will hold it; until then it serves as it is
             self.jobs_skipped += 1
             self._reference_id, self._pending_id = keyframe.id, None
 

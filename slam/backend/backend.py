@@ -8,7 +8,7 @@ import torch
 from slam.backend.loops import LoopCloser
 from slam.backend.optimizer import Edge, Optimizer
 from slam.classical.landmarks import landmarks_of
-from slam.frames import Keyframe, Update, Window
+from slam.frames import Keyframe, LookBack, Update, Window
 
 
 class Backend:
@@ -20,25 +20,26 @@ class Backend:
         self.refinements_skipped = 0  # of a map too large to be adjusted while a run goes on
 
     @torch.inference_mode()  # of the thread it runs on
-    def process(self, window: Window) -> Update:
-        """One job: the newest keyframe of a window with those it was tracked from."""
-        update = self.optimizer.process(window)
-        if self.closer is None:
-            return update
+    def process(self, job: Window | LookBack) -> Update:
+        """One job: to adjust the newest keyframe with those it was tracked from, or to look for loops from it."""
+        return self.optimizer.process(job) if isinstance(job, Window) else self._look_back(job.keyframe_id)
+
+    def _look_back(self, keyframe_id: int) -> Update:
         start_s = time.perf_counter()
-        recognisable = tuple(self._recognisable(k) for k in update.keyframes)
-        self.optimizer.keyframes |= {k.id: k for k in recognisable}
-        changed = recognisable
-        if self.closer.found(recognisable[-1], self._in_order()):
+        if self.closer is None or keyframe_id not in self.optimizer.keyframes:
+            return Update((), {})
+        changed = [k for k in map(self._recognisable, self._in_order()) if k is not self.optimizer.keyframes[k.id]]
+        self.optimizer.keyframes |= {k.id: k for k in changed}
+        if self.closer.found(self.optimizer.keyframes[keyframe_id], self._in_order()):
             bent = self.closer.closed(self._in_order())
             if bent is not None:
                 self.optimizer.keyframes = {k.id: k for k in bent}
-                changed = tuple(bent)
+                changed = bent
                 if len(bent) <= self.closer.config.refined_keyframes:
-                    changed = self.optimizer.refined(self._loop_flows())
+                    changed = list(self.optimizer.refined(self._loop_flows()))
                 else:
                     self.refinements_skipped += 1
-        return Update(changed, update.seconds | {"loops": time.perf_counter() - start_s})
+        return Update(tuple(changed), {"loops": time.perf_counter() - start_s})
 
     def refine(self) -> Update:
         """Poses and depths of the whole map adjusted together."""

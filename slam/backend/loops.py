@@ -36,7 +36,7 @@ class LoopConfig:
 
     enabled: bool = True
     min_gap: int = 8  # keyframes between the two
-    candidates: int = 2  # verified for each new keyframe
+    candidates: int = 1  # verified for each new keyframe
     min_votes: int = 10  # landmarks
     min_inlier_ratio: float = 0.7  # of the flow, both ways
     min_visible_ratio: float = 0.4
@@ -47,7 +47,7 @@ class LoopConfig:
     scale_deviation: float = 0.02  # ... and of the log of the ratio of scales
     huber: float = 3.0  # standard deviations
     agreement: float = 1.0  # a loop that fits the map within so many standard deviations needs no closing
-    refined_keyframes: int = 80  # largest map that is adjusted as a whole when a loop is closed: a second or so
+    refined_keyframes: int = 30  # largest map that is adjusted as a whole when a loop is closed: a third of a second
     max_strain: float = 20.0  # standard deviations that a loop may still be off by when closed; else it is false
     landmarks: LandmarkConfig = field(default_factory=LandmarkConfig)
 
