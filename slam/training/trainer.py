@@ -16,7 +16,15 @@ from slam.errors import ConfigError, OutputError, WeightsError
 from slam.geometry import se3
 from slam.networks.depth import hypotheses_around, wide_hypotheses
 from slam.networks.encoder import FeatureMaps
-from slam.networks.storage import NetworkConfig, build_networks, load_state, save_network, state_of
+from slam.networks.storage import (
+    NetworkConfig,
+    build_networks,
+    load_network,
+    load_state,
+    read_metadata,
+    save_network,
+    state_of,
+)
 from slam.training.clips import Clip, ClipMaker, ClipPool
 from slam.training.data import (
     AugmentConfig,
@@ -262,11 +270,13 @@ class Trainer:
     def load(self, path: Path, minutes: float = math.inf) -> None:
         """Go on from a checkpoint: exactly, if it is in the middle of a schedule of this stage that has `minutes`.
 
-        Else a new schedule begins from its averaged weights.
+        Else a new schedule begins from its averaged weights, or from a weights file such as those that ship.
 
         Raises:
             WeightsError: if the file is no checkpoint of these networks.
         """
+        if path.suffix == ".safetensors":
+            return self._begin_with(path)
         try:
             checkpoint = torch.load(path, map_location=self.device, weights_only=True)
             weights, average = checkpoint["weights"], checkpoint["average"]
@@ -295,6 +305,16 @@ class Trainer:
                 spent,
                 self.config.stage,
             )
+
+    def _begin_with(self, path: Path) -> None:
+        """A new schedule from a weights file, whose samples go on being counted."""
+        motion, stereo = load_network(path)
+        load_state(self.motion, self.stereo, state_of(motion, stereo), str(path))
+        self.average = {k: v.detach().clone() for k, v in state_of(self.motion, self.stereo).items()}
+        notes = read_metadata(path)
+        done = {k: type(v)(float(notes.get(f"train_{k}", 0))) for k, v in vars(Counts()).items()}
+        self.counts = Counts(**done | {"step": 0, "stage_seconds": 0.0, "schedules": int(done["schedules"]) + 1})
+        log.info("resume: a new schedule of %s begins from the weights %s", self.config.stage, path.name)
 
     def fit(
         self,

@@ -60,6 +60,11 @@ def test_program_trains_resumes_and_leaves_weights_with_their_card(tmp_path, mon
     monkeypatch.setattr(sys, "argv", [*arguments, "--resume", "--minutes", "0.04"])
     assert train.main() == 0
     assert int(re.search(r"Samples: ([\d,]+) pairs", (tmp_path / "weights.md").read_text()).group(1)) > pairs
+    shipped = "slam/networks/weights/fast.safetensors"
+    monkeypatch.setattr(sys, "argv", [*arguments, "--out", str(tmp_path / "new"), "--resume", shipped])
+    assert train.main() == 0
+    card = (tmp_path / "new" / "weights.md").read_text()
+    assert int(re.search(r"Samples: ([\d,]+) pairs", card).group(1).replace(",", "")) > 100_000
     monkeypatch.setattr(sys, "argv", [*arguments, "--set", "edgs=3"])
     assert train.main() != 0
     assert "edgs" in capsys.readouterr().err
