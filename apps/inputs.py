@@ -2,10 +2,12 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from slam.errors import UsageError
-from slam.frames import Trajectory
+
+if TYPE_CHECKING:
+    from slam.frames import Trajectory
 
 RECONNECT_S = 10.0
 USE_DEPTH = {"auto": None, "on": True, "off": False}
@@ -45,7 +47,7 @@ def add_inputs(p: argparse.ArgumentParser) -> None:
     p.add_argument("--download", action="store_true", help="fetch a known sequence that is missing")
 
 
-def open_input(options: argparse.Namespace) -> tuple[Any, str, Trajectory | None]:
+def open_input(options: argparse.Namespace) -> "tuple[Any, str, Trajectory | None]":
     """The source that the options name, what to call it, and its ground truth where it has one."""
     if options.camera is not None:
         return _camera(options)

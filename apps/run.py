@@ -5,12 +5,15 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from apps.common import add_verbosity, guarded, set_up_logging, stop_on_signals
 from apps.inputs import add_inputs, open_input, recorded
 from apps.viewing import add_viewing, find_window, take_screenshot, watched
 from slam.errors import OutputError, SlamError, SourceError
-from slam.frames import Estimate, Progress
+
+if TYPE_CHECKING:
+    from slam.frames import Estimate, Progress
 
 log = logging.getLogger(__name__)
 
@@ -71,13 +74,13 @@ def run(options: argparse.Namespace) -> int:
         raise
     live = LiveRun(report.directory.path, source.count)
 
-    def publish(progress: Progress) -> None:
+    def publish(progress: "Progress") -> None:
         report.show(progress)
         if window is not None:
             live.publish(progress)
             live.gate.wait(stop.is_set)  # a pause
 
-    def take_poses(estimates: list[Estimate]) -> None:
+    def take_poses(estimates: "list[Estimate]") -> None:
         report.write_online(estimates)
         if window is not None:
             live.add(estimates)

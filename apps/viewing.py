@@ -8,13 +8,15 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from apps.common import guarded
 from slam.errors import UsageError, ViewerError
 from slam.threads import Worker
 from slam.viewer.driver import check_display, check_driver, on_display_lost
-from slam.viewer.live import LiveRun
+
+if TYPE_CHECKING:
+    from slam.viewer.live import LiveRun
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +75,7 @@ def import_window() -> Any:
     return Window
 
 
-def watched(window: Any, live: LiveRun, stop: threading.Event, job: Callable[[], int]) -> int:
+def watched(window: Any, live: "LiveRun", stop: threading.Event, job: Callable[[], int]) -> int:
     """Do a job, a run with its results, on a thread of its own while the window has this one; the job's exit code.
 
     Closing the window sets `stop`; what goes wrong with the window does not end the job.

@@ -1,6 +1,7 @@
 """The shape of the house: imports go one way, heavy libraries have homes, importing the package is light."""
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -125,6 +126,16 @@ def test_matplotlib_is_imported_only_where_it_draws():
         if any(module.split(".")[0] == "matplotlib" for module in imported_modules(heads, package="")):
             eager.append(path)
     assert not eager
+
+
+def test_v2d_slam_loads_torch_after_its_environment_is_set():
+    """OpenMP reads how its threads wait once, when torch loads it; nor should --help wait for torch."""
+    code = "import os, sys, apps.run; print('torch' in sys.modules, os.environ['OMP_WAIT_POLICY'])"
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "False PASSIVE"), done.stderr
 
 
 def test_import_slam_loads_no_heavy_library():
