@@ -6,6 +6,7 @@ from typing import Literal
 from slam.backend.loops import LoopConfig
 from slam.backend.optimizer import BackendConfig
 from slam.classical.dis import DisConfig
+from slam.classical.photometric import AlignmentConfig
 from slam.classical.plane_sweep import PlaneSweepConfig
 from slam.errors import ConfigError
 from slam.frontend.initialiser import InitialiserConfig
@@ -23,8 +24,10 @@ __all__ = ["DepthConfig", "MotionConfig", "SlamConfig", "build_config", "dump_co
 class MotionConfig:
     """Where the flow comes from."""
 
-    flow: Literal["dis", "learned", "cascade"] = "dis"  # cascade: the network finds large motions, DIS measures them
+    flow: Literal["dis", "learned"] = "dis"
     dis: DisConfig = DisConfig()
+    align: Literal["learned", "always", "never"] = "learned"  # which flow is aligned on the pictures afterwards
+    alignment: AlignmentConfig = AlignmentConfig()
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from slam.backend.loops import Loop, LoopCloser
 from slam.backend.optimizer import Optimizer, Stereo
 from slam.backend.stereo import ClassicalStereo, LearnedStereo, picture
 from slam.classical.dis import DisFlow
+from slam.classical.photometric import AlignedFlow, StartFlow
 from slam.config import SlamConfig
 from slam.errors import MapError, OutputError, UsageError
 from slam.frames import Counts, Estimate, Frame, Keyframe, LookBack, Progress, Status, Update, View, Window
@@ -31,7 +32,6 @@ from slam.mapping.store import KeyframeStore
 from slam.mapping.transforms import identity
 from slam.mapping.warp import UNKNOWN_DEVIATION, certainty, enlarged, filled, warp_inv_depth
 from slam.networks.storage import load_network, weights_path
-from slam.solvers.cascade import Cascade
 from slam.sources import Source
 from slam.sources.preparation import Preparation
 from slam.threads import Inline, Reader, Worker
@@ -62,7 +62,8 @@ class Slam:
         self.preparation = Preparation(camera, config.pixels)
         self.correspondence = correspondence
         self.matcher = Matcher(correspondence, config.matcher)
-        self.initialiser = Initialiser(self.matcher, config.initialiser)
+        start = StartFlow(config.motion.dis) if isinstance(correspondence, AlignedFlow) else correspondence
+        self.initialiser = Initialiser(Matcher(start, config.matcher), config.initialiser)
         self.motion_model = MotionModel(config.motion_model)
         self.keyframing = Keyframing(config.keyframing)
         self.relocaliser = Relocaliser(self.matcher, config.relocaliser)
@@ -399,11 +400,10 @@ def build(
         facts["weights"] = {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
         if config.motion.flow == "learned":
             correspondence = motion_network
-        if config.motion.flow == "cascade":
-            correspondence = Cascade(motion_network, correspondence, config.matcher.iterations)
-            config = replace(config, matcher=replace(config.matcher, iterations=config.matcher.iterations + 2))
         if config.depth.stereo == "learned":
             stereo = LearnedStereo(motion_network, stereo_network)
     elif weights is not None:
         raise UsageError(f"--weights {weights} is not used: motion.flow is 'dis' and depth.stereo 'classical'")
+    if config.motion.align in ("always", config.motion.flow):
+        correspondence = AlignedFlow(correspondence, config.motion.alignment)
     return Slam(config, camera, correspondence, stereo, threads), facts

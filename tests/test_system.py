@@ -179,10 +179,10 @@ def test_facts_say_what_was_built(rendered, tmp_path):
         build(build_config(SlamConfig, SMALL | classical), rendered.camera, tmp_path / "x.safetensors", False)
 
 
-@pytest.mark.parametrize("flow", ["learned", "cascade"])
-def test_the_shipped_networks_run_on_both_threads(rendered, flow):
+@pytest.mark.parametrize("motion", [{"flow": "learned"}, {"flow": "learned", "align": "never"}, {"align": "always"}])
+def test_the_shipped_networks_run_on_both_threads(rendered, motion):
     """Gradients are off on every thread; the bound is loose, the networks were trained for larger pictures."""
-    slam = system(rendered, threads=True, motion={"flow": flow}, depth={"stereo": "learned"})
+    slam = system(rendered, threads=True, motion=motion, depth={"stereo": "learned"})
     slam.run(rendered)
     trajectory = slam.store.trajectory()
     assert len(trajectory) > 0.9 * len(rendered.frames) and len(slam.store) > 1

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from slam.classical.dis import DisFlow
+from slam.classical.photometric import AlignedFlow
 from slam.classical.plane_sweep import plane_sweep
 from slam.geometry import se3
 from slam.geometry.camera import scaled_intrinsics
@@ -31,7 +32,6 @@ from slam.geometry.flow import in_image, reproject
 from slam.networks.depth import StereoNet, wide_hypotheses
 from slam.networks.motion import FlowSE3
 from slam.networks.storage import load_network
-from slam.solvers.cascade import Cascade
 from slam.solvers.flow_se3 import flow_se3
 from slam.training.clips import Clip, ClipPool
 from slam.training.data import at_cells, smooth_field
@@ -95,7 +95,8 @@ def motion_errors(
                 continue
             began = time.perf_counter()
             state = correspondence.start([first], correspondence.encode(images[j : j + 1]))
-            last = flow_se3(correspondence.update, state, given, eye, K, iters, 2, huber_px=1.0)[-1]
+            finished = getattr(correspondence, "finished", lambda state: False)
+            last = flow_se3(correspondence.update, state, given, eye, K, iters, 2, huber_px=1.0, finished=finished)[-1]
             spent = 1e3 * (time.perf_counter() - began)
             T = last.T_ji
             motion = (uv - rest).norm(dim=-1)[seen].mean()
@@ -215,15 +216,15 @@ def main() -> None:
     sweeps: dict[str, Sweep] = {name: learned_depth(pair) for name, pair in networks.items()}
     if a.classical:
         methods["DIS"] = DisFlow()
-        methods |= {f"{name}, then DIS": Cascade(motion, DisFlow(), a.iters) for name, (motion, _) in networks.items()}
         sweeps["plane sweep"] = classical_depth
+    methods |= {f"{name}, aligned": AlignedFlow(flow) for name, flow in methods.items()}
     results: dict[str, Any] = {}
     with torch.inference_mode():
         for data, (clips, frames) in sets.items():
             for depth_error, which in ((0.0, "true depth"), (DEPTH_ERROR, f"depth wrong by {100 * DEPTH_ERROR:.0f} %")):
                 found = {}
                 for name, method in methods.items():
-                    iters = a.iters + (2 if isinstance(method, Cascade) else 0)
+                    iters = method.max_updates if isinstance(method, AlignedFlow) else a.iters
                     found[name] = summary(motion_errors(method, clips, iters, depth_error, frames))
                 for group in dict.fromkeys(g for rows in found.values() for g in rows):
                     title = f"{data}, motion, {which}, {group}"

@@ -5,12 +5,12 @@ import torch
 from torch import Tensor
 
 from slam.backend.optimizer import DenseDepth
+from slam.classical.photometric import AlignedFeatures
 from slam.classical.plane_sweep import PlaneSweepConfig, plane_sweep
 from slam.frames import Keyframe, View
 from slam.mapping.warp import certainty
 from slam.networks.depth import StereoNet, wide_hypotheses
 from slam.networks.motion import FlowSE3, ImageFeatures
-from slam.solvers.cascade import CascadeFeatures
 
 RANGE_MARGIN = 0.6  # of inverse depth, beyond the range seen at the cells: new surfaces come into view
 CERTAIN = 0.3  # of a cell that counts for the range
@@ -68,7 +68,7 @@ class LearnedStereo:
 
     def _features(self, view: View) -> ImageFeatures:
         """Of the encoder; with DIS tracking, views carry none of them."""
-        features = view.features.coarse if isinstance(view.features, CascadeFeatures) else view.features
+        features = view.features.flow if isinstance(view.features, AlignedFeatures) else view.features
         if isinstance(features, ImageFeatures):
             return features
         return self.motion.encode(picture(view.image))[0]

@@ -84,9 +84,10 @@ class DisFlow:
     def encode(self, images: Tensor) -> list[DisFeatures]:
         """Pictures (N, 3, H, W) float RGB in [0, 1], sides multiples of 8 -> features of each."""
         rgb = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-        return [self._features(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)) for image in rgb]
+        return [self.features(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)) for image in rgb]
 
-    def _features(self, gray: np.ndarray) -> DisFeatures:
+    def features(self, gray: np.ndarray) -> DisFeatures:
+        """Features of a picture (H, W) uint8."""
         smooth = cv2.GaussianBlur(gray.astype(np.float32), (0, 0), 0.7)
         window = (self.config.patch_px, self.config.patch_px)
         energy = np.stack(

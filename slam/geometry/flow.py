@@ -1,6 +1,7 @@
 """Flow that a rigid motion induces on an image of known inverse depth, and its Jacobians."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from slam.geometry.camera import pixel_grid
@@ -61,6 +62,20 @@ def reproject(inv_depth: Tensor, T_ji: Tensor, K: Tensor) -> tuple[Tensor, Tenso
     valid = q[..., 2] > MIN_DEPTH_RATIO
     q = torch.cat([q[..., :2], q[..., 2:].clamp_min(MIN_DEPTH_RATIO)], -1)
     return project(q, K.to(inv_depth)), q, valid
+
+
+def continued(inv_depth: Tensor, rings: int = 6) -> Tensor:
+    """Inverse depth (B, H, W) with its holes (0) closed: by the mean of known neighbours, ring by ring, then by all."""
+    if (inv_depth > 0).all():
+        return inv_depth
+    value = inv_depth[:, None]
+    for _ in range(rings):
+        known = (value > 0).to(value)
+        near = F.avg_pool2d(value * known, 3, 1, 1) / F.avg_pool2d(known, 3, 1, 1).clamp_min(1e-6)
+        value = torch.where(value > 0, value, near)
+    known = (value > 0).to(value)
+    mean = (value * known).sum((2, 3), keepdim=True) / known.sum((2, 3), keepdim=True).clamp_min(1)
+    return torch.where(value > 0, value, mean)[:, 0]
 
 
 def reprojection_jacobians(q: Tensor, inv_depth: Tensor, T_ji: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from slam.solvers.gauss_newton import Damping
 class MatcherConfig:
     """How two views are matched and when the result is believed; pixels are of the network size."""
 
-    iterations: int = 3  # of Flow-SE3
+    iterations: int = 3  # of Flow-SE3, where the alignment does not decide
     gn_steps: int = 2  # Gauss-Newton steps in each
     huber_px: float = 1.0  # robust threshold
     inlier_px: float = 2.0  # a cell that fits better than this is an inlier
@@ -76,11 +76,12 @@ class Matcher:
             inv_depth,
             T_ck[None],
             K_cells,
-            config.iterations,
+            getattr(self.correspondence, "max_updates", config.iterations),
             config.gn_steps,
             Damping(),
             config.huber_px / stride,
             (sigma, config.flow_sigma_px / stride),
+            getattr(self.correspondence, "finished", lambda state: False),
         )
         return self._judged(steps[-1], inv_depth, K_cells)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from slam.geometry.flow import reproject, reprojection_jacobians
+from slam.geometry.flow import continued, reproject, reprojection_jacobians
 from slam.solvers.gauss_newton import Damping, pose_step
 
 # update(state, uv (E, h, w, 2)) -> state, residual_uv (E, h, w, 2), weight (E, h, w, 2) in [0, 1]
@@ -39,27 +39,31 @@ def flow_se3(
     damping: Damping = Damping(),
     huber_px: float | None = None,
     depth_noise: tuple[Tensor, float] | None = None,
+    finished: Callable[[Any], bool] = lambda state: False,
 ) -> list[MotionStep]:
     """Refine the poses of independent edges by the depth of their first view.
 
     Args:
         update: the correspondence's update, see `Update`.
         state: what its `start` returned.
-        inv_depth: (E, h, w) of views i at the correspondence's stride; 0 is unknown and not used.
+        inv_depth: (E, h, w) of views i at the correspondence's stride; 0 is unknown: such a pixel has no weight, and
+            the correspondence looks for it where its neighbours went.
         T_ji: (E, 4, 4) start, view j from view i.
         K: (E, 3, 3) intrinsics at that stride.
-        iters: iterations; gradients do not flow through the pose from one to the next.
+        iters: most iterations; gradients do not flow through the pose from one to the next.
         gn_steps: Gauss-Newton steps in each.
         damping, huber_px: as `pose_step`.
         depth_noise: standard deviation (E, h, w) of the inverse depth, and of the flow, pixels. A pixel then weighs
             less the more of its position hangs on an unsure depth; in a pure rotation none does.
+        finished: whether a state says that further updates change nothing.
 
     Returns:
         The iterations in order; the last holds the result.
     """
     known = (inv_depth > 0)[..., None]
-    steps = []
-    for _ in range(iters):
+    inv_depth = continued(inv_depth)
+    steps: list[MotionStep] = []
+    while len(steps) < iters and not finished(state):
         T_ji = T_ji.detach()
         uv, q, valid = reproject(inv_depth, T_ji, K)
         state, residual_uv, confidence = update(state, uv)

@@ -151,3 +151,17 @@ def test_in_image_counts_the_outermost_centres():
     uv = torch.tensor([[0.0, 0.0], [7.0, 5.0], [-0.1, 0.0], [7.1, 0.0], [0.0, 5.1], [1.0, 1.0]])
     assert flow.in_image(uv, H, W).tolist() == [True, True, False, False, False, True]
     assert flow.in_image(uv, H, W, margin=1.0).tolist() == [False, False, False, False, False, True]
+
+
+def test_holes_continue_their_neighbours_and_what_is_known_stays():
+    inv_depth = torch.rand(2, 8, 10, generator=torch.Generator().manual_seed(0)) + 0.5
+    assert flow.continued(inv_depth) is inv_depth
+    holed = inv_depth.clone()
+    holed[0, 3, 4] = 0
+    holed[0, 0, 0] = 0
+    holed[1] = 0
+    closed = flow.continued(holed)
+    assert torch.equal(closed[holed > 0], holed[holed > 0]) and not closed[1].any()
+    around = holed[0, 2:5, 3:6]
+    torch.testing.assert_close(closed[0, 3, 4], around.sum() / 8)
+    torch.testing.assert_close(closed[0, 0, 0], (holed[0, 0, 1] + holed[0, 1, 0] + holed[0, 1, 1]) / 3)
