@@ -135,7 +135,7 @@ class Slam:
             raise MapError("the map was made with another camera or picture size; --save-map makes one with this")
         cells = tuple(side // self.correspondence.stride for side in size)
         if keyframes[0].cell_inv_depth.shape != cells:
-            raise MapError("the map was made with another motion.flow; set the same, or make it anew with --save-map")
+            raise MapError("the map was made with another motion.flow or align; set the same, or make it anew")
         with torch.inference_mode():
             keyframes = [replace(k, view=self._encoded(k.view)) for k in keyframes]
         self.store.restore(keyframes)
