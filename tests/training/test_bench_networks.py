@@ -23,7 +23,7 @@ def test_bench_compares_all_methods_by_motion_depth_views_and_poses(tmp_path, pl
     numbers = json.loads((tmp_path / "numbers.json").read_text())
     printed = capsys.readouterr().out
     group = next(title for title in numbers if title.startswith("rendered, motion, true depth, "))
-    assert numbers[group].keys() == {"fast", "DIS", "fast, then DIS"} and group in printed
+    assert numbers[group].keys() == {"fast", "DIS", "fast, aligned", "DIS, aligned"} and group in printed
     exact, wrong = numbers[group]["DIS"], numbers[group.replace("true depth", "depth wrong by 5 %")]["DIS"]
     assert exact["failed"] == 0 and exact["rotation_deg"][0] < 0.2 * exact["true_deg"][0]
     assert exact["translation_mm"][0] < wrong["translation_mm"][0]
