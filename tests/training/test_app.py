@@ -100,14 +100,14 @@ def test_a_machine_with_little_beside_torch_trains_in_calls(tmp_path):
         return run.stdout, torch.load(io.BytesIO(b"".join(part.read_bytes() for part in parts)), weights_only=True)
 
     steps, clips = [0], [0]
-    for n in range(6):  # a slow machine needs more and longer calls
+    for n in range(8):  # a slow machine needs more and longer calls
         said, state = call(n, f"{0.1 * 2 ** (n // 2)}")
         assert "not finished" in said and (n == 0 or f"goes on at step {steps[-1]}," in said)
         steps.append(state["counts"]["step"])
         clips.append(state["clips_added"])
         if len(set(steps)) > 2:
             break
-    assert steps == sorted(steps) and len(set(steps)) > 1 and clips == sorted(clips) and clips[-1] > clips[1] > 0
+    assert steps == sorted(steps) and len(set(steps)) > 2 and clips == sorted(clips) and clips[-1] > clips[1] > 0
     load_network(tmp_path / "out" / "weights.safetensors")
     (tmp_path / "out" / "checkpoint.pt.00").write_bytes(b"damaged")
     with pytest.raises(AssertionError, match="do not fit together"):
