@@ -127,6 +127,23 @@ def test_the_flow_has_its_turn_until_it_settles_and_the_pictures_the_last_word()
     assert weight.mean() == pytest.approx(flow.confidence, rel=1e-4) and weight.min() >= 0
 
 
+def test_a_flow_of_coarser_cells_is_asked_at_their_own_centres():
+    """A shift of the fine cells is the same shift, in pixels, of the coarse ones, and so is what comes back."""
+
+    class Heard(Rough):
+        def update(self, state: None, uv: Tensor) -> tuple[None, Tensor, Tensor]:
+            self.uv = uv
+            return super().update(state, uv)
+
+    flow, shift_px = Heard(0.0), torch.tensor([3.0, -2.0])
+    correspondence = AlignedFlow(flow)
+    features = correspondence.encode(picture(texture()))
+    uv = torch.from_numpy(CELLS)[None] + shift_px / STRIDE
+    _, residual, _ = correspondence.update(correspondence.start(features, features), uv)
+    torch.testing.assert_close(flow.uv, pixel_grid(H // 8, W // 8, like=uv)[None] + shift_px / 8)
+    torch.testing.assert_close(residual * STRIDE, (torch.from_numpy(SHIFT) - shift_px).expand_as(residual))
+
+
 def test_where_the_depth_is_wrong_the_flow_is_the_start():
     """A reprojection 12 px off is out of reach; the flow is 0.4 px off and within."""
     start = torch.from_numpy(CELLS)[None] + 12 / STRIDE
