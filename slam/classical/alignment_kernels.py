@@ -4,10 +4,9 @@ Arrays are float32 and C-contiguous; the kernels release the GIL and use one cor
 so that the compiler turns them into vector instructions.
 """
 
-import numba
 import numpy as np
 
-jit = numba.njit(nogil=True, cache=True, fastmath={"nnan", "ninf", "nsz", "contract", "reassoc"}, error_model="numpy")
+from slam.classical.kernels import jit
 
 FLOOR_ENERGY = np.float32(1.3)  # squared gradient added for a stable solution, grey levels^2
 FLOOR_CONTRAST = np.float32(6.5)  # variance of a patch below which its gain is not fitted, grey levels^2

@@ -83,8 +83,7 @@ class DisFlow:
 
     def encode(self, images: Tensor) -> list[DisFeatures]:
         """Pictures (N, 3, H, W) float RGB in [0, 1], sides multiples of 8 -> features of each."""
-        rgb = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-        return [self.features(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)) for image in rgb]
+        return [self.features(gray) for gray in gray_pictures(images)]
 
     def features(self, gray: np.ndarray) -> DisFeatures:
         """Features of a picture (H, W) uint8."""
@@ -189,6 +188,12 @@ def _brightness(gray: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     return cv2.remap(
         blurred, pixels.astype(np.float32), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     ).ravel()
+
+
+def gray_pictures(images: Tensor) -> list[np.ndarray]:
+    """Pictures (N, 3, H, W) float RGB in [0, 1] -> their brightness, (H, W) uint8 each."""
+    rgb = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in rgb]
 
 
 def grid(height: int, width: int) -> np.ndarray:
