@@ -2,8 +2,9 @@
 
 References: Teed & Deng, DeepV2D, ICLR 2020, sec. 3.1 (volume pooled over views, 3D regulariser, soft-argmax); Guo et
 al., Group-wise correlation stereo network, CVPR 2019; RAFT (convex upsampling). Deviations from DeepV2D: hypotheses
-are uniform in inverse depth and may follow a prior, the volume holds correlations, and each 3D convolution is split
-into one over the image and one over the hypotheses, so that all are 2D convolutions on the same memory.
+are uniform in inverse depth and may follow a prior, the volume holds correlations of features and the likeness of the
+pictures, and each 3D convolution is split into one over the image and one over the hypotheses, so that all are 2D
+convolutions on the same memory.
 """
 
 from collections.abc import Sequence
@@ -17,10 +18,10 @@ from slam.errors import ConfigError
 from slam.geometry.camera import sample, scaled_intrinsics
 from slam.geometry.flow import MIN_DEPTH_RATIO, in_image, project, rays
 from slam.networks.encoder import EncoderConfig, FeatureMaps
+from slam.networks.likeness import STRIDE, WINDOWS, likeness
 from slam.networks.motion import ImageFeatures
 from slam.networks.precision import channels_last, half_precision
 
-STRIDE = 4  # of the volume
 OUTSIDE = -10.0  # pixels: a place outside of any view
 
 
@@ -187,7 +188,7 @@ class StereoNet(nn.Module):
             raise ConfigError(f"stereo.groups must divide encoder.stereo={encoder_config.stereo}, got {config.groups}")
         self.config = config
         self.context = nn.Conv2d(encoder_config.image, config.width, 3, padding=1)
-        self.hourglass = Hourglass(config.groups + 1, config.width)
+        self.hourglass = Hourglass(config.groups + 1 + WINDOWS, config.width)
         self.mask = nn.Sequential(
             nn.Conv2d(encoder_config.image + 1, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 9 * STRIDE**2, 1)
         )
@@ -216,25 +217,22 @@ class StereoNet(nn.Module):
         Returns:
             inv_depth (B, H, W) and its standard deviation sigma (B, H, W), both in inverse depth.
         """
-        stereo_k = torch.cat([f.maps.stereo for f in features_k])
-        image_k = torch.cat([f.maps.image for f in features_k])
-        stereo_j = [torch.cat([f.maps.stereo for f in view]) for view in features_j]
-        output = self.sweep(stereo_k, image_k, stereo_j, T_jk, K, hypotheses)
+        maps_k = FeatureMaps.stack([f.maps for f in features_k])
+        maps_j = [FeatureMaps.stack([f.maps for f in view]) for view in features_j]
+        output = self.sweep(maps_k, maps_j, T_jk, K, hypotheses)
         return output.inv_depth, output.sigma
 
-    def sweep_maps(
+    def sweep(
         self, maps_k: FeatureMaps, maps_j: Sequence[FeatureMaps], T_jk: Tensor, K: Tensor, hypotheses: Tensor
     ) -> StereoOutput:
         """As `forward`, on stacked feature maps of B pictures each."""
-        return self.sweep(maps_k.stereo, maps_k.image, [m.stereo for m in maps_j], T_jk, K, hypotheses)
-
-    def sweep(
-        self, stereo_k: Tensor, image_k: Tensor, stereo_j: Sequence[Tensor], T_jk: Tensor, K: Tensor, hypotheses: Tensor
-    ) -> StereoOutput:
-        """As `forward`, on the tensors: stereo_k (B, C, h, w), image_k (B, C', h, w), stereo_j M times (B, C, h, w)."""
         K_4 = scaled_intrinsics(K, 1 / STRIDE)
-        volume = plane_sweep(stereo_k, stereo_j, T_jk, K_4, hypotheses, self.config.groups)
-        with half_precision(stereo_k.device):
+        volume = plane_sweep(maps_k.stereo, [m.stereo for m in maps_j], T_jk, K_4, hypotheses, self.config.groups)
+        with torch.no_grad():
+            alike = likeness(maps_k.grey, [m.grey for m in maps_j], T_jk, K, hypotheses)
+        image_k, device = maps_k.image, maps_k.image.device
+        volume = torch.cat([volume, alike], -1)
+        with half_precision(device):
             context = self.context(image_k).permute(0, 2, 3, 1)[:, None]
             logits = self.hourglass(volume, context)
         share = logits.float().softmax(1)
@@ -242,7 +240,7 @@ class StereoNet(nn.Module):
         spread = (share * (hypotheses - coarse[:, None]).square()).sum(1).clamp_min(1e-12).sqrt()
         spacing = (hypotheses[:, -1] - hypotheses[:, 0]) / (hypotheses.shape[1] - 1)
         cues = [(spread / spacing).log()[:, None].detach(), share.amax(1, keepdim=True).detach()]
-        with half_precision(stereo_k.device):
+        with half_precision(device):
             mask = self.mask(torch.cat([image_k, (coarse / coarse.mean((1, 2), keepdim=True))[:, None].detach()], 1))
             doubt = self.doubt(torch.cat([image_k.detach(), *cues], 1)).float()[:, 0]
         sigma = (spread.detach() + 0.1 * spacing) * doubt.clamp(-5, 5).exp()

@@ -75,6 +75,7 @@ class FeatureMaps:
     fine_j: Tensor  # (N, fine, H/4, W/4) that map
     stereo: Tensor  # (N, stereo, H/4, W/4)
     image: Tensor  # (N, image, H/4, W/4)
+    grey: Tensor  # (N, 1, H, W) brightness, standardised
 
     def __len__(self) -> int:
         return len(self.matching)
@@ -125,7 +126,8 @@ class Encoder(nn.Module):
         """
         if images.shape[-2] % 8 or images.shape[-1] % 8:
             raise ValueError(f"picture sides must be multiples of 8, got {tuple(images.shape)}")
-        x = F.pixel_unshuffle(standardise(images), 2).contiguous(memory_format=torch.channels_last)
+        images = standardise(images)
+        x = F.pixel_unshuffle(images, 2).contiguous(memory_format=torch.channels_last)
         x = F.relu(self.to_2(x))
         x4 = self.blocks_4(F.relu(self.to_4(x)))
         x8 = self.blocks_8(F.relu(self.to_8(x4)))
@@ -133,4 +135,5 @@ class Encoder(nn.Module):
         stereo, image = (self.stereo(x4) + wide).split([self.config.stereo, self.config.image], 1)
         matching, fine_i, fine_j = self.matching(x8), self.fine_i(x4), self.fine_j(x4)
         matching, fine_i, fine_j, stereo = (standardise_channels(f) for f in (matching, fine_i, fine_j, stereo))
-        return FeatureMaps(matching, x8, fine_i, fine_j, stereo, F.relu(image))
+        grey = images.float().mean(1, keepdim=True)
+        return FeatureMaps(matching, x8, fine_i, fine_j, stereo, F.relu(image), grey)

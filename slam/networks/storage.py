@@ -16,7 +16,7 @@ from slam.networks.motion import FlowSE3, MotionConfig
 from slam.networks.tensor_file import read_header, read_tensors, write_tensors
 
 FORMAT = "v2d-slam networks"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 WEIGHTS_DIR = Path(__file__).parent / "weights"
 
 

@@ -46,7 +46,7 @@ STAGES = ("motion", "stereo", "joint")
 WARM_UP_STEPS = 100  # of the learning rate
 RANK_SEED = 1_000_003  # between the seeds of two processes
 CLIP_SEED = 1_000_000_007  # between the seeds of two processes' clips; far from that of the held-out ones
-MIN_PARALLAX_PX = 2.0  # pixels: a smaller baseline teaches the single-image prior alone
+MIN_PARALLAX_PX = 1.0  # pixels: a smaller baseline teaches the single-image prior alone
 FINAL_RATE = 0.02  # share of the learning rate left at the end
 MAX_STEP_S = 30.0  # seconds: a step that took longer was suspended, and counts as this much training
 
@@ -206,9 +206,7 @@ class Trainer:
         T_jk = se3.exp(noise) @ T_jk
         hypotheses = self.hypotheses(truth)
         index = torch.arange(B, device=self.device) * V
-        output = self.stereo.sweep_maps(
-            maps[index], [maps[index + m + 1] for m in range(count)], T_jk, batch.K, hypotheses
-        )
+        output = self.stereo.sweep(maps[index], [maps[index + m + 1] for m in range(count)], T_jk, batch.K, hypotheses)
         parallax_px = distance.amax((1, 2)).float() * batch.K[:, 0, 0].float() * truth.flatten(1).mean(1)
         nearest, farthest = (h.amax((1, 2))[:, None, None] for h in (hypotheses[:, -1], hypotheses[:, 0]))
         useful = (parallax_px > MIN_PARALLAX_PX)[:, None, None] & (truth < 1.05 * nearest)
