@@ -34,7 +34,7 @@ from slam.classical.plane_sweep import plane_sweep
 from slam.geometry import se3
 from slam.geometry.camera import scaled_intrinsics
 from slam.geometry.flow import in_image, reproject
-from slam.networks.depth import StereoNet, wide_hypotheses
+from slam.networks.depth import StereoNet
 from slam.networks.motion import FlowSE3
 from slam.networks.storage import load_network
 from slam.solvers.flow_se3 import flow_se3
@@ -167,8 +167,8 @@ def learned_depth(networks: tuple[FlowSE3, StereoNet]) -> Sweep:
 
     def run(images: Tensor, T_jk: Tensor, K: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
         features = motion.encode(images.float() / 255)
-        hypotheses = wide_hypotheses(torch.tensor([low]), torch.tensor([high]), stereo.config.planes)
-        inv_depth, sigma = stereo(features[:1], [[f] for f in features[1:]], T_jk[None], K[None], hypotheses)
+        inv_depth_range = torch.tensor([low]), torch.tensor([high])
+        inv_depth, sigma = stereo(features[:1], [[f] for f in features[1:]], T_jk[None], K[None], *inv_depth_range)
         return inv_depth[0], sigma[0]
 
     return run

@@ -9,7 +9,7 @@ from slam.classical.photometric import AlignedFeatures
 from slam.classical.plane_sweep import PlaneSweepConfig, plane_sweep
 from slam.frames import Keyframe, View
 from slam.mapping.warp import certainty
-from slam.networks.depth import StereoNet, wide_hypotheses
+from slam.networks.depth import StereoNet
 from slam.networks.motion import FlowSE3, ImageFeatures
 
 RANGE_MARGIN = 0.6  # of inverse depth, beyond the range seen at the cells: new surfaces come into view
@@ -61,7 +61,8 @@ class LearnedStereo:
                 [[self._features(view)] for view in neighbours],
                 torch.stack(T_jk)[None],
                 keyframe.view.K[None],
-                wide_hypotheses(low, high, self.stereo.config.planes),
+                low,
+                high,
             )
         confidence = 1 / (1 + (sigma / inv_depth.clamp_min(1e-6) / CONFIDENT_DEVIATION).square())
         return DenseDepth(inv_depth[0].float(), confidence[0].float())

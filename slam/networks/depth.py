@@ -1,10 +1,12 @@
-"""Stereo network: inverse depth of a keyframe by a plane sweep through neighbouring views.
+"""Stereo network: inverse depth of a keyframe by two plane sweeps through neighbouring views.
+
+The first sweep covers the whole range, the second a few standard deviations around what the first has found.
 
 References: Teed & Deng, DeepV2D, ICLR 2020, sec. 3.1 (volume pooled over views, 3D regulariser, soft-argmax); Guo et
-al., Group-wise correlation stereo network, CVPR 2019; RAFT (convex upsampling). Deviations from DeepV2D: hypotheses
-are uniform in inverse depth and may follow a prior, the volume holds correlations of features and the likeness of the
-pictures, and each 3D convolution is split into one over the image and one over the hypotheses, so that all are 2D
-convolutions on the same memory.
+al., Group-wise correlation stereo network, CVPR 2019; Gu et al., Cascade cost volume, CVPR 2020 (two sweeps); RAFT
+(convex upsampling). Deviations from DeepV2D: hypotheses are uniform in inverse depth, the volume holds correlations of
+features and the likeness of the pictures, and each 3D convolution is split into one over the image and one over the
+hypotheses, so that all are 2D convolutions on the same memory.
 """
 
 from collections.abc import Sequence
@@ -23,6 +25,10 @@ from slam.networks.motion import ImageFeatures
 from slam.networks.precision import channels_last, half_precision
 
 OUTSIDE = -10.0  # pixels: a place outside of any view
+REACH = 3.0  # standard deviations from the first sweep's depth to the ends of the second
+MIN_REACH = 0.03  # and at least this share of the depth, at most ...
+MAX_REACH = 0.8
+MIN_INV_DEPTH = 1e-6
 
 
 @dataclass(frozen=True)
@@ -31,11 +37,12 @@ class StereoConfig:
 
     groups: int = 8  # correlations per hypothesis and pixel
     width: int = 16  # channels of the volume at its finest; twice and three times that further down
-    planes: int = 32  # hypotheses, a multiple of 4
+    planes: int = 32  # hypotheses of the first sweep, a multiple of 4
+    near_planes: int = 16  # of the second, likewise
 
     def __post_init__(self) -> None:
-        if min(vars(self).values()) < 1 or self.planes % 4:
-            raise ConfigError(f"stereo sizes must be positive and planes a multiple of 4, got {self}")
+        if min(vars(self).values()) < 1 or self.planes % 4 or self.near_planes % 4:
+            raise ConfigError(f"stereo sizes must be positive and both counts of planes a multiple of 4, got {self}")
 
 
 def wide_hypotheses(low: Tensor, high: Tensor, planes: int) -> Tensor:
@@ -44,21 +51,11 @@ def wide_hypotheses(low: Tensor, high: Tensor, planes: int) -> Tensor:
     return (low[:, None] + (high - low)[:, None] * share)[..., None, None]
 
 
-def hypotheses_around(prior: Tensor, planes: int, low: float = 0.4, high: float = 2.5) -> Tensor:
-    """Inverse depths (B, planes, H/4, W/4), uniform from `low` to `high` times a prior.
-
-    Args:
-        prior: (B, H, W) inverse depth at network size; unknown pixels (0) take the median of the known ones.
-        planes: count.
-        low, high: range as factors of the prior.
-    """
-    middle = STRIDE // 2
-    coarse = prior[:, middle::STRIDE, middle::STRIDE]
-    known = torch.where(prior > 0, prior, torch.full_like(prior, torch.nan)).flatten(1)
-    median = known.nanmedian(1).values.nan_to_num(1.0)[:, None, None]
-    coarse = torch.where(coarse > 0, coarse, median)
-    share = torch.linspace(low, high, planes, device=prior.device, dtype=prior.dtype)
-    return coarse[:, None] * share[None, :, None, None]
+def near_hypotheses(inv_depth: Tensor, sigma: Tensor, planes: int) -> Tensor:
+    """Inverse depths (B, planes, h, w) around (B, h, w) ones, uniform over REACH standard deviations to both sides."""
+    reach = (REACH * sigma).clamp(min=MIN_REACH * inv_depth, max=MAX_REACH * inv_depth)
+    share = torch.linspace(-1, 1, planes, device=inv_depth.device, dtype=inv_depth.dtype)
+    return (inv_depth[:, None] + reach[:, None] * share[:, None, None]).clamp_min(MIN_INV_DEPTH)
 
 
 def plane_sweep(
@@ -170,13 +167,47 @@ def convex_upsample(values: Tensor, logits: Tensor) -> Tensor:
     return fine.permute(0, 1, 4, 2, 5, 3).reshape(B, C, STRIDE * h, STRIDE * w)
 
 
+class Sweep(nn.Module):
+    """One sweep: regularised volume -> inverse depth and its standard deviation, at 1/4."""
+
+    def __init__(self, encoder_config: EncoderConfig, config: StereoConfig) -> None:
+        super().__init__()
+        self.groups = config.groups
+        self.context = nn.Conv2d(encoder_config.image, config.width, 3, padding=1)
+        self.hourglass = Hourglass(config.groups + 1 + WINDOWS, config.width)
+        self.doubt = nn.Sequential(
+            nn.Conv2d(encoder_config.image + 2, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 1, 1)
+        )
+
+    def forward(
+        self, maps_k: FeatureMaps, maps_j: Sequence[FeatureMaps], T_jk: Tensor, K: Tensor, hypotheses: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Hypotheses (B, D, h or 1, w or 1) -> inverse depth (B, h, w) and sigma (B, h, w); others as `StereoNet`."""
+        K_4, device = scaled_intrinsics(K, 1 / STRIDE), maps_k.image.device
+        volume = plane_sweep(maps_k.stereo, [m.stereo for m in maps_j], T_jk, K_4, hypotheses, self.groups)
+        with torch.no_grad():
+            alike = likeness(maps_k.grey, [m.grey for m in maps_j], T_jk, K, hypotheses)
+        with half_precision(device):
+            context = self.context(maps_k.image).permute(0, 2, 3, 1)[:, None]
+            logits = self.hourglass(torch.cat([volume, alike], -1), context)
+        share = logits.float().softmax(1)
+        inv_depth = (share * hypotheses).sum(1)
+        spread = (share * (hypotheses - inv_depth[:, None]).square()).sum(1).clamp_min(1e-12).sqrt().detach()
+        spacing = (hypotheses[:, -1] - hypotheses[:, 0]) / (hypotheses.shape[1] - 1)
+        cues = [(spread / spacing).log()[:, None], share.amax(1, keepdim=True).detach()]
+        with half_precision(device):
+            doubt = self.doubt(torch.cat([maps_k.image.detach(), *cues], 1)).float()[:, 0]
+        return inv_depth, (spread + 0.1 * spacing) * doubt.clamp(-5, 5).exp()
+
+
 @dataclass(frozen=True)
 class StereoOutput:
-    """Inverse depth of B keyframes."""
+    """Inverse depth of B keyframes and its standard deviation, in inverse depth."""
 
     inv_depth: Tensor  # (B, H, W) float32
-    sigma: Tensor  # (B, H, W) its standard deviation, inverse depth
-    coarse: Tensor  # (B, H/4, W/4) before upsampling
+    sigma: Tensor  # (B, H, W)
+    first_inv_depth: Tensor  # (B, H/4, W/4) of the first sweep
+    first_sigma: Tensor  # (B, H/4, W/4)
 
 
 class StereoNet(nn.Module):
@@ -187,13 +218,10 @@ class StereoNet(nn.Module):
         if encoder_config.stereo % config.groups:
             raise ConfigError(f"stereo.groups must divide encoder.stereo={encoder_config.stereo}, got {config.groups}")
         self.config = config
-        self.context = nn.Conv2d(encoder_config.image, config.width, 3, padding=1)
-        self.hourglass = Hourglass(config.groups + 1 + WINDOWS, config.width)
+        self.wide = Sweep(encoder_config, config)
+        self.near = Sweep(encoder_config, config)
         self.mask = nn.Sequential(
             nn.Conv2d(encoder_config.image + 1, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 9 * STRIDE**2, 1)
-        )
-        self.doubt = nn.Sequential(
-            nn.Conv2d(encoder_config.image + 2, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 1, 1)
         )
         channels_last(self)
 
@@ -203,7 +231,8 @@ class StereoNet(nn.Module):
         features_j: Sequence[Sequence[ImageFeatures]],
         T_jk: Tensor,
         K: Tensor,
-        hypotheses: Tensor,
+        low: Tensor,
+        high: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Inverse depth of B keyframes from M neighbours each.
 
@@ -212,37 +241,26 @@ class StereoNet(nn.Module):
             features_j: M lists of B features: features_j[m][b] is neighbour m of keyframe b.
             T_jk: (B, M, 4, 4) neighbour from keyframe.
             K: (B, 3, 3) intrinsics at network size.
-            hypotheses: (B, D, 1, 1) or (B, D, H/4, W/4), from `wide_hypotheses` or `hypotheses_around`.
+            low, high: (B,) range of inverse depths to search.
 
         Returns:
             inv_depth (B, H, W) and its standard deviation sigma (B, H, W), both in inverse depth.
         """
         maps_k = FeatureMaps.stack([f.maps for f in features_k])
         maps_j = [FeatureMaps.stack([f.maps for f in view]) for view in features_j]
-        output = self.sweep(maps_k, maps_j, T_jk, K, hypotheses)
+        output = self.sweep(maps_k, maps_j, T_jk, K, low, high)
         return output.inv_depth, output.sigma
 
     def sweep(
-        self, maps_k: FeatureMaps, maps_j: Sequence[FeatureMaps], T_jk: Tensor, K: Tensor, hypotheses: Tensor
+        self, maps_k: FeatureMaps, maps_j: Sequence[FeatureMaps], T_jk: Tensor, K: Tensor, low: Tensor, high: Tensor
     ) -> StereoOutput:
         """As `forward`, on stacked feature maps of B pictures each."""
-        K_4 = scaled_intrinsics(K, 1 / STRIDE)
-        volume = plane_sweep(maps_k.stereo, [m.stereo for m in maps_j], T_jk, K_4, hypotheses, self.config.groups)
-        with torch.no_grad():
-            alike = likeness(maps_k.grey, [m.grey for m in maps_j], T_jk, K, hypotheses)
-        image_k, device = maps_k.image, maps_k.image.device
-        volume = torch.cat([volume, alike], -1)
-        with half_precision(device):
-            context = self.context(image_k).permute(0, 2, 3, 1)[:, None]
-            logits = self.hourglass(volume, context)
-        share = logits.float().softmax(1)
-        coarse = (share * hypotheses).sum(1)
-        spread = (share * (hypotheses - coarse[:, None]).square()).sum(1).clamp_min(1e-12).sqrt()
-        spacing = (hypotheses[:, -1] - hypotheses[:, 0]) / (hypotheses.shape[1] - 1)
-        cues = [(spread / spacing).log()[:, None].detach(), share.amax(1, keepdim=True).detach()]
-        with half_precision(device):
-            mask = self.mask(torch.cat([image_k, (coarse / coarse.mean((1, 2), keepdim=True))[:, None].detach()], 1))
-            doubt = self.doubt(torch.cat([image_k.detach(), *cues], 1)).float()[:, 0]
-        sigma = (spread.detach() + 0.1 * spacing) * doubt.clamp(-5, 5).exp()
+        views = (maps_k, maps_j, T_jk, K)
+        first, first_sigma = self.wide(*views, wide_hypotheses(low, high, self.config.planes))
+        hypotheses = near_hypotheses(first.detach(), first_sigma.detach(), self.config.near_planes)
+        coarse, sigma = self.near(*views, hypotheses)
+        relative = coarse.detach() / coarse.detach().mean((1, 2), keepdim=True)
+        with half_precision(coarse.device):
+            mask = self.mask(torch.cat([maps_k.image, relative[:, None]], 1))
         fine = convex_upsample(torch.stack([coarse, sigma], 1), mask)
-        return StereoOutput(fine[:, 0], fine[:, 1], coarse)
+        return StereoOutput(fine[:, 0], fine[:, 1], first, first_sigma)

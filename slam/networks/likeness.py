@@ -69,7 +69,8 @@ def _warped_moments(
     offsets = [(float(n % STRIDE), float(n // STRIDE)) for n in range(STRIDE**2)]
 
     def place(du: float, dv: float) -> Tensor:
-        x = (A @ (corners + corners.new_tensor([[du], [dv], [0]]))).view(B, 3, 1, h, w)
+        offset = torch.tensor([[du], [dv], [0.0]], dtype=d.dtype, device=d.device)
+        x = (A @ (corners + offset)).view(B, 3, 1, h, w)
         z = 1 / (x[:, 2] + d * b[:, 2]).clamp_min(MIN_DEPTH_RATIO)
         return torch.stack([(x[:, 0] + d * b[:, 0]) * z, (x[:, 1] + d * b[:, 1]) * z], -1)  # (B, D, h, w, 2)
 

@@ -42,9 +42,9 @@ PROFILES = {
         "base",
         320,
         240,
-        EncoderConfig(64, 96, 128, blocks_4=2, blocks_8=3, matching=128, stereo=32, image=32),
+        EncoderConfig(64, 96, 128, blocks_4=2, blocks_8=3, image=32),
         MotionConfig(hidden=128, motion=96, levels=4),
-        StereoConfig(groups=16, width=32, planes=48),
+        StereoConfig(width=32, planes=48, near_planes=24),
     ),
 }
 

@@ -72,13 +72,12 @@ def motion_loss(
 
 
 def stereo_loss(
-    inv_depth: Tensor, sigma: Tensor, coarse: Tensor, true_inv_depth: Tensor, sigma_weight: float = 0.1
+    inv_depth: Tensor, sigma: Tensor, true_inv_depth: Tensor, sigma_weight: float = 0.1
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """L1 of log inverse depth and of its coarse version, with the likelihood of a Laplace distribution of width sigma.
+    """L1 of log inverse depth, with the likelihood of a Laplace distribution of width sigma.
 
     Args:
         inv_depth, sigma: (B, H, W) prediction and its standard deviation, inverse depth.
-        coarse: (B, H, W) the prediction before learned upsampling, enlarged.
         true_inv_depth: (B, H, W); 0 is unknown.
         sigma_weight: of the likelihood; it trains sigma alone.
 
@@ -87,9 +86,7 @@ def stereo_loss(
     """
     known = true_inv_depth > 0
     truth = true_inv_depth.clamp_min(1e-4)
-    fine = masked_mean((inv_depth.clamp_min(1e-4) / truth).log().abs(), known)
-    rough = masked_mean((coarse.clamp_min(1e-4) / truth).log().abs(), known)
+    depth = masked_mean((inv_depth.clamp_min(1e-4) / truth).log().abs(), known)
     width = sigma.clamp_min(1e-4)
     likelihood = masked_mean((inv_depth.detach() - truth).abs() / width + width.log(), known)
-    parts = {"depth": fine.detach(), "coarse": rough.detach(), "sigma": likelihood.detach()}
-    return fine + 0.3 * rough + sigma_weight * likelihood, parts
+    return depth + sigma_weight * likelihood, {"depth": depth.detach(), "sigma": likelihood.detach()}

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from slam.errors import ConfigError, OutputError, WeightsError
 from slam.geometry import se3
-from slam.networks.depth import hypotheses_around, wide_hypotheses
 from slam.networks.encoder import FeatureMaps
 from slam.networks.storage import (
     NetworkConfig,
     build_networks,
     load_network,
     load_state,
+    read_config,
     read_metadata,
     save_network,
     state_of,
@@ -34,10 +34,10 @@ from slam.training.data import (
     perturb_depth,
     perturb_pose,
     pick_edges,
-    smooth_field,
     uniform,
 )
 from slam.training.distributed import agreed, average_gradients, share_weights
+from slam.training.growth import grown
 from slam.training.losses import motion_loss, stereo_loss
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ WARM_UP_STEPS = 100  # of the learning rate
 RANK_SEED = 1_000_003  # between the seeds of two processes
 CLIP_SEED = 1_000_000_007  # between the seeds of two processes' clips; far from that of the held-out ones
 MIN_PARALLAX_PX = 1.0  # pixels: a smaller baseline teaches the single-image prior alone
+FIRST_SWEEP = 0.5  # weight of the loss of stereo's first sweep
 FINAL_RATE = 0.02  # share of the learning rate left at the end
 MAX_STEP_S = 30.0  # seconds: a step that took longer was suspended, and counts as this much training
 
@@ -204,30 +205,27 @@ class Trainer:
         noise = torch.randn(B, count, 6, generator=self.generator).to(T_jk)
         noise = noise * torch.cat([distance.expand(-1, -1, 3) * 0.02, torch.full_like(noise[..., :3], 5e-4)], -1)
         T_jk = se3.exp(noise) @ T_jk
-        hypotheses = self.hypotheses(truth)
+        low, high = self.depth_range(truth)
         index = torch.arange(B, device=self.device) * V
-        output = self.stereo.sweep(maps[index], [maps[index + m + 1] for m in range(count)], T_jk, batch.K, hypotheses)
+        output = self.stereo.sweep(maps[index], [maps[index + m + 1] for m in range(count)], T_jk, batch.K, low, high)
         parallax_px = distance.amax((1, 2)).float() * batch.K[:, 0, 0].float() * truth.flatten(1).mean(1)
-        nearest, farthest = (h.amax((1, 2))[:, None, None] for h in (hypotheses[:, -1], hypotheses[:, 0]))
-        useful = (parallax_px > MIN_PARALLAX_PX)[:, None, None] & (truth < 1.05 * nearest)
-        if hypotheses.shape[-1] == 1:  # one range for all pixels may leave out the farthest
-            useful &= truth > 0.8 * farthest
+        useful = (parallax_px > MIN_PARALLAX_PX)[:, None, None]
+        useful = useful & (truth < 1.05 * high[:, None, None]) & (truth > 0.8 * low[:, None, None])
         truth = torch.where(useful, truth, torch.zeros_like(truth))
-        coarse = torch.nn.functional.interpolate(output.coarse[:, None], truth.shape[-2:], mode="nearest")[:, 0]
         self.counts.stereo_keyframes += B
-        return stereo_loss(output.inv_depth, output.sigma, coarse, truth)
+        found = (output.first_inv_depth, output.first_sigma)
+        enlarged = [torch.nn.functional.interpolate(x[:, None], truth.shape[-2:])[:, 0] for x in found]
+        first, first_parts = stereo_loss(enlarged[0], enlarged[1], truth)
+        second, parts = stereo_loss(output.inv_depth, output.sigma, truth)
+        return FIRST_SWEEP * first + second, parts | {"first": first_parts["depth"]}
 
-    def hypotheses(self, truth: Tensor) -> Tensor:
-        """Half of the time a wide range around the scene's median, half of the time a range around a wrong prior."""
-        B, H, W = truth.shape
-        planes = self.network.stereo.planes
+    def depth_range(self, truth: Tensor) -> tuple[Tensor, Tensor]:
+        """Lowest and highest inverse depth (B,) to search, around the median of each scene (B, H, W)."""
+        B = len(truth)
         known = torch.where(truth > 0, truth, torch.full_like(truth, torch.nan)).flatten(1)
         median = known.nanmedian(1).values.nan_to_num(1.0)
-        if torch.rand((), generator=self.generator) < 0.5:
-            low, high = uniform((B,), 0.02, 0.4, self.generator), uniform((B,), 2.0, 4.5, self.generator)
-            return wide_hypotheses(low.to(truth) * median, high.to(truth) * median, planes)
-        error = smooth_field(B, H, W, self.generator) * uniform((B, 1, 1), 0, 0.25, self.generator)
-        return hypotheses_around(truth * error.exp().to(truth), planes)
+        low, high = uniform((B,), 0.02, 0.4, self.generator), uniform((B,), 2.0, 4.5, self.generator)
+        return low.to(truth) * median, high.to(truth) * median
 
     def swap_average(self) -> dict[str, Tensor]:
         """Put the averaged weights into the networks; returns the current ones for `restore`."""
@@ -305,9 +303,12 @@ class Trainer:
             )
 
     def _begin_with(self, path: Path) -> None:
-        """A new schedule from a weights file, whose samples go on being counted."""
-        motion, stereo = load_network(path)
-        load_state(self.motion, self.stereo, state_of(motion, stereo), str(path))
+        """A new schedule from a weights file, of this profile or a smaller one; its samples go on being counted."""
+        weights, config = state_of(*load_network(path)), read_config(read_metadata(path))
+        if config.profile != self.network.profile:
+            weights = grown(weights, config, self.network)
+            log.info("the weights of %s are grown into those of %s", config.profile, self.network.profile)
+        load_state(self.motion, self.stereo, weights, str(path))
         self.average = {k: v.detach().clone() for k, v in state_of(self.motion, self.stereo).items()}
         notes = read_metadata(path)
         done = {k: type(v)(float(notes.get(f"train_{k}", 0))) for k, v in vars(Counts()).items()}

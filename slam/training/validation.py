@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from slam.geometry import se3
-from slam.networks.depth import StereoNet, wide_hypotheses
+from slam.networks.depth import StereoNet
 from slam.networks.motion import FlowSE3
 from slam.solvers.flow_se3 import MotionStep
 from slam.training.clips import Clip
@@ -80,8 +80,8 @@ def validate_stereo(motion: FlowSE3, stereo: StereoNet, clips: Sequence[Clip]) -
         truth = clip.inv_depth[0].to(device)
         known = truth > 0
         unit = truth[known].median()[None]
-        hypotheses = wide_hypotheses(0.05 * unit, 3.5 * unit, stereo.config.planes)
-        inv_depth, _ = stereo([features[0]], [[features[int(j)]] for j in near], T_jk, K, hypotheses)
+        views_j = [[features[int(j)]] for j in near]
+        inv_depth, _ = stereo([features[0]], views_j, T_jk, K, 0.05 * unit, 3.5 * unit)
         ratio = truth[known] / inv_depth[0][known].clamp_min(1e-4)  # predicted over true depth
         rel.append((ratio - 1).abs().mean())
         good.append((torch.maximum(ratio, 1 / ratio.clamp_min(1e-6)) < 1.25).float().mean())

@@ -3,14 +3,16 @@ import torch
 import torch.nn.functional as F
 
 from slam.networks.depth import (
+    MAX_REACH,
+    MIN_REACH,
     StereoConfig,
     StereoNet,
     convex_upsample,
-    hypotheses_around,
+    near_hypotheses,
     plane_sweep,
     wide_hypotheses,
 )
-from slam.networks.encoder import EncoderConfig
+from slam.networks.encoder import EncoderConfig, FeatureMaps
 from slam.networks.motion import FlowSE3
 
 FOCAL, BASELINE = 24.0, 0.25
@@ -62,21 +64,32 @@ def test_order_of_the_views_does_not_matter_and_their_number_is_free():
     torch.testing.assert_close(one, doubled, rtol=0, atol=1e-5)
 
 
+def maps(views: tuple) -> tuple:
+    """Arguments of one sweep from those of the network."""
+    features_k, features_j, T_jk, K = views
+    stacked_j = [FeatureMaps.stack([f.maps for f in view]) for view in features_j]
+    return FeatureMaps.stack([f.maps for f in features_k]), stacked_j, T_jk, K
+
+
 @torch.no_grad()
 @pytest.mark.parametrize(("height", "width", "planes"), [(16, 24, 8), (40, 56, 12), (48, 64, 16)])
 def test_network_output_stays_inside_the_hypotheses_at_any_size(height: int, width: int, planes: int):
     torch.manual_seed(0)
     config = EncoderConfig(8, 16, 24, matching=24, stereo=8, image=8)
-    motion, stereo = FlowSE3(config), StereoNet(config, StereoConfig(groups=4, width=8))
+    motion, stereo = FlowSE3(config), StereoNet(config, StereoConfig(groups=4, width=8, planes=planes, near_planes=8))
     features = motion.encode(torch.rand(6, 3, height, width))
     T_jk = torch.eye(4, dtype=torch.float64).repeat(2, 2, 1, 1)
     T_jk[..., 0, 3] = 0.1
     K = torch.tensor([[50.0, 0, width / 2], [0, 50.0, height / 2], [0, 0, 1]], dtype=torch.float64).expand(2, 3, 3)
-    hypotheses = wide_hypotheses(torch.tensor([0.2, 0.4]), torch.tensor([1.0, 2.0]), planes)
-    inv_depth, sigma = stereo(features[:2], [features[2:4], features[4:]], T_jk, K, hypotheses)
+    views = features[:2], [features[2:4], features[4:]], T_jk, K
+    low, high = torch.tensor([0.2, 0.4]), torch.tensor([1.0, 2.0])
+    inv_depth, sigma = stereo(*views, low, high)
     assert inv_depth.shape == sigma.shape == (2, height, width)
-    assert inv_depth[0].min() >= 0.2 - 1e-5 and inv_depth[0].max() <= 1 + 1e-5
-    assert inv_depth[1].min() >= 0.4 - 1e-5 and inv_depth[1].max() <= 2 + 1e-5
+    first, _ = stereo.wide(*maps(views), wide_hypotheses(low, high, planes))
+    for b in range(2):
+        assert first[b].min() >= low[b] - 1e-5 and first[b].max() <= high[b] + 1e-5
+        assert inv_depth[b].min() >= (1 - MAX_REACH) * low[b] - 1e-5
+        assert inv_depth[b].max() <= (1 + MAX_REACH) * high[b] + 1e-5
     assert sigma.min() > 0 and torch.isfinite(sigma).all()
 
 
@@ -93,13 +106,12 @@ def test_upsampling_reproduces_constants_and_selects_neighbours():
     torch.testing.assert_close(fine, expected.repeat_interleave(4, 2).repeat_interleave(4, 3))
 
 
-def test_hypotheses_follow_the_prior_and_fill_its_holes_with_the_median():
-    prior = torch.full((1, 8, 8), 2.0)
-    prior[0, :, :4] = 0.0
-    planes = hypotheses_around(prior, 4, 0.5, 2.0)
-    torch.testing.assert_close(planes[0, :, 1, 0], torch.tensor([1.0, 2.0, 3.0, 4.0]))
-    torch.testing.assert_close(planes[0, :, 1, 0], planes[0, :, 1, 1])
-    nothing = hypotheses_around(torch.zeros(1, 8, 8), 2, 0.5, 2.0)
-    torch.testing.assert_close(nothing[0, :, 0, 0], torch.tensor([0.5, 2.0]))
+def test_hypotheses_are_even_over_the_range_or_around_what_the_first_sweep_found():
     wide = wide_hypotheses(torch.tensor([0.1]), torch.tensor([0.4]), 4)
     torch.testing.assert_close(wide.flatten(), torch.tensor([0.1, 0.2, 0.3, 0.4]))
+    inv_depth, sigma = torch.tensor([[[2.0, 2.0, 2.0]]]), torch.tensor([[[0.2, 0.0, 5.0]]])
+    near = near_hypotheses(inv_depth, sigma, 5)
+    assert near.shape == (1, 5, 1, 3)
+    torch.testing.assert_close(near[0, :, 0, 0], torch.tensor([1.4, 1.7, 2.0, 2.3, 2.6]))  # three sigma
+    torch.testing.assert_close(near[0, [0, -1], 0, 1], 2 * torch.tensor([1 - MIN_REACH, 1 + MIN_REACH]))
+    torch.testing.assert_close(near[0, [0, -1], 0, 2], 2 * torch.tensor([1 - MAX_REACH, 1 + MAX_REACH]))

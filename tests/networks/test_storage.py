@@ -78,6 +78,8 @@ def test_impossible_sizes_are_refused():
     with pytest.raises(ConfigError, match="250x192"):
         NetworkConfig(width=250)
     with pytest.raises(ConfigError, match="multiple of 4"):
+        StereoConfig(near_planes=10)
+    with pytest.raises(ConfigError, match="multiple of 4"):
         StereoConfig(planes=30)
     with pytest.raises(ConfigError, match="divide"):
         StereoNet(EncoderConfig(stereo=10), StereoConfig(groups=4))

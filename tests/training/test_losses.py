@@ -56,7 +56,7 @@ def test_stereo_loss_by_hand():
     truth = torch.tensor([[[1.0, 0.5, 0.0]]])
     predicted = torch.tensor([[[2.0, 0.5, 9.0]]])
     sigma = torch.tensor([[[1.0, 0.5, 9.0]]])
-    total, parts = stereo_loss(predicted, sigma, truth.clone(), truth, sigma_weight=0.1)
+    total, parts = stereo_loss(predicted, sigma, truth, sigma_weight=0.1)
     assert parts["depth"].item() == pytest.approx(math.log(2) / 2, abs=1e-6)
     assert parts["sigma"].item() == pytest.approx((1.0 + math.log(1) + 0.0 + math.log(0.5)) / 2, abs=1e-6)
     assert total.item() == pytest.approx(math.log(2) / 2 + 0.1 * (1 + math.log(0.5)) / 2, abs=1e-6)

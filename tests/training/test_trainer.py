@@ -76,7 +76,7 @@ def test_another_stage_starts_from_the_averaged_weights_with_a_new_schedule(tmp_
     second.step(0.2)
     after = state_of(second.motion, second.stereo)
     assert all(torch.equal(v, after[k]) for k, v in frozen.items())
-    assert not torch.equal(after["stereo.context.weight"], first.average["stereo.context.weight"])
+    assert not torch.equal(after["stereo.near.context.weight"], first.average["stereo.near.context.weight"])
 
 
 @pytest.mark.parametrize("flagged", [True, False])
