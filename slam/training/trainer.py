@@ -47,6 +47,7 @@ WARM_UP_STEPS = 100  # of the learning rate
 RANK_SEED = 1_000_003  # between the seeds of two processes
 CLIP_SEED = 1_000_000_007  # between the seeds of two processes' clips; far from that of the held-out ones
 MIN_PARALLAX_PX = 1.0  # pixels: a smaller baseline teaches the single-image prior alone
+NEAREST_SHARE = 0.5  # of the steps whose stereo takes the nearest views, as keyframes do
 FIRST_SWEEP = 0.5  # weight of the loss of stereo's first sweep
 FINAL_RATE = 0.02  # share of the learning rate left at the end
 MAX_STEP_S = 30.0  # seconds: a step that took longer was suspended, and counts as this much training
@@ -199,15 +200,20 @@ class Trainer:
         B, V = batch.inv_depth.shape[:2]
         count = int(torch.randint(1, V, (), generator=self.generator))  # neighbours
         truth = batch.inv_depth[:, 0]
-        T_cw = se3.inverse(batch.T_wc)
-        T_jk = T_cw[:, 1 : count + 1] @ batch.T_wc[:, :1]
+        T_jk = se3.inverse(batch.T_wc[:, 1:]) @ batch.T_wc[:, :1]
+        order = torch.arange(V - 1, device=self.device).expand(B, -1)
+        if torch.rand((), generator=self.generator) < NEAREST_SHARE:
+            order = T_jk[..., :3, 3].norm(dim=-1).argsort(1)
+        neighbours = order[:, :count]  # (B, count), of the views after the first
+        T_jk = T_jk.gather(1, neighbours[..., None, None].expand(-1, -1, 4, 4))
         distance = T_jk[..., :3, 3].norm(dim=-1, keepdim=True)
         noise = torch.randn(B, count, 6, generator=self.generator).to(T_jk)
         noise = noise * torch.cat([distance.expand(-1, -1, 3) * 0.02, torch.full_like(noise[..., :3], 5e-4)], -1)
         T_jk = se3.exp(noise) @ T_jk
         low, high = self.depth_range(truth)
         index = torch.arange(B, device=self.device) * V
-        output = self.stereo.sweep(maps[index], [maps[index + m + 1] for m in range(count)], T_jk, batch.K, low, high)
+        views = [maps[index + 1 + neighbours[:, m]] for m in range(count)]
+        output = self.stereo.sweep(maps[index], views, T_jk, batch.K, low, high)
         parallax_px = distance.amax((1, 2)).float() * batch.K[:, 0, 0].float() * truth.flatten(1).mean(1)
         useful = (parallax_px > MIN_PARALLAX_PX)[:, None, None]
         useful = useful & (truth < 1.05 * high[:, None, None]) & (truth > 0.8 * low[:, None, None])
