@@ -7,6 +7,7 @@ the solve in float64; everything is differentiable by target and weight.
 Reference: Teed & Deng, DeepV2D, ICLR 2020, sec. 3.2; Blanco 2010 for the left perturbation.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from slam.geometry import se3
 from slam.geometry.flow import reproject, reprojection_jacobians
+from slam.solvers.normal_equations_cpu import accumulate
 
 MIN_RECIPROCAL_CONDITION = 1e-7  # of the scaled normal equations; one point gives 0, a fair view 1e-3
 MAX_UPDATE = 1.0  # metres or radians, per component: a step beyond it is a divergence, not a motion
@@ -46,6 +48,15 @@ def normal_equations(
     target_uv: Tensor, weight: Tensor, inv_depth: Tensor, T_ji: Tensor, K: Tensor, huber_px: float | None = None
 ) -> tuple[Tensor, Tensor]:
     """H (E, 6, 6) and b (E, 6) of each edge, float64, for a left update of T_ji. Shapes as `pose_step`."""
+    given = (target_uv, weight, inv_depth, T_ji, K)
+    on_cpu = target_uv.device.type == "cpu" and target_uv.dtype == torch.float32
+    if on_cpu and not any(x.requires_grad for x in given):
+        E = len(T_ji)
+        H, b = torch.empty(E, 6, 6, dtype=torch.float64), torch.empty(E, 6, dtype=torch.float64)
+        flow, trust, depth, motion, camera = (x.float().contiguous().numpy() for x in given)
+        threshold = math.inf if huber_px is None else huber_px
+        accumulate(flow, trust, depth, motion, camera, threshold, H.numpy(), b.numpy())
+        return H, b
     uv, q, valid = reproject(inv_depth, T_ji, K)
     J, _ = reprojection_jacobians(q, inv_depth, T_ji, K)  # (E, h, w, 2, 6)
     residual = target_uv - uv
