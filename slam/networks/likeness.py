@@ -15,6 +15,7 @@ from torch import Tensor
 
 from slam.geometry.camera import sample
 from slam.geometry.flow import MIN_DEPTH_RATIO, in_image
+from slam.networks.likeness_cpu import moments
 
 STRIDE = 4  # pixels: side of a cell, and of the smaller window
 WINDOWS = 2  # a cell alone, and with its eight neighbours
@@ -35,54 +36,60 @@ def likeness(grey_k: Tensor, greys_j: Sequence[Tensor], T_jk: Tensor, K: Tensor,
     Returns:
         (B, D, H/4, W/4, 2): of windows of 4 and of 12 pixels; about 0 where they are plain or unlike, up to 2.3.
     """
-    B, _, H, W = grey_k.shape
-    h, w = H // STRIDE, W // STRIDE
-    K, d = K.to(hypotheses), hypotheses.expand(B, -1, h, w)
-    pixels_k = F.pixel_unshuffle(grey_k, STRIDE)  # (B, 16, h, w)
-    mean_k, square_k = pixels_k.mean(1, keepdim=True), pixels_k.square().mean(1, keepdim=True)
+    h, w = grey_k.shape[-2] // STRIDE, grey_k.shape[-1] // STRIDE
+    K, d = K.to(hypotheses), hypotheses.expand(-1, -1, h, w)
+    mean_k, square_k = F.avg_pool2d(grey_k, STRIDE), F.avg_pool2d(grey_k.square(), STRIDE)
     total = [torch.zeros_like(d) for _ in range(WINDOWS)]
     count = torch.zeros_like(d)
     for m, grey_j in enumerate(greys_j):
-        mean, square, product, seen = _warped_moments(pixels_k, grey_j, T_jk[:, m].to(hypotheses), K, d)
+        T = T_jk[:, m].to(hypotheses)
+        A, b = K @ T[:, :3, :3] @ torch.linalg.inv(K), (K @ T[:, :3, 3:])[..., 0]
+        middle = (STRIDE - 1) / 2
+        seen = in_image(_place(A, b, d, middle, middle), *grey_k.shape[-2:]).to(d)
         count = count + seen
+        moments_j = (_moments_cpu if d.device.type == "cpu" else _moments)(grey_k, grey_j, A, b, d)
+        moments_k = [mean_k, square_k]
         for n in range(WINDOWS):
             if n:
-                mean, square, product = (_with_neighbours(x) for x in (mean, square, product))
-            a, aa = (_with_neighbours(x) for x in (mean_k, square_k)) if n else (mean_k, square_k)
+                moments_j = [_with_neighbours(x) for x in moments_j]
+                moments_k = [_with_neighbours(x) for x in moments_k]
+            (mean, square, product), (a, aa) = moments_j, moments_k
             spread = ((aa - a * a).clamp_min(0) + NOISE) * ((square - mean * mean).clamp_min(0) + NOISE)
             correlation = (product - a * mean) * spread.rsqrt()
             total[n] = total[n] - 0.5 * seen * ((1 - correlation).clamp_min(0) + UNLIKE).log()
     return torch.stack(total, -1) / count.clamp_min(1)[..., None]
 
 
-def _warped_moments(
-    pixels_k: Tensor, grey_j: Tensor, T_jk: Tensor, K: Tensor, d: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Per cell and hypothesis (B, D, h, w): the means of view j, of its square and of its product with the keyframe,
-    and whether view j has the middle of the cell."""
-    B, D, h, w = d.shape
-    H, W = grey_j.shape[-2:]
-    A = K @ T_jk[:, :3, :3] @ torch.linalg.inv(K)
-    b = (K @ T_jk[:, :3, 3:])[..., None, None]  # (B, 3, 1, 1, 1)
-    v, u = torch.meshgrid(STRIDE * torch.arange(h), STRIDE * torch.arange(w), indexing="ij")
-    corners = torch.stack([u, v, torch.ones_like(u)]).flatten(1).to(d)  # (3, h w)
-    offsets = [(float(n % STRIDE), float(n // STRIDE)) for n in range(STRIDE**2)]
+def _place(A: Tensor, b: Tensor, d: Tensor, du: float, dv: float) -> Tensor:
+    """Where the neighbour sees the pixels (du, dv) of the cells, (B, D, h, w, 2), by A = K R K^-1 and b = K t."""
+    B, _, h, w = d.shape
+    v, u = torch.meshgrid(STRIDE * torch.arange(h) + dv, STRIDE * torch.arange(w) + du, indexing="ij")
+    pixels = torch.stack([u, v, torch.ones_like(u)]).flatten(1).to(d)  # (3, h w)
+    x, b = (A @ pixels).view(B, 3, 1, h, w), b[..., None, None, None]
+    z = 1 / (x[:, 2] + d * b[:, 2]).clamp_min(MIN_DEPTH_RATIO)
+    return torch.stack([(x[:, 0] + d * b[:, 0]) * z, (x[:, 1] + d * b[:, 1]) * z], -1)
 
-    def place(du: float, dv: float) -> Tensor:
-        offset = torch.tensor([[du], [dv], [0.0]], dtype=d.dtype, device=d.device)
-        x = (A @ (corners + offset)).view(B, 3, 1, h, w)
-        z = 1 / (x[:, 2] + d * b[:, 2]).clamp_min(MIN_DEPTH_RATIO)
-        return torch.stack([(x[:, 0] + d * b[:, 0]) * z, (x[:, 1] + d * b[:, 1]) * z], -1)  # (B, D, h, w, 2)
 
+def _moments(grey_k: Tensor, grey_j: Tensor, A: Tensor, b: Tensor, d: Tensor) -> list[Tensor]:
+    """Per cell and hypothesis (B, D, h, w): the means of view j, of its square and of its product with the keyframe."""
+    pixels_k = F.pixel_unshuffle(grey_k, STRIDE)  # (B, 16, h, w)
     mean, square, product = (torch.zeros_like(d) for _ in range(3))
-    for n, (du, dv) in enumerate(offsets):
-        warped = sample(grey_j, place(du, dv).flatten(1, 2), padding="border").view(B, D, h, w)
+    for n in range(STRIDE**2):
+        uv = _place(A, b, d, float(n % STRIDE), float(n // STRIDE))
+        warped = sample(grey_j, uv.flatten(1, 2), padding="border").view(d.shape)
         mean += warped
         square.addcmul_(warped, warped)
         product.addcmul_(warped, pixels_k[:, n : n + 1])
-    middle = (STRIDE - 1) / 2
-    seen = in_image(place(middle, middle), H, W).to(d)
-    return mean / STRIDE**2, square / STRIDE**2, product / STRIDE**2, seen
+    return [x / STRIDE**2 for x in (mean, square, product)]
+
+
+def _moments_cpu(grey_k: Tensor, grey_j: Tensor, A: Tensor, b: Tensor, d: Tensor) -> list[Tensor]:
+    """As `_moments`."""
+    mean, square, product = (torch.empty(d.shape) for _ in range(3))
+    pixels_k, pixels_j, P, q, depths = (x.detach().float().contiguous().numpy() for x in (grey_k, grey_j, A, b, d))
+    outputs = mean.numpy(), square.numpy(), product.numpy()
+    moments(pixels_k[:, 0], pixels_j[:, 0], P, q, depths, MIN_DEPTH_RATIO, *outputs)
+    return [mean, square, product]
 
 
 def _with_neighbours(means: Tensor) -> Tensor:

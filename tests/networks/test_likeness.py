@@ -2,8 +2,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from slam.geometry import se3
 from slam.networks.depth import wide_hypotheses
-from slam.networks.likeness import likeness
+from slam.networks.likeness import _moments, _moments_cpu, likeness
 
 FOCAL, H, W = 100.0, 48, 64
 
@@ -62,3 +63,23 @@ def test_a_view_that_does_not_see_the_point_has_no_say():
     behind[..., 2, 3] = -10.0
     nothing = likeness(picture(0), [F.pad(picture(0)[..., 1:], (0, 1))], behind, K, hypotheses)
     assert torch.isfinite(nothing).all()
+
+
+def test_loops_and_tensors_give_the_same_moments():
+    """Two keyframes, motions that turn, that leave the picture and that go behind the camera, hypotheses per cell."""
+    g = torch.Generator().manual_seed(3)
+    grey_k, grey_j = torch.randn(2, 1, 2, H, W, generator=g).unbind(2)
+    hypotheses = 0.2 + torch.rand(2, 5, H // 4, W // 4, generator=g)
+    T_jk = se3.exp(0.2 * torch.randn(2, 6, generator=g))
+    T_jk[1, 2, 3] = -1.5
+    K = camera([])[1].float().expand(2, 3, 3)
+    A, b = K @ T_jk[:, :3, :3] @ torch.linalg.inv(K), (K @ T_jk[:, :3, 3:])[..., 0]
+    given = (grey_k.transpose(0, 1).reshape(2, 1, H, W), grey_j.transpose(0, 1).reshape(2, 1, H, W), A, b, hypotheses)
+    for loops, tensors in zip(_moments_cpu(*given), _moments(*given)):
+        torch.testing.assert_close(loops, tensors, rtol=0, atol=2e-3)
+
+
+def test_a_pose_that_is_not_finite_reads_no_foreign_memory():
+    T_jk, K = camera([float("nan")])
+    found = likeness(picture(0), [picture(6)], T_jk, K, wide_hypotheses(torch.tensor([0.4]), torch.tensor([1.6]), 7))
+    assert found.shape == (1, 7, H // 4, W // 4, 2)
