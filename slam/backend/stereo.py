@@ -1,5 +1,7 @@
 """Dense depth of a keyframe from its neighbours: plane sweep or stereo network behind one call."""
 
+from collections import deque
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,6 +17,7 @@ from slam.networks.motion import FlowSE3, ImageFeatures
 RANGE_MARGIN = 0.6  # of inverse depth, beyond the range seen at the cells: new surfaces come into view
 CERTAIN = 0.3  # of a cell that counts for the range
 MIN_CELLS = 30  # certain cells that a range needs
+RECENT_VIEWS = 8  # whose features are kept: a keyframe is a neighbour of those that follow
 CONFIDENT_DEVIATION = 0.12  # relative standard deviation at which the confidence is one half
 
 
@@ -51,6 +54,7 @@ class LearnedStereo:
     def __init__(self, motion: FlowSE3, stereo: StereoNet) -> None:
         self.motion = motion
         self.stereo = stereo
+        self._recent: deque[tuple[View, ImageFeatures]] = deque(maxlen=RECENT_VIEWS)
 
     def __call__(self, keyframe: Keyframe, neighbours: list[View], T_jk: list[Tensor]) -> DenseDepth:
         """See `optimizer.Stereo`."""
@@ -72,7 +76,12 @@ class LearnedStereo:
         features = view.features.flow if isinstance(view.features, AlignedFeatures) else view.features
         if isinstance(features, ImageFeatures):
             return features
-        return self.motion.encode(picture(view.image))[0]
+        for known, features in self._recent:
+            if known is view:
+                return features
+        features = self.motion.encode(picture(view.image))[0]
+        self._recent.append((view, features))
+        return features
 
 
 def picture(image: np.ndarray) -> Tensor:
