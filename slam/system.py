@@ -15,7 +15,7 @@ from slam.backend.loops import Loop, LoopCloser
 from slam.backend.optimizer import Optimizer, Stereo
 from slam.backend.stereo import ClassicalStereo, LearnedStereo, picture
 from slam.classical.dis import DisFlow
-from slam.classical.photometric import AlignedFlow, StartFlow
+from slam.classical.photometric import AlignedFlow, UnboundFlow
 from slam.config import SlamConfig
 from slam.errors import MapError, OutputError, UsageError
 from slam.frames import Counts, Estimate, Frame, Keyframe, LookBack, Progress, Status, Update, View, Window
@@ -62,14 +62,15 @@ class Slam:
         self.preparation = Preparation(camera, config.pixels)
         self.correspondence = correspondence
         self.matcher = Matcher(correspondence, config.matcher)
-        start = StartFlow(config.motion.dis) if isinstance(correspondence, AlignedFlow) else correspondence
-        self.initialiser = Initialiser(Matcher(start, config.matcher), config.initialiser)
+        unbound = UnboundFlow(config.motion.dis) if isinstance(correspondence, AlignedFlow) else correspondence
+        surveyor = Matcher(unbound, config.matcher)  # where depth is sought, not used
+        self.initialiser = Initialiser(surveyor, config.initialiser)
         self.motion_model = MotionModel(config.motion_model)
         self.keyframing = Keyframing(config.keyframing)
         self.relocaliser = Relocaliser(self.matcher, config.relocaliser)
         self.store = KeyframeStore()
         closer = LoopCloser(self.matcher, config.loops) if config.loops.enabled else None
-        self._mapper = Backend(Optimizer(self.matcher, stereo, config.backend), closer)
+        self._mapper = Backend(Optimizer(surveyor, stereo, config.backend), closer)
         self.backend: Worker[Window | LookBack, Update] | Inline[Window | LookBack, Update] = (
             Worker(self._mapper.process, "backend", capacity=4) if threads else Inline(self._mapper.process)
         )
