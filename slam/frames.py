@@ -102,7 +102,8 @@ class Window:
 
 @dataclass(frozen=True)
 class LookBack:
-    """The backend's second job for a keyframe: does it show a place seen before? Nobody waits for this one."""
+    """The backend's second job for a keyframe: its dense depth, and does it show a place seen before? Nobody waits
+    for this one."""
 
     keyframe_id: int
 

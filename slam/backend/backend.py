@@ -21,25 +21,35 @@ class Backend:
 
     @torch.inference_mode()  # of the thread it runs on
     def process(self, job: Window | LookBack) -> Update:
-        """One job: to adjust the newest keyframe with those it was tracked from, or to look for loops from it."""
+        """One job: to adjust the newest keyframe with those it was tracked from, or what nobody waits for."""
         return self.optimizer.process(job) if isinstance(job, Window) else self._look_back(job.keyframe_id)
 
     def _look_back(self, keyframe_id: int) -> Update:
-        start_s = time.perf_counter()
-        if self.closer is None or keyframe_id not in self.optimizer.keyframes:
+        if keyframe_id not in self.optimizer.keyframes:
             return Update((), {})
+        clock = {"stereo": -time.perf_counter()}
+        changed = {k.id: k for k in self.optimizer.densified(keyframe_id)}
+        clock["stereo"] += time.perf_counter()
+        if self.closer is not None:
+            clock["loops"] = -time.perf_counter()
+            changed |= {k.id: k for k in self._looped(self.closer, keyframe_id)}
+            clock["loops"] += time.perf_counter()
+        return Update(tuple(changed[n] for n in sorted(changed)), clock)
+
+    def _looped(self, closer: LoopCloser, keyframe_id: int) -> list[Keyframe]:
+        """Keyframes that have got landmarks, or all of them if a loop was found."""
         changed = [k for k in map(self._recognisable, self._in_order()) if k is not self.optimizer.keyframes[k.id]]
         self.optimizer.keyframes |= {k.id: k for k in changed}
-        if self.closer.found(self.optimizer.keyframes[keyframe_id], self._in_order()):
-            bent = self.closer.closed(self._in_order())
+        if closer.found(self.optimizer.keyframes[keyframe_id], self._in_order()):
+            bent = closer.closed(self._in_order())
             if bent is not None:
                 self.optimizer.keyframes = {k.id: k for k in bent}
                 changed = bent
-                if len(bent) <= self.closer.config.refined_keyframes:
+                if len(bent) <= closer.config.refined_keyframes:
                     changed = list(self.optimizer.refined(self._loop_flows()))
                 else:
                     self.refinements_skipped += 1
-        return Update(tuple(changed), {"loops": time.perf_counter() - start_s})
+        return changed
 
     def refine(self) -> Update:
         """Poses and depths of the whole map adjusted together."""

@@ -1,7 +1,7 @@
 """The backend: keyframes of a window to better poses and depths, from the flows between them.
 
-One job, for each new keyframe: match it to its neighbours both ways, adjust poses and cell depths together, refresh
-its dense depth by stereo, which is the prior of the next adjustment.
+Two jobs for each new keyframe: match it to its neighbours both ways and adjust poses and cell depths together, which
+tracking waits for; then dense depth by stereo, for the map.
 """
 
 import logging
@@ -100,13 +100,24 @@ class Optimizer:
         if pairs:
             keyframes = self._adjusted(keyframes, pairs, edges, self.config.held)
         clock["adjust"] += time.perf_counter()
-        clock["stereo"] = -time.perf_counter()
-        if self.stereo is not None:
+        if self.stereo is not None and self.config.adjust != "joint":  # cells take their depth from it
+            clock["stereo"] = -time.perf_counter()
             keyframes = self._refreshed(keyframes)
-        clock["stereo"] += time.perf_counter()
+            clock["stereo"] += time.perf_counter()
         keyframes = tuple(replace(k, refined=True) for k in keyframes)
         self.keyframes |= {k.id: k for k in keyframes}
         return Update(keyframes, clock)
+
+    @torch.inference_mode()
+    def densified(self, keyframe_id: int) -> tuple[Keyframe, ...]:
+        """Those of the window that ends at a keyframe whose dense depth stereo has refreshed after `process`."""
+        if self.stereo is None or self.config.adjust != "joint":
+            return ()
+        until = [self.keyframes[n] for n in sorted(self.keyframes) if n <= keyframe_id]
+        window = tuple(until[-self.config.window :])
+        changed = tuple(new for new, old in zip(self._refreshed(window), window, strict=True) if new is not old)
+        self.keyframes |= {k.id: k for k in changed}
+        return changed
 
     @torch.inference_mode()
     def refined(self, edges: dict[tuple[int, int], Edge]) -> tuple[Keyframe, ...]:

@@ -64,7 +64,7 @@ def test_a_job_gives_its_window_back_and_a_closed_loop_the_whole_map(world, path
     assert closing > LoopConfig().min_gap and closing == closer.loops[0].new_id
     for n, update in enumerate(updates[:closing]):
         assert [k.id for k in update.keyframes] == list(range(max(0, n + 1 - WINDOW), n + 1))
-        assert all(k.refined for k in update.keyframes) and set(update.seconds) == {"match", "adjust", "stereo"}
+        assert all(k.refined for k in update.keyframes) and set(update.seconds) == {"match", "adjust"}
     assert all(k.landmarks is not None for k in backend.optimizer.keyframes.values())
     bent = updates[closing].keyframes
     assert [k.id for k in bent] == list(range(closing + 1))

@@ -58,7 +58,7 @@ def test_poses_and_depths_get_better(world, truth):
     assert all(a < 0.5 * b for a, b in zip(after[2:], before[2:]))
     before, after = depth_errors(start, truth), depth_errors(update.keyframes, truth)
     assert all(a < 0.5 * b for a, b in zip(after[2:], before[2:]))
-    assert set(update.seconds) == {"match", "adjust", "stereo"} and all(s >= 0 for s in update.seconds.values())
+    assert set(update.seconds) == {"match", "adjust"} and all(s >= 0 for s in update.seconds.values())
 
 
 def test_what_was_given_is_not_written(world, truth):
@@ -89,12 +89,26 @@ def test_dense_depth_comes_from_the_stereo_with_the_new_poses(world, truth):
         asked[k.id] = T_jk
         return DenseDepth(torch.full_like(k.inv_depth, 0.25), torch.full_like(k.confidence, 0.75))
 
-    update = Optimizer(Matcher(world.flow), stereo, BackendConfig(neighbours=2)).process(Window(disturbed(truth)))
-    k = update.keyframes
-    assert set(asked) <= {0, 1, 2, 3} and 3 in asked
-    for n in range(4):
-        assert bool((k[n].inv_depth == 0.25).all()) == (n in asked) == bool((k[n].confidence == 0.75).all())
+    optimizer = Optimizer(Matcher(world.flow), stereo, BackendConfig(neighbours=2))
+    k = optimizer.process(Window(disturbed(truth))).keyframes
+    assert not asked  # tracking goes on meanwhile
+    dense = optimizer.densified(3)
+    assert {d.id for d in dense} == set(asked) and 3 in asked
+    for d in dense:
+        assert (d.inv_depth == 0.25).all() and (d.confidence == 0.75).all()
+        assert d.T_wc is k[d.id].T_wc and optimizer.keyframes[d.id] is d
     torch.testing.assert_close(asked[3][0], se3.inverse(k[2].T_wc) @ k[3].T_wc, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("adjust", ["off", "poses"])
+def test_without_joint_adjustment_cells_take_their_depth_from_the_stereo_at_once(adjust, world, truth):
+    def stereo(k: Keyframe, neighbours: list, T_jk: list[Tensor]) -> DenseDepth:
+        return DenseDepth(torch.full_like(k.inv_depth, 0.25), torch.full_like(k.confidence, 0.75))
+
+    optimizer = Optimizer(Matcher(world.flow), stereo, BackendConfig(adjust=adjust))
+    newest = optimizer.process(Window(disturbed(truth))).keyframes[3]
+    torch.testing.assert_close(newest.cell_inv_depth, torch.full_like(newest.cell_inv_depth, 0.25))
+    assert optimizer.densified(3) == ()
 
 
 def test_flows_are_measured_once(world, truth, monkeypatch):
