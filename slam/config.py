@@ -24,7 +24,7 @@ __all__ = ["DepthConfig", "MotionConfig", "SlamConfig", "build_config", "dump_co
 class MotionConfig:
     """Where the flow comes from."""
 
-    flow: Literal["dis", "learned"] = "dis"
+    flow: Literal["dis", "learned"] = "learned"
     dis: DisConfig = DisConfig()
     align: Literal["learned", "always", "never"] = "learned"  # which flow is aligned on the pictures afterwards
     alignment: AlignmentConfig = AlignmentConfig()
@@ -34,7 +34,7 @@ class MotionConfig:
 class DepthConfig:
     """Where the dense depth of keyframes comes from."""
 
-    stereo: Literal["learned", "classical", "none"] = "classical"
+    stereo: Literal["learned", "classical", "none"] = "learned"
     sweep: PlaneSweepConfig = PlaneSweepConfig()
 
 

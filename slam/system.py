@@ -63,14 +63,14 @@ class Slam:
         self.correspondence = correspondence
         self.matcher = Matcher(correspondence, config.matcher)
         unbound = UnboundFlow(config.motion.dis) if isinstance(correspondence, AlignedFlow) else correspondence
-        surveyor = Matcher(unbound, config.matcher)  # where depth is sought, not used
-        self.initialiser = Initialiser(surveyor, config.initialiser)
+        self.surveyor = Matcher(unbound, config.matcher)  # where depth is sought, not used
+        self.initialiser = Initialiser(self.surveyor, config.initialiser)
         self.motion_model = MotionModel(config.motion_model)
         self.keyframing = Keyframing(config.keyframing)
         self.relocaliser = Relocaliser(self.matcher, config.relocaliser)
         self.store = KeyframeStore()
         closer = LoopCloser(self.matcher, config.loops) if config.loops.enabled else None
-        self._mapper = Backend(Optimizer(surveyor, stereo, config.backend), closer)
+        self._mapper = Backend(Optimizer(self.surveyor, stereo, config.backend), closer)
         self.backend: Worker[Window | LookBack, Update] | Inline[Window | LookBack, Update] = (
             Worker(self._mapper.process, "backend", capacity=4) if threads else Inline(self._mapper.process)
         )
@@ -242,7 +242,7 @@ class Slam:
             return None
         smooth = filled(measured, (measured > 0).float())
         cells = overlaid((smooth, UNKNOWN_DEVIATION * smooth), (measured, sigma))
-        if not self.matcher.match(view, cells, view, identity(), view.K).ok:
+        if not self.surveyor.match(view, cells, view, identity(), view.K).ok:
             return None  # dark or plain
         before = (*self.initialiser.dropped, *self.initialiser.views)
         return InitialMap(view, *cells, (), (), before, metric=True)

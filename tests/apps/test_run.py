@@ -33,6 +33,7 @@ from slam.report import Report
 from slam.sources.sequence import ImageSequence
 
 ROOT = Path(__file__).resolve().parents[2]
+CLASSICAL = ROOT / "configs" / "classical.yaml"
 SMALL = ["--set", "pixels=19200"]  # 160x120
 FILES = ("trajectory.txt", "keyframes.txt", "trajectory_online.txt", "config.yaml", "metrics.json", "run.json")
 
@@ -398,7 +399,11 @@ def failure(arguments: list[str], code: int, capsys: pytest.CaptureFixture[str])
         (["--sequence", "{rec}", "--config", "{tmp}/bad.yaml"], 2, "unknown setting motion.dis.patches"),
         (["--sequence", "{rec}", "--config", "{tmp}/none.yaml"], 2, "cannot read configuration"),
         (["--sequence", "{rec}", "--config", "{tmp}/text/notes.txt"], 2, "must be a mapping"),
-        (["--sequence", "{rec}", "--weights", "{tmp}/foreign.safetensors"], 2, "is not used"),
+        (
+            ["--sequence", "{rec}", "--config", "{classical}", "--weights", "{tmp}/foreign.safetensors"],
+            2,
+            "is not used",
+        ),
         (["--sequence", "{rec}", "--set", "motion.flow=learned", "--weights", "{tmp}/none.safetensors"], 1, "none"),
         (["--sequence", "{rec}", "--set", "motion.flow=learned", "--weights", "{tmp}/text/notes.txt"], 1, "notes.txt"),
         (
@@ -424,7 +429,7 @@ def test_a_mistake_gets_one_line_and_its_exit_code(recording, finished, tmp_path
     (tmp_path / "text/notes.txt").write_text("no camera, no video, no weights\n")
     (tmp_path / "bad.yaml").write_text("motion:\n  dis:\n    patches: 3\n")
     save_file({"layer.weight": np.zeros(3, np.float32)}, tmp_path / "foreign.safetensors")
-    places = {"{tmp}": tmp_path, "{rec}": recording, "{run}": finished}
+    places = {"{tmp}": tmp_path, "{rec}": recording, "{run}": finished, "{classical}": CLASSICAL}
     for name, path in places.items():
         arguments = [argument.replace(name, str(path)) for argument in arguments]
     out = [] if "--out" in arguments else ["--out", str(tmp_path / "run")]
