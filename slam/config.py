@@ -54,7 +54,7 @@ class SlamConfig:
     backend: BackendConfig = BackendConfig()
     loops: LoopConfig = LoopConfig()
     final_refine: bool = True  # adjust the whole map together at the end of a run
-    max_keyframes: int = 500  # in the active map, half a megabyte each; others go to the disk
+    max_keyframes: int = 500  # in the active map, under a megabyte each; others go to the disk
     fusion: FusionConfig = FusionConfig()
 
     def __post_init__(self) -> None:

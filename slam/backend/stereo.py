@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from slam.backend.optimizer import DenseDepth
-from slam.classical.photometric import AlignedFeatures
 from slam.classical.plane_sweep import PlaneSweepConfig, plane_sweep
 from slam.frames import Keyframe, View
 from slam.mapping.warp import certainty
@@ -72,10 +71,9 @@ class LearnedStereo:
         return DenseDepth(inv_depth[0].float(), confidence[0].float())
 
     def _features(self, view: View) -> ImageFeatures:
-        """Of the encoder; with DIS tracking, views carry none of them."""
-        features = view.features.flow if isinstance(view.features, AlignedFeatures) else view.features
-        if isinstance(features, ImageFeatures):
-            return features
+        """Of the encoder; most views carry none of them, or not for long."""
+        if isinstance(view.features, ImageFeatures):
+            return view.features
         for known, features in self._recent:
             if known is view:
                 return features

@@ -13,6 +13,8 @@ References: Lucas & Kanade, IJCAI 1981; Malis, Improving vision-based control us
 minimization (mean of both gradients), ICRA 2004; Engel et al., DSO, PAMI 2018 (weights from the gradient).
 """
 
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -29,6 +31,7 @@ from slam.errors import ConfigError, check_range
 
 STRIDE = 4  # of the cells
 MIN_PRECISE = 1e-3  # mean weight that is made up to the flow's; pictures without texture stay below it
+KEPT_FEATURES = 40  # pictures whose features of the flow stay in memory
 CLEARLY = 10.0  # how much smaller the variance must be for a start that does not follow the geometry
 
 
@@ -52,12 +55,46 @@ class AlignmentConfig:
         check_range(self, 0.01, 1000, "reach_px", "sigma_px", "noise")
 
 
-@dataclass(frozen=True)
+class FlowFeatures:
+    """The flow's features of the pictures used last. Those of a network take two megabytes a picture, and a map has
+    hundreds of keyframes of which a few are looked at: others are encoded again. Any thread may ask."""
+
+    def __init__(self, flow: Any) -> None:
+        self.flow = flow
+        self._kept: OrderedDict[AlignedFeatures, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def keep(self, key: "AlignedFeatures", features: Any) -> None:
+        """Remember the features of a picture; the one used longest ago is forgotten."""
+        with self._lock:
+            self._kept[key] = features
+            self._kept.move_to_end(key)
+            while len(self._kept) > KEPT_FEATURES:
+                self._kept.popitem(last=False)
+
+    def of(self, key: "AlignedFeatures") -> Any:
+        """The features of a picture."""
+        with self._lock:
+            features = self._kept.get(key)
+        if features is None:
+            with torch.inference_mode():
+                features = self.flow.encode(key.picture[None].float() / 255)[0]
+        self.keep(key, features)
+        return features
+
+
+@dataclass(frozen=True, eq=False)
 class AlignedFeatures:
     """What both need of one picture."""
 
-    flow: Any
+    picture: Tensor  # (3, H, W) uint8
     gray: np.ndarray  # (H, W) uint8
+    kept: FlowFeatures
+
+    @property
+    def flow(self) -> Any:
+        """The flow's features."""
+        return self.kept.of(self)
 
 
 @dataclass(frozen=True)
@@ -83,6 +120,7 @@ class AlignedFlow:
             raise ValueError(f"the stride of the flow must be a multiple of {STRIDE}, got {flow.stride}")
         self.flow = flow
         self.config = config
+        self._kept = FlowFeatures(flow)
 
     @property
     def max_updates(self) -> int:
@@ -95,7 +133,11 @@ class AlignedFlow:
 
     def encode(self, images: Tensor) -> list[AlignedFeatures]:
         """Pictures (N, 3, H, W) float RGB in [0, 1] -> features of each."""
-        return [AlignedFeatures(f, gray) for f, gray in zip(self.flow.encode(images), gray_pictures(images))]
+        pictures = (255 * images).round().to(torch.uint8)
+        encoded = [AlignedFeatures(*both, self._kept) for both in zip(pictures, gray_pictures(images))]
+        for key, features in zip(encoded, self.flow.encode(images)):
+            self._kept.keep(key, features)
+        return encoded
 
     def start(self, features_i: Sequence[AlignedFeatures], features_j: Sequence[AlignedFeatures]) -> AlignedState:
         """State of the edges (i, j), one for each pair of the two lists."""
