@@ -59,13 +59,14 @@ def main() -> None:
     """Print a markdown table, row by row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=V", help="for all of them")
     options = parser.parse_args()
     torch.set_num_threads(1)
     print(f"| ATE cm / final drift cm / growth (time) | {' | '.join(PARTS)} |\n| --- |{' --- |' * len(PARTS)}")
     for folder in options.folders:
         print(f"| {folder.name} ", end="", flush=True)
         for settings in PARTS.values():
-            print(f"| {cell(folder, settings)} ", end="", flush=True)
+            print(f"| {cell(folder, [*options.set, *settings])} ", end="", flush=True)
         print("|", flush=True)
 
 
