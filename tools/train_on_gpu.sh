@@ -5,13 +5,14 @@
 #
 # OUT: folder for what is to be kept: weights with their card, csv logs, the checkpoint in parts of 15 MB.
 # FROM: such a folder of an earlier call (may be OUT, may be missing: then training begins).
-# The rest are options of v2d-train; --stop-after is the time this call has, and it ends a minute earlier.
+# The rest are options of v2d-train; --stop-after is the time this call has, and it ends a minute earlier; --resume WEIGHTS
+# counts where FROM has no checkpoint yet.
 # Needs torch, numpy, numba and OpenCV, nothing of this project installed. PYTHON, DEVICE and WORK (a folder for clips,
 # which are rendered again where they are missing) may be set in the environment. When the log says that the schedule is
 # finished, a further call begins a new one from the averaged weights.
 set -euo pipefail
 if [ $# -lt 2 ]; then
-    sed -n '2,12s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,13s/^# \{0,1\}//p' "$0" >&2
     exit 2
 fi
 mkdir -p "$1"
@@ -48,7 +49,7 @@ keep() { # what the work folder has, to OUT; the old parts go when the new ones 
     done
 }
 
-"${PYTHON:-python3}" -m apps.train --device "${DEVICE:-cuda}" --out "$work" "${resume[@]}" "$@" &
+"${PYTHON:-python3}" -m apps.train --device "${DEVICE:-cuda}" --out "$work" "$@" "${resume[@]}" &
 child=$!
 trap 'kill -TERM "$child" 2>/dev/null || true' TERM INT
 status=0
