@@ -29,7 +29,7 @@ class Frame:
     depth: np.ndarray | None = None  # (H, W) float32 z-depth, metres, 0 unknown; aligned to the image
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class View:
     """A frame prepared for the networks: undistorted, at network size, with features of the correspondence in use."""
 

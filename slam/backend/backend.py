@@ -27,13 +27,14 @@ class Backend:
     def _look_back(self, keyframe_id: int) -> Update:
         if keyframe_id not in self.optimizer.keyframes:
             return Update((), {})
-        clock = {"stereo": -time.perf_counter()}
+        clock, start_s = {}, time.perf_counter()
         changed = {k.id: k for k in self.optimizer.densified(keyframe_id)}
-        clock["stereo"] += time.perf_counter()
+        if changed:
+            clock["stereo"] = time.perf_counter() - start_s
         if self.closer is not None:
-            clock["loops"] = -time.perf_counter()
+            start_s = time.perf_counter()
             changed |= {k.id: k for k in self._looped(self.closer, keyframe_id)}
-            clock["loops"] += time.perf_counter()
+            clock["loops"] = time.perf_counter() - start_s
         return Update(tuple(changed[n] for n in sorted(changed)), clock)
 
     def _looped(self, closer: LoopCloser, keyframe_id: int) -> list[Keyframe]:

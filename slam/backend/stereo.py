@@ -1,6 +1,6 @@
 """Dense depth of a keyframe from its neighbours: plane sweep or stereo network behind one call."""
 
-from collections import deque
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -53,7 +53,7 @@ class LearnedStereo:
     def __init__(self, motion: FlowSE3, stereo: StereoNet) -> None:
         self.motion = motion
         self.stereo = stereo
-        self._recent: deque[tuple[View, ImageFeatures]] = deque(maxlen=RECENT_VIEWS)
+        self._encoded = lru_cache(RECENT_VIEWS)(lambda view: motion.encode(picture(view.image))[0])
 
     def __call__(self, keyframe: Keyframe, neighbours: list[View], T_jk: list[Tensor]) -> DenseDepth:
         """See `optimizer.Stereo`."""
@@ -72,14 +72,7 @@ class LearnedStereo:
 
     def _features(self, view: View) -> ImageFeatures:
         """Of the encoder; most views carry none of them, or not for long."""
-        if isinstance(view.features, ImageFeatures):
-            return view.features
-        for known, features in self._recent:
-            if known is view:
-                return features
-        features = self.motion.encode(picture(view.image))[0]
-        self._recent.append((view, features))
-        return features
+        return view.features if isinstance(view.features, ImageFeatures) else self._encoded(view)
 
 
 def picture(image: np.ndarray) -> Tensor:

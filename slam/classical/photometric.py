@@ -13,10 +13,9 @@ References: Lucas & Kanade, IJCAI 1981; Malis, Improving vision-based control us
 minimization (mean of both gradients), ICRA 2004; Engel et al., DSO, PAMI 2018 (weights from the gradient).
 """
 
-import threading
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -31,7 +30,7 @@ from slam.errors import ConfigError, check_range
 
 STRIDE = 4  # of the cells
 MIN_PRECISE = 1e-3  # mean weight that is made up to the flow's; pictures without texture stay below it
-KEPT_FEATURES = 40  # pictures whose features of the flow stay in memory
+KEPT_PICTURES = 40  # used last, that stay prepared: a network's features take two megabytes, and keyframes are hundreds
 CLEARLY = 10.0  # how much smaller the variance must be for a start that does not follow the geometry
 
 
@@ -55,46 +54,23 @@ class AlignmentConfig:
         check_range(self, 0.01, 1000, "reach_px", "sigma_px", "noise")
 
 
-class FlowFeatures:
-    """The flow's features of the pictures used last. Those of a network take two megabytes a picture, and a map has
-    hundreds of keyframes of which a few are looked at: others are encoded again. Any thread may ask."""
-
-    def __init__(self, flow: Any) -> None:
-        self.flow = flow
-        self._kept: OrderedDict[AlignedFeatures, Any] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def keep(self, key: "AlignedFeatures", features: Any) -> None:
-        """Remember the features of a picture; the one used longest ago is forgotten."""
-        with self._lock:
-            self._kept[key] = features
-            self._kept.move_to_end(key)
-            while len(self._kept) > KEPT_FEATURES:
-                self._kept.popitem(last=False)
-
-    def of(self, key: "AlignedFeatures") -> Any:
-        """The features of a picture."""
-        with self._lock:
-            features = self._kept.get(key)
-        if features is None:
-            with torch.inference_mode():
-                features = self.flow.encode(key.picture[None].float() / 255)[0]
-        self.keep(key, features)
-        return features
-
-
 @dataclass(frozen=True, eq=False)
 class AlignedFeatures:
     """What both need of one picture."""
 
     picture: Tensor  # (3, H, W) uint8
     gray: np.ndarray  # (H, W) uint8
-    kept: FlowFeatures
+    prepared: "Callable[[AlignedFeatures], tuple[Any, np.ndarray]]"
 
     @property
     def flow(self) -> Any:
         """The flow's features."""
-        return self.kept.of(self)
+        return self.prepared(self)[0]
+
+    @property
+    def smooth(self) -> np.ndarray:
+        """(H, W) float32 grey levels, smoothed."""
+        return self.prepared(self)[1]
 
 
 @dataclass(frozen=True)
@@ -120,7 +96,7 @@ class AlignedFlow:
             raise ValueError(f"the stride of the flow must be a multiple of {STRIDE}, got {flow.stride}")
         self.flow = flow
         self.config = config
-        self._kept = FlowFeatures(flow)
+        self._prepared = lru_cache(KEPT_PICTURES)(self._prepare)
 
     @property
     def max_updates(self) -> int:
@@ -134,15 +110,20 @@ class AlignedFlow:
     def encode(self, images: Tensor) -> list[AlignedFeatures]:
         """Pictures (N, 3, H, W) float RGB in [0, 1] -> features of each."""
         pictures = (255 * images).round().to(torch.uint8)
-        encoded = [AlignedFeatures(*both, self._kept) for both in zip(pictures, gray_pictures(images))]
-        for key, features in zip(encoded, self.flow.encode(images)):
-            self._kept.keep(key, features)
+        encoded = [AlignedFeatures(*both, self._prepared) for both in zip(pictures, gray_pictures(images))]
+        for features in encoded:
+            self._prepared(features)
         return encoded
+
+    def _prepare(self, features: AlignedFeatures) -> tuple[Any, np.ndarray]:
+        """The flow's features of a picture, and its smoothed brightness."""
+        with torch.inference_mode():  # of whichever thread asks
+            return self.flow.encode(features.picture[None].float() / 255)[0], smoothed(features.gray)
 
     def start(self, features_i: Sequence[AlignedFeatures], features_j: Sequence[AlignedFeatures]) -> AlignedState:
         """State of the edges (i, j), one for each pair of the two lists."""
         flow = self.flow.start([f.flow for f in features_i], [f.flow for f in features_j])
-        pictures = tuple((smoothed(a.gray), smoothed(b.gray)) for a, b in zip(features_i, features_j))
+        pictures = tuple((a.smooth, b.smooth) for a, b in zip(features_i, features_j))
         return AlignedState(flow, pictures)
 
     def update(self, state: AlignedState, uv: Tensor) -> tuple[AlignedState, Tensor, Tensor]:
@@ -216,10 +197,11 @@ class UnboundFlow:
 
     def __init__(self, config: DisConfig = DisConfig()) -> None:
         self.dis = DisFlow(config)
+        self._features = lru_cache(KEPT_PICTURES)(lambda features: self.dis.features(features.gray))
 
     def start(self, features_i: Sequence[AlignedFeatures], features_j: Sequence[AlignedFeatures]) -> DisState:
         """As `DisFlow.start`."""
-        return self.dis.start(*([self.dis.features(f.gray) for f in features] for features in (features_i, features_j)))
+        return self.dis.start([self._features(f) for f in features_i], [self._features(f) for f in features_j])
 
     def update(self, state: DisState, uv: Tensor) -> tuple[DisState, Tensor, Tensor]:
         """As `DisFlow.update`."""

@@ -38,7 +38,7 @@ def likeness(grey_k: Tensor, greys_j: Sequence[Tensor], T_jk: Tensor, K: Tensor,
     """
     h, w = grey_k.shape[-2] // STRIDE, grey_k.shape[-1] // STRIDE
     K, d = K.to(hypotheses), hypotheses.expand(-1, -1, h, w)
-    mean_k, square_k = F.avg_pool2d(grey_k, STRIDE), F.avg_pool2d(grey_k.square(), STRIDE)
+    windows_k = _windows([F.avg_pool2d(grey_k, STRIDE), F.avg_pool2d(grey_k.square(), STRIDE)])
     total = [torch.zeros_like(d) for _ in range(WINDOWS)]
     count = torch.zeros_like(d)
     for m, grey_j in enumerate(greys_j):
@@ -47,13 +47,8 @@ def likeness(grey_k: Tensor, greys_j: Sequence[Tensor], T_jk: Tensor, K: Tensor,
         middle = (STRIDE - 1) / 2
         seen = in_image(_place(A, b, d, middle, middle), *grey_k.shape[-2:]).to(d)
         count = count + seen
-        moments_j = (_moments_cpu if d.device.type == "cpu" else _moments)(grey_k, grey_j, A, b, d)
-        moments_k = [mean_k, square_k]
-        for n in range(WINDOWS):
-            if n:
-                moments_j = [_with_neighbours(x) for x in moments_j]
-                moments_k = [_with_neighbours(x) for x in moments_k]
-            (mean, square, product), (a, aa) = moments_j, moments_k
+        windows_j = _windows((_moments_cpu if d.device.type == "cpu" else _moments)(grey_k, grey_j, A, b, d))
+        for n, ((a, aa), (mean, square, product)) in enumerate(zip(windows_k, windows_j, strict=True)):
             spread = ((aa - a * a).clamp_min(0) + NOISE) * ((square - mean * mean).clamp_min(0) + NOISE)
             correlation = (product - a * mean) * spread.rsqrt()
             total[n] = total[n] - 0.5 * seen * ((1 - correlation).clamp_min(0) + UNLIKE).log()
@@ -92,6 +87,6 @@ def _moments_cpu(grey_k: Tensor, grey_j: Tensor, A: Tensor, b: Tensor, d: Tensor
     return [mean, square, product]
 
 
-def _with_neighbours(means: Tensor) -> Tensor:
-    """Means (B, C, h, w) of cells -> means over 3x3 of them, fewer at the border."""
-    return F.avg_pool2d(means, 3, 1, 1, count_include_pad=False)
+def _windows(means: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Means (B, C, h, w) of cells, and of 3x3 of them, fewer at the border."""
+    return means, [F.avg_pool2d(x, 3, 1, 1, count_include_pad=False) for x in means]

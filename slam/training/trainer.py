@@ -310,13 +310,13 @@ class Trainer:
 
     def _begin_with(self, path: Path) -> None:
         """A new schedule from a weights file, of this profile or a smaller one; its samples go on being counted."""
-        weights, config = state_of(*load_network(path)), read_config(read_metadata(path))
+        notes = read_metadata(path)
+        weights, config = state_of(*load_network(path)), read_config(notes)
         if config.profile != self.network.profile:
             weights = grown(weights, config, self.network)
             log.info("the weights of %s are grown into those of %s", config.profile, self.network.profile)
         load_state(self.motion, self.stereo, weights, str(path))
         self.average = {k: v.detach().clone() for k, v in state_of(self.motion, self.stereo).items()}
-        notes = read_metadata(path)
         done = {k: type(v)(float(notes.get(f"train_{k}", 0))) for k, v in vars(Counts()).items()}
         self.counts = Counts(**done | {"step": 0, "stage_seconds": 0.0, "schedules": int(done["schedules"]) + 1})
         log.info("resume: a new schedule of %s begins from the weights %s", self.config.stage, path.name)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from slam.classical.alignment_kernels import UNKNOWN, warp
 from slam.classical.dis import DisFlow, grid
-from slam.classical.photometric import KEPT_FEATURES, STRIDE, AlignedFlow, AlignmentConfig, photometric_step, smoothed
+from slam.classical.photometric import KEPT_PICTURES, STRIDE, AlignedFlow, AlignmentConfig, photometric_step, smoothed
 from slam.errors import ConfigError
 from slam.geometry.camera import pixel_grid, sample
 
@@ -188,11 +188,11 @@ def test_features_of_long_ago_are_encoded_again():
             return dis.encode(images)
 
     flow = AlignedFlow(Counted())
-    features = [flow.encode(picture(texture(np.array([0.2 * n, 0]))))[0] for n in range(KEPT_FEATURES + 1)]
-    assert len(encoded) == KEPT_FEATURES + 1
+    features = [flow.encode(picture(texture(np.array([0.2 * n, 0]))))[0] for n in range(KEPT_PICTURES + 1)]
+    assert len(encoded) == KEPT_PICTURES + 1
     first = features[1].flow
-    assert features[1].flow is first and len(encoded) == KEPT_FEATURES + 1  # kept, and now the one used last
+    assert features[1].flow is first and len(encoded) == KEPT_PICTURES + 1  # kept, and now the one used last
     again = features[0].flow  # forgotten; now 2 is
-    assert len(encoded) == KEPT_FEATURES + 2 and features[1].flow is first
+    assert len(encoded) == KEPT_PICTURES + 2 and features[1].flow is first
     assert again is features[0].flow
-    assert features[2].flow is not None and len(encoded) == KEPT_FEATURES + 3
+    assert features[2].flow is not None and len(encoded) == KEPT_PICTURES + 3
