@@ -126,8 +126,8 @@ def motion_errors(
                 continue
             began = time.perf_counter()
             state = correspondence.start([first], correspondence.encode(images[j : j + 1]))
-            finished = getattr(correspondence, "finished", lambda state: False)
-            last = flow_se3(correspondence.update, state, given, eye, K, iters, 2, huber_px=1.0, finished=finished)[-1]
+            finished, most = correspondence.finished, correspondence.max_updates or iters
+            last = flow_se3(correspondence.update, state, given, eye, K, most, 2, huber_px=1.0, finished=finished)[-1]
             spent = 1e3 * (time.perf_counter() - began)
             T = last.T_ji
             motion = (uv - rest).norm(dim=-1)[seen].mean()
@@ -235,8 +235,7 @@ def motion_tables(
     for depth_error, which in ((0.0, "true depth"), (DEPTH_ERROR, f"depth wrong by {100 * DEPTH_ERROR:.0f} %")):
         found = {}
         for name, method in methods.items():
-            most = method.max_updates if isinstance(method, AlignedFlow) else iters
-            found[name] = summary(motion_errors(method, clips, most, depth_error, gaps))
+            found[name] = summary(motion_errors(method, clips, iters, depth_error, gaps))
         for group in dict.fromkeys(g for rows in found.values() for g in rows):
             title = f"{data}, motion, {which}, {group}"
             tables[title] = {name: rows[group] for name, rows in found.items() if group in rows}

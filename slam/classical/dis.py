@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from slam.errors import ConfigError, check_range
+from slam.solvers.flow_se3 import Correspondence
 
 EXPOSURE_STEPS = 3  # fits of gain and offset, each without what fitted the last one badly
 MIN_CONTRAST = 3.0  # standard deviation in grey levels that a gain can be told from
@@ -65,7 +66,7 @@ class DisState:
     weight: Tensor | None = None  # (E, h, w, 2)
 
 
-class DisFlow:
+class DisFlow(Correspondence):
     """A correspondence (`encode`, `start`, `update` as `networks.motion.FlowSE3`) by DIS flow and Lucas-Kanade."""
 
     stride = 4

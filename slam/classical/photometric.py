@@ -27,6 +27,7 @@ from torch import Tensor
 from slam.classical.alignment_kernels import UNKNOWN, steps, warp
 from slam.classical.dis import DisConfig, DisFlow, DisState, gray_pictures, grid
 from slam.errors import ConfigError, check_range
+from slam.solvers.flow_se3 import Correspondence
 
 STRIDE = 4  # of the cells
 MIN_PRECISE = 1e-3  # mean weight that is made up to the flow's; pictures without texture stay below it
@@ -86,7 +87,7 @@ class AlignedState:
     confidence: Tensor | None = None  # (E, h, w, 2) of the flow
 
 
-class AlignedFlow:
+class AlignedFlow(Correspondence):
     """A correspondence: those of a flow (`encode`, `start`, `update`, `stride`) first, then photometric alignment."""
 
     stride = STRIDE
@@ -96,12 +97,8 @@ class AlignedFlow:
             raise ValueError(f"the stride of the flow must be a multiple of {STRIDE}, got {flow.stride}")
         self.flow = flow
         self.config = config
+        self.max_updates = config.max_flow_updates + config.updates
         self._prepared = lru_cache(KEPT_PICTURES)(self._prepare)
-
-    @property
-    def max_updates(self) -> int:
-        """After so many updates nothing changes any more."""
-        return self.config.max_flow_updates + self.config.updates
 
     def finished(self, state: AlignedState) -> bool:
         """True once the alignment is done."""
@@ -183,7 +180,7 @@ class AlignedFlow:
         return start + shift_px / STRIDE, variance.masked_fill(slipped, float(UNKNOWN))
 
 
-class UnboundFlow:
+class UnboundFlow(Correspondence):
     """DIS flow on the features of an `AlignedFlow`, for where depth is sought: before there is a map, and between
     keyframes.
 

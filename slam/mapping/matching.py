@@ -76,12 +76,12 @@ class Matcher:
             inv_depth,
             T_ck[None],
             K_cells,
-            getattr(self.correspondence, "max_updates", config.iterations),
+            self.correspondence.max_updates or config.iterations,
             config.gn_steps,
             Damping(),
             config.huber_px / stride,
             (sigma, config.flow_sigma_px / stride),
-            getattr(self.correspondence, "finished", lambda state: False),
+            self.correspondence.finished,
         )
         return self._judged(steps[-1], inv_depth, K_cells)
 

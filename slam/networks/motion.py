@@ -17,7 +17,7 @@ from slam.geometry.camera import pixel_grid
 from slam.networks.correlation import Pyramid, correlation, correlation_pyramid
 from slam.networks.encoder import Encoder, EncoderConfig, FeatureMaps
 from slam.networks.precision import channels_last, half_precision
-from slam.solvers.flow_se3 import MotionStep, flow_se3
+from slam.solvers.flow_se3 import Correspondence, MotionStep, flow_se3
 
 FLOW_UNIT = 4.0  # flow enters the network in units of this many pixels at 1/8 ...
 MAX_FLOW = 16.0  # ... clipped to this many pixels
@@ -84,7 +84,7 @@ class RecurrentUnit(nn.Module):
         return torch.lerp(hidden, candidate, update)
 
 
-class FlowSE3(nn.Module):
+class FlowSE3(nn.Module, Correspondence):
     """Learned correspondence: `encode`, `start` and `update`; `forward` unrolls it with the solver for training."""
 
     stride = 8

@@ -16,6 +16,17 @@ from slam.solvers.gauss_newton import Damping, pose_step
 Update = Callable[[Any, Tensor], tuple[Any, Tensor, Tensor]]
 
 
+class Correspondence:
+    """Base of what finds the flow between two views: it adds `encode`, `start` and `update`, see `FlowSE3`."""
+
+    stride: int  # of its cells, pixels
+    max_updates: int | None = None  # after so many nothing changes; None: it has no end of its own
+
+    def finished(self, state: Any) -> bool:
+        """True if further updates of a state change nothing."""
+        return False
+
+
 @dataclass(frozen=True)
 class MotionStep:
     """One iteration of Flow-SE3 on E edges (i, j)."""
