@@ -25,12 +25,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from slam.classical.dis import DisFlow
 from slam.classical.photometric import AlignedFlow
 from slam.classical.plane_sweep import plane_sweep
+from slam.evaluation.depth import without_strays
 from slam.geometry import se3
 from slam.geometry.camera import scaled_intrinsics
 from slam.geometry.flow import in_image, reproject
@@ -51,7 +51,6 @@ POSE_ERROR = (0.02, 5e-4)  # of a wrong pose: share of the baseline, radians
 VIEWS = (1, 3, 5)  # neighbours in stereo
 PARALLAX_PX = (5.0, 10.0, 15.0)  # of neighbours as keyframes have them, at the median depth
 PARALLAX_FACTOR = 1.4  # a frame whose parallax is further off cannot stand for one of these
-STRAY_SHARE = 0.05  # of depth, off the median of 5x5: no surface
 SEED = 0
 QUICK = 4  # clips
 MOTION_COLUMNS = {
@@ -93,12 +92,10 @@ def by_parallax(recording: RgbdFolder, views: int) -> list[Clip]:
     return clips
 
 
-def without_strays(inv_depth: Tensor) -> Tensor:
-    """Inverse depth (H, W) with 0 where it is no surface."""
-    metres = torch.where(inv_depth > 0, 1 / inv_depth.clamp_min(1e-4), 0)
-    around = F.pad(metres[None], (2, 2, 2, 2), mode="replicate")[0].unfold(0, 5, 1).unfold(1, 5, 1)
-    median = around.flatten(2).median(-1).values
-    return torch.where((metres - median).abs() < STRAY_SHARE * metres, inv_depth, 0)
+def on_surfaces(inv_depth: Tensor) -> Tensor:
+    """Inverse depth (H, W) with 0 at stray pixels."""
+    depth = torch.where(inv_depth > 0, 1 / inv_depth.clamp_min(1e-4), 0)
+    return torch.where(torch.from_numpy(without_strays(depth.numpy())) > 0, inv_depth, 0)
 
 
 def motion_errors(
@@ -187,7 +184,7 @@ def stereo_errors(sweep: Sweep, clips: list[Clip], views: int, wrong_poses: bool
     generator = torch.Generator().manual_seed(SEED)
     rows = []
     for clip in clips:
-        truth = without_strays(clip.inv_depth[0]) if with_strays else clip.inv_depth[0]
+        truth = on_surfaces(clip.inv_depth[0]) if with_strays else clip.inv_depth[0]
         if (truth > 0).float().mean() < 0.1 or len(clip.images) <= views:
             continue
         chosen = list(range(len(clip.images)))[-views:]

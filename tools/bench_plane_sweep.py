@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 
 from slam.classical.plane_sweep import PlaneSweepConfig, SweepResult, plane_sweep
+from slam.evaluation.depth import without_strays
 
 DEPTH_UNITS = 5000  # per metre, in the PNG files of the TUM layout
 MAX_ANGLE_DEG = 15.0  # between keyframe and neighbour
@@ -176,7 +177,7 @@ def _picture(case: Case, result: SweepResult) -> np.ndarray:
 
 def _clean(depth: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     metres = cv2.resize(depth.astype(np.float32) / DEPTH_UNITS, size, interpolation=cv2.INTER_NEAREST)
-    return np.where(np.abs(cv2.medianBlur(metres, 5) - metres) < 0.05 * metres, metres, 0)
+    return without_strays(metres)
 
 
 def _gray(file: Path, size: tuple[int, int]) -> np.ndarray:

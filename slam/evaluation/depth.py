@@ -10,6 +10,7 @@ import numpy as np
 
 from slam.errors import EvaluationError
 
+STRAY_SHARE = 0.05  # of depth, off the median of 5x5: no surface
 DELTA = 1.25  # a pixel counts as right when estimate and truth differ by less than this factor
 
 
@@ -72,6 +73,13 @@ def compare_depth(
         confident_share=float(compared.sum() / has_truth.sum()),
         pixels=int(compared.sum()),
     )
+
+
+def without_strays(depth: np.ndarray) -> np.ndarray:
+    """Depth (H, W) with 0 where it is off its surroundings: rendered depth has stray pixels along edges, sensor depth
+    flies there."""
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(depth, 2, mode="edge"), (5, 5))
+    return np.where(np.abs(np.median(around, (2, 3)) - depth) < STRAY_SHARE * depth, depth, 0).astype(depth.dtype)
 
 
 def mean_depth(results: Sequence[DepthResult]) -> DepthResult:

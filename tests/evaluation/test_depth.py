@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from slam.errors import EvaluationError
-from slam.evaluation.depth import compare_depth, mean_depth, resized_nearest
+from slam.evaluation.depth import compare_depth, mean_depth, resized_nearest, without_strays
 
 TRUTH = np.array([[1.0, 2.0, 4.0], [4.0, 0.0, 10.0]])
 
@@ -64,3 +64,14 @@ def test_nearest_resize_follows_the_pixel_centres():
     np.testing.assert_array_equal(resized_nearest(image, 2, 2), image[[1, 4]][:, [1, 4]])
     np.testing.assert_array_equal(resized_nearest(image, 6, 6), image)
     np.testing.assert_array_equal(resized_nearest(image[:1, :2], 1, 4), [[0, 0, 1, 1]])
+
+
+def test_stray_pixels_are_no_surface_and_edges_stay():
+    depth = np.ones((9, 12), np.float32)
+    depth[:, 6:] = 3.0
+    depth[4, 3], depth[7, 9], depth[0, 0] = 2.0, 0.1, 0.0
+    kept = without_strays(depth)
+    assert kept[4, 3] == kept[7, 9] == kept[0, 0] == 0 and kept.dtype == np.float32
+    others = np.ones_like(depth, bool)
+    others[4, 3] = others[7, 9] = False
+    assert (kept[others] == depth[others]).all()
