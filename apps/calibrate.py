@@ -15,9 +15,9 @@ from slam.errors import CalibrationError, UsageError
 if TYPE_CHECKING:
     import numpy as np
 
+    from slam.calibration.boards import Board
+    from slam.calibration.lens import Views
     from slam.sources import Source
-    from slam.sources.boards import Board
-    from slam.sources.lens import Views
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Find the board, choose views, calibrate, write; or write a board."""
+    from slam.calibration.boards import Board, BoardConfig, write_board
+    from slam.calibration.lens import calibrate, doubts
     from slam.io.calibration import write_calibration
-    from slam.sources.boards import Board, BoardConfig, write_board
-    from slam.sources.lens import calibrate, doubts
 
     columns, rows = parse_size(options.size)
     board = Board(BoardConfig(options.board, columns, rows, options.square, options.marker, options.dictionary))
@@ -95,7 +95,7 @@ def gather(options: argparse.Namespace, board: "Board") -> "Views":
     Raises:
         CalibrationError: if no picture shows the board.
     """
-    from slam.sources.lens import Views
+    from slam.calibration.lens import Views
 
     source, name = open_pictures(options)
     views = Views(source.camera.width, source.camera.height)

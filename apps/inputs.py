@@ -87,7 +87,7 @@ def _camera(options: argparse.Namespace) -> tuple[Any, str, None]:
     from slam.sources.cameras import CameraSpec, open_camera, public_name
 
     if options.record is not None:
-        from slam.sources.recorder import check_free
+        from slam.io.recorder import check_free
 
         check_free(options.record)  # before anything is opened or made
     given = {key: getattr(options, key) for key in ("calib", "width", "height", "fps", "max_frames")}
@@ -110,7 +110,8 @@ def recorded(source: Any, path: Path | None) -> tuple[Any, Any]:
     """
     if path is None:
         return source, None
-    from slam.sources.recorder import RecordedCamera, Recorder
+    from slam.io.recorder import Recorder
+    from slam.sources.recorded_camera import RecordedCamera
 
     recorder = Recorder(path, source.camera)
     return RecordedCamera(source, recorder), recorder

@@ -5,17 +5,17 @@ from typing import Literal
 
 from slam.backend.loops import LoopConfig
 from slam.backend.optimizer import BackendConfig
-from slam.classical.dis import DisConfig
-from slam.classical.photometric import AlignmentConfig
-from slam.classical.plane_sweep import PlaneSweepConfig
 from slam.errors import ConfigError
 from slam.frontend.initialiser import InitialiserConfig
 from slam.frontend.keyframing import KeyframingConfig
 from slam.frontend.motion_model import MotionModelConfig
 from slam.frontend.relocaliser import RelocaliserConfig
 from slam.mapping.fusion import FusionConfig
-from slam.mapping.matching import MatcherConfig
+from slam.matching.dis import DisConfig
+from slam.matching.matcher import MatcherConfig
+from slam.matching.photometric import AlignmentConfig
 from slam.settings import build_config, dump_config, load_config
+from slam.stereo.plane_sweep import PlaneSweepConfig
 
 __all__ = ["DepthConfig", "MotionConfig", "SlamConfig", "build_config", "dump_config", "load_config"]
 

@@ -42,6 +42,19 @@ class View:
 
 
 @dataclass(frozen=True)
+class Landmarks:
+    """Keypoints of one picture."""
+
+    uv: np.ndarray  # (N, 2) float32 pixels
+    descriptors: np.ndarray  # (N, 128) float32, unit vectors
+
+    @staticmethod
+    def none() -> "Landmarks":
+        """Of a picture with nothing to see."""
+        return Landmarks(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32))
+
+
+@dataclass(frozen=True)
 class Keyframe:
     """A view with pose and depth in the map. A new pose makes a new Keyframe that shares image and features.
 
@@ -60,7 +73,7 @@ class Keyframe:
     refined: bool = False  # the backend has worked on it
     parent_id: int = -1  # the keyframe it was tracked against; -1 of the first
     metric: bool = False  # one map unit is a metre, by sensor depth
-    landmarks: Any = None  # to know the place by, once the backend has looked; opaque as features are
+    landmarks: Landmarks | None = None  # to know the place by, once the backend has looked
 
 
 @dataclass(frozen=True)

@@ -12,28 +12,28 @@ import torch
 
 from slam.backend.backend import Backend
 from slam.backend.loops import Loop, LoopCloser
-from slam.backend.optimizer import Optimizer, Stereo
-from slam.backend.stereo import ClassicalStereo, LearnedStereo, picture
-from slam.classical.dis import DisFlow
-from slam.classical.photometric import AlignedFlow, UnboundFlow
+from slam.backend.optimizer import Optimizer
 from slam.config import SlamConfig
 from slam.errors import MapError, OutputError, UsageError
 from slam.frames import Counts, Estimate, Frame, Keyframe, LookBack, Progress, Status, Update, View, Window
 from slam.frontend.initialiser import Initialiser, InitialMap
 from slam.frontend.keyframing import Keyframing
 from slam.frontend.motion_model import MotionModel
+from slam.frontend.preparation import Preparation
 from slam.frontend.relocaliser import Relocaliser
 from slam.frontend.tracker import track
+from slam.geometry import se3
 from slam.geometry.camera import Camera, scaled_intrinsics
 from slam.mapping.culling import least_needed
-from slam.mapping.matching import Matcher
 from slam.mapping.sensor import overlaid, sensor_cells, sensor_dense
 from slam.mapping.store import KeyframeStore
-from slam.mapping.transforms import identity
 from slam.mapping.warp import UNKNOWN_DEVIATION, certainty, enlarged, filled, warp_inv_depth
+from slam.matching.dis import DisFlow
+from slam.matching.matcher import Matcher
+from slam.matching.photometric import AlignedFlow, UnboundFlow
 from slam.networks.storage import load_network, weights_path
 from slam.sources import Source
-from slam.sources.preparation import Preparation
+from slam.stereo.stereo import ClassicalStereo, LearnedStereo, Stereo, picture
 from slam.threads import Inline, Reader, Worker
 from slam.timing import StageTimes
 
@@ -220,7 +220,7 @@ class Slam:
         at = first.view if first.metric else replace(first.view, sensor_depth=None)
         cells = (first.cell_inv_depth, first.cell_sigma)
         depth = overlaid((enlarged(cells[0], at), enlarged(certainty(*cells), at)), sensor_dense(at))
-        keyframe = self.store.add(at, identity(), depth, cells, metric=first.metric)
+        keyframe = self.store.add(at, se3.identity(), depth, cells, metric=first.metric)
         self._reference_id = keyframe.id
         estimates = self._placed(first, keyframe)
         for estimate in estimates:
@@ -242,7 +242,7 @@ class Slam:
             return None
         smooth = filled(measured, (measured > 0).float())
         cells = overlaid((smooth, UNKNOWN_DEVIATION * smooth), (measured, sigma))
-        if not self.surveyor.match(view, cells, view, identity(), view.K).ok:
+        if not self.surveyor.match(view, cells, view, se3.identity(), view.K).ok:
             return None  # dark or plain
         before = (*self.initialiser.dropped, *self.initialiser.views)
         return InitialMap(view, *cells, (), (), before, metric=True)
@@ -251,12 +251,12 @@ class Slam:
         """Estimates of the frames gathered before the first map, in order of time."""
         if self._live:
             first = replace(first, before=(), views=first.views[-LIVE_PLACED:], T_cks=first.T_cks[-LIVE_PLACED:])
-        earlier, T_ck = [], identity()
+        earlier, T_ck = [], se3.identity()
         for view in reversed(first.before):
             estimate = track(self.matcher, self._encoded(view), keyframe, [T_ck])
             earlier.append(estimate)
             T_ck = estimate.T_ck if estimate.status is Status.TRACKING else T_ck
-        itself = track(self.matcher, first.view, keyframe, [identity()])
+        itself = track(self.matcher, first.view, keyframe, [se3.identity()])
         later = [
             track(self.matcher, self._encoded(view), keyframe, [T_ck])
             for view, T_ck in zip(first.views, first.T_cks, strict=True)

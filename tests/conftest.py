@@ -1,6 +1,7 @@
 """What tests of several parts share: a short rendered recording, and a small textured world."""
 
 import importlib.util
+import os
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from slam.frames import Frame, Trajectory
 from slam.io.trajectory import format_time_ns, write_tum
@@ -63,15 +65,60 @@ def recording(rendered: ListSource, tmp_path_factory: pytest.TempPathFactory) ->
     return path
 
 
-@pytest.fixture(scope="session")
-def wall_and_box() -> ModuleType:
-    """The module `tests/mapping/wall_and_box.py`; test folders are no packages, so they cannot import each other."""
-    path = Path(__file__).parent / "mapping" / "wall_and_box.py"
-    spec = importlib.util.spec_from_file_location("v2d_test_wall_and_box", path)
+def helper(path: str) -> ModuleType:
+    """A module below `tests/`; test folders are no packages, so they cannot import each other."""
+    file = Path(__file__).parent / path
+    spec = importlib.util.spec_from_file_location(f"v2d_test_{file.stem}", file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def wall_and_box() -> ModuleType:
+    """A slanted wall and a box before it, with exact depth."""
+    return helper("mapping/wall_and_box.py")
+
+
+@pytest.fixture(scope="session")
+def scenes() -> ModuleType:
+    """Hand-made recordings."""
+    return helper("sources/scenes.py")
+
+
+@pytest.fixture(scope="session")
+def mjpeg_server() -> ModuleType:
+    """A camera on the network."""
+    return helper("sources/mjpeg_server.py")
+
+
+@pytest.fixture(scope="session")
+def board_pictures() -> ModuleType:
+    """Photographs of calibration boards by formula."""
+    return helper("calibration/board_pictures.py")
+
+
+@pytest.fixture(scope="session")
+def realsense_recording() -> ModuleType:
+    """Recordings of a software RealSense; skips where the library is not installed."""
+    pytest.importorskip("pyrealsense2", reason="pyrealsense2 cannot be loaded", exc_type=ImportError)
+    return helper("sources/realsense_recording.py")
+
+
+@pytest.fixture
+def development_data() -> Path:
+    """The folder of real development sequences; skips where there is none."""
+    root = os.environ.get("V2D_TEST_DATA")
+    if not root:
+        pytest.skip("V2D_TEST_DATA does not name the development sequences")
+    return Path(root)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """With two threads, tiny tensors spend their time at OpenMP's barriers."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -14,12 +14,14 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [
     {"errors", "threads", "timing"},
     {"geometry", "settings"},
+    {"kernels"},
     {"solvers", "frames"},
-    {"networks", "classical", "rendering"},
     {"io"},
-    {"mapping", "sources"},
-    {"frontend", "backend", "viewer", "evaluation", "training"},
-    {"config", "report"},
+    {"networks", "rendering"},
+    {"mapping", "sources", "calibration"},
+    {"matching", "recognition", "stereo"},
+    {"frontend", "backend", "viewer", "evaluation"},
+    {"training", "config", "report"},
     {"system"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
@@ -28,7 +30,18 @@ LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 HOMES = {
     "open3d": ("slam/viewer/",),
     "pyrealsense2": ("slam/sources/realsense.py",),
-    "cv2": ("slam/sources/", "slam/io/", "slam/viewer/", "slam/classical/", "apps/run.py"),  # run.py: its threads
+    "cv2": (
+        "slam/sources/",
+        "slam/io/",
+        "slam/viewer/",
+        "slam/calibration/",
+        "slam/matching/",
+        "slam/recognition/",
+        "slam/stereo/",
+        "slam/solvers/two_view.py",
+        "slam/frontend/preparation.py",
+        "apps/run.py",  # its threads
+    ),
     "evo": (),  # GPL: tests only
 }
 HEAVY = ("open3d", "pyrealsense2", "cv2", "matplotlib", "numba")

@@ -10,10 +10,10 @@ import torch
 
 from slam.errors import OutputError, UsageError
 from slam.frames import Counts, Estimate, Progress, Snapshot, Status, Trajectory, View
+from slam.geometry import se3
 from slam.io.trajectory import read_tum
 from slam.mapping.fusion import FusionConfig
 from slam.mapping.store import KeyframeStore
-from slam.mapping.transforms import identity
 from slam.report import Report, scored, stage_table, status_line
 from slam.timing import StageTime
 
@@ -38,7 +38,7 @@ def finish(report: Report, truth: Trajectory | None = None) -> str:
 
 
 def estimate(time_ns: int, status: Status) -> Estimate:
-    return Estimate(0, time_ns, status, 0, identity(), 1.0, identity())
+    return Estimate(0, time_ns, status, 0, se3.identity(), 1.0, se3.identity())
 
 
 def test_a_status_on_a_terminal_stays_on_its_line(tmp_path):
@@ -93,7 +93,7 @@ def test_only_poses_that_are_believed_go_online(tmp_path):
 def test_a_metric_map_says_so_everywhere(tmp_path):
     store, h = KeyframeStore(), torch.ones(8, 8)
     view = View(0, 0, np.zeros((8, 8, 3), np.uint8), torch.eye(3, dtype=torch.float64), None)
-    store.add(view, identity(), (h, h), (h, h), metric=True)
+    store.add(view, se3.identity(), (h, h), (h, h), metric=True)
     report = Report(tmp_path / "run", "name", None, None)
     report.write_online([replace(estimate(0, Status.TRACKING), metric=True)])
     report.finish(store, COUNTS, [], {}, FusionConfig(), {}, None)

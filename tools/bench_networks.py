@@ -27,17 +27,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slam.classical.dis import DisFlow
-from slam.classical.photometric import AlignedFlow
-from slam.classical.plane_sweep import plane_sweep
 from slam.evaluation.depth import without_strays
 from slam.geometry import se3
 from slam.geometry.camera import scaled_intrinsics
 from slam.geometry.flow import in_image, reproject
+from slam.matching.dis import DisFlow
+from slam.matching.photometric import AlignedFlow
 from slam.networks.depth import StereoNet
 from slam.networks.motion import FlowSE3
 from slam.networks.storage import load_network
 from slam.solvers.flow_se3 import flow_se3
+from slam.stereo.plane_sweep import plane_sweep
 from slam.training.clips import Clip, ClipPool
 from slam.training.data import at_cells, smooth_field
 from slam.training.rgbd import RgbdFolder

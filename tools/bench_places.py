@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slam.classical.landmarks import landmarks_of, votes
 from slam.config import SlamConfig
 from slam.frames import Keyframe, Trajectory
 from slam.frontend.relocaliser import thumbnail
@@ -25,6 +24,7 @@ from slam.geometry.align import umeyama
 from slam.geometry.camera import scaled_intrinsics
 from slam.geometry.flow import in_image, reproject
 from slam.networks.storage import load_network, weights_path
+from slam.recognition.landmarks import landmarks_of, votes
 from slam.sources import SourceSpec, open_source
 from slam.sources.groundtruth import known_truth
 from slam.system import build

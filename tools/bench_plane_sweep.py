@@ -19,8 +19,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from slam.classical.plane_sweep import PlaneSweepConfig, SweepResult, plane_sweep
 from slam.evaluation.depth import without_strays
+from slam.stereo.plane_sweep import PlaneSweepConfig, SweepResult, plane_sweep
 
 DEPTH_UNITS = 5000  # per metre, in the PNG files of the TUM layout
 MAX_ANGLE_DEG = 15.0  # between keyframe and neighbour

@@ -7,8 +7,8 @@ import torch
 
 from slam.backend.loops import LoopCloser
 from slam.backend.optimizer import Edge, Optimizer
-from slam.classical.landmarks import landmarks_of
 from slam.frames import Keyframe, LookBack, Update, Window
+from slam.recognition.landmarks import landmarks_of
 
 
 class Backend:

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from slam.backend.optimizer import Edge
-from slam.classical.landmarks import LandmarkConfig, votes
 from slam.errors import check_range
 from slam.frames import Keyframe
 from slam.geometry import se3, sim3
-from slam.mapping.matching import Match, Matcher
-from slam.mapping.places import first_pose, median_inv_depth, scale_ratio
 from slam.mapping.transforms import grown, rescaled
+from slam.matching.matcher import Match, Matcher
+from slam.recognition.landmarks import LandmarkConfig, votes
+from slam.recognition.places import first_pose, median_inv_depth, scale_ratio
 from slam.solvers.pose_graph import pose_graph
 
 log = logging.getLogger(__name__)
@@ -97,8 +97,10 @@ class LoopCloser:
         position = {k.id: n for n, k in enumerate(keyframes)}
         self.loops = [loop for loop in self.loops if loop.old_id in position and loop.new_id in position]
         index = position[new.id]
-        earlier = {k.id: k for k in keyframes[: max(0, index - self.config.min_gap)] if k.landmarks is not None}
-        ranked = votes(new.landmarks, {k.id: k.landmarks for k in earlier.values()}, self.config.landmarks)
+        earlier = {k.id: k for k in keyframes[: max(0, index - self.config.min_gap)]}
+        places = {k.id: k.landmarks for k in earlier.values() if k.landmarks is not None}
+        assert new.landmarks is not None
+        ranked = votes(new.landmarks, places, self.config.landmarks)
         loops = []
         for old_id, count in ranked[: self.config.candidates]:
             if count < self.config.min_votes:
@@ -117,6 +119,7 @@ class LoopCloser:
 
     def _verified(self, old: Keyframe, new: Keyframe) -> Loop | None:
         config = self.config
+        assert new.landmarks is not None
         T_no = first_pose(old, new.landmarks, new.view.K.numpy(), config.landmarks)
         if T_no is None:
             return None

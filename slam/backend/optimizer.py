@@ -6,7 +6,7 @@ tracking waits for; then dense depth by stereo, for the map.
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -14,28 +14,17 @@ import torch
 from torch import Tensor
 
 from slam.errors import check_range
-from slam.frames import Keyframe, Update, View, Window
+from slam.frames import Keyframe, Update, Window
 from slam.geometry import se3
 from slam.geometry.camera import scaled_intrinsics
-from slam.mapping.matching import Match, Matcher
 from slam.mapping.sensor import overlaid, sensor_cells, sensor_dense
 from slam.mapping.transforms import carried_along
 from slam.mapping.warp import certainty, filled, sigma_of
+from slam.matching.matcher import Match, Matcher
 from slam.solvers.bundle import BundleSolution, bundle_adjust
+from slam.stereo.stereo import Stereo
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class DenseDepth:
-    """A dense depth map and its certainty."""
-
-    inv_depth: Tensor  # (h, w) float32
-    confidence: Tensor  # (h, w) float32 in [0, 1]
-
-
-# stereo(keyframe, neighbours, T_jk (4, 4) of each)
-Stereo = Callable[[Keyframe, list[View], list[Tensor]], DenseDepth]
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slam.classical.two_view import essential_pose
 from slam.errors import check_range
 from slam.frames import View
+from slam.geometry import se3
 from slam.geometry.camera import pixel_grid, scaled_intrinsics
 from slam.geometry.flow import in_image, reproject, reprojection_jacobians
-from slam.mapping.matching import Match, Matcher
-from slam.mapping.transforms import identity, rescaled
+from slam.mapping.transforms import rescaled
 from slam.mapping.warp import UNKNOWN_DEVIATION, filled
+from slam.matching.matcher import Match, Matcher
 from slam.solvers.bundle import bundle_adjust
 from slam.solvers.gauss_newton import pose_step, rotation_step
+from slam.solvers.two_view import essential_pose
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ class Initialiser:
         return torch.ones(shape), torch.full(shape, 1e-6)  # as if sure: the motion is scaled to it
 
     def _match(self, view: View) -> Match:
-        T_ck = self.matches[-1].T_ck if self.matches else identity()
+        T_ck = self.matches[-1].T_ck if self.matches else se3.identity()
         return self.matcher.match(self.views[0], self._constant_depth(view), view, T_ck, view.K)
 
     def _thin(self) -> None:
@@ -229,7 +230,7 @@ class Initialiser:
             target,
             weight,
             torch.tensor([(0, n) for n in range(1, N)]),
-            torch.cat([identity()[None], placed.T]),
+            torch.cat([se3.identity()[None], placed.T]),
             inv_depth,
             (inv_depth, torch.full_like(inv_depth, PRIOR_WEIGHT)),
             torch.tensor([n == 0 for n in range(N)]),

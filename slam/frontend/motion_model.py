@@ -8,7 +8,7 @@ from slam.errors import check_range
 from slam.frames import Estimate, Keyframe
 from slam.geometry import se3
 from slam.mapping.store import KeyframeStore
-from slam.mapping.transforms import identity, rescaled
+from slam.mapping.transforms import rescaled
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class MotionModel:
     def __init__(self, config: MotionModelConfig = MotionModelConfig()) -> None:
         self.config = config
         self._last: Estimate | None = None
-        self._step = identity()  # T of the last camera from the one before
+        self._step = se3.identity()  # T of the last camera from the one before
 
     def forget(self) -> None:
         """Tracking was lost: no velocity, and none from the step over the gap."""
-        self._last, self._step = None, identity()
+        self._last, self._step = None, se3.identity()
 
     def observe(self, estimate: Estimate, store: KeyframeStore) -> None:
         """Take a believed estimate as the latest."""
@@ -43,7 +43,7 @@ class MotionModel:
     def guesses(self, reference: Keyframe, store: KeyframeStore) -> list[Tensor]:
         """First guesses T_ck (4, 4) for the next frame: with velocity, then standing still."""
         if self._last is None or self._last.keyframe_id not in store:
-            return [identity()]
+            return [se3.identity()]
         last = self._last
         if last.keyframe_id == reference.id:
             T_ck = rescaled(last.T_ck, reference.scale / last.scale)

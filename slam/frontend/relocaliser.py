@@ -6,17 +6,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from slam.classical.landmarks import LandmarkConfig, landmarks_of, votes
 from slam.errors import check_range
 from slam.frames import Estimate, Keyframe, Status, View
 from slam.frontend.tracker import track
 from slam.geometry import se3
 from slam.geometry.camera import scaled_intrinsics
-from slam.mapping.matching import Matcher
-from slam.mapping.places import first_pose, median_inv_depth
 from slam.mapping.store import KeyframeStore
-from slam.mapping.transforms import identity
 from slam.mapping.warp import UNKNOWN_DEVIATION, certainty, filled, warp_inv_depth
+from slam.matching.matcher import Matcher
+from slam.recognition.landmarks import LandmarkConfig, landmarks_of, votes
+from slam.recognition.places import first_pose, median_inv_depth
 
 THUMBNAIL = (15, 20)  # rows and columns: small enough that a few degrees and centimetres do not matter
 
@@ -69,7 +68,7 @@ class Relocaliser:
             if count >= config.min_votes:
                 T_ck = first_pose(store[keyframe_id], landmarks, view.K.numpy(), config.landmarks)
                 guesses += [(store[keyframe_id], T_ck)] if T_ck is not None else []
-        return guesses + [(store[n], identity()) for n in self._similar(view, store)]
+        return guesses + [(store[n], se3.identity()) for n in self._similar(view, store)]
 
     def _similar(self, view: View, store: KeyframeStore) -> list[int]:
         """Ids of the keyframes that look most alike, best first; the newest among equals."""

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from slam.frames import Estimate, Keyframe, Status, View
 from slam.geometry import se3
-from slam.mapping.matching import Match, Matcher
+from slam.matching.matcher import Match, Matcher
 
 
 def track(matcher: Matcher, view: View, keyframe: Keyframe, guesses: list[Tensor]) -> Estimate:

@@ -12,6 +12,11 @@ from torch import Tensor
 SMALL_ANGLE_RAD = 1e-4  # below it the series to second order are exact in float64 to 1e-16 relative
 
 
+def identity() -> Tensor:
+    """(4, 4) float64 identity."""
+    return torch.eye(4, dtype=torch.float64)
+
+
 def hat(v: Tensor) -> Tensor:
     """Cross-product matrix: (..., 3) -> (..., 3, 3) with `hat(a) @ b == a x b`."""
     x, y, z = v.unbind(-1)

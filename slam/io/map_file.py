@@ -7,11 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slam.classical.landmarks import Landmarks
 from slam.errors import MapError, OutputError
-from slam.frames import Keyframe, View
+from slam.frames import Keyframe, Landmarks, View
 from slam.io.files import reason
-from slam.networks.tensor_file import read_header, read_tensors, write_tensors
+from slam.io.tensor_file import read_header, read_tensors, write_tensors
 
 FORMAT, VERSION = "v2d-slam map", "1"
 EARLIER_FRAME = -1  # frame id of views that no frame of this run made

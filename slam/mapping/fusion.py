@@ -6,13 +6,13 @@ A pixel enters the map if its confidence passes and enough other keyframes see a
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 
 from slam.errors import check_range
 from slam.frames import Keyframe
 from slam.geometry import se3
 from slam.io.ply import PointCloud
+from slam.kernels.depth_votes import vote
 
 
 @dataclass(frozen=True)
@@ -33,31 +33,6 @@ class FusionConfig:
         check_range(self, 1e-4, 1, "voxel_ratio")
 
 
-@numba.njit(cache=True, nogil=True)
-def _vote(
-    inv_depth: np.ndarray, T_jk: np.ndarray, K: np.ndarray, inv_depth_j: np.ndarray, limit: float, votes: np.ndarray
-) -> None:
-    """Add one to the pixels of k whose depth keyframe j confirms."""
-    H, W = inv_depth.shape
-    fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
-    for v in range(H):
-        for u in range(W):
-            d = inv_depth[v, u]
-            if d <= 0:
-                continue
-            x, y = (u - cx) / fx, (v - cy) / fy
-            qx = T_jk[0, 0] * x + T_jk[0, 1] * y + T_jk[0, 2] + d * T_jk[0, 3]
-            qy = T_jk[1, 0] * x + T_jk[1, 1] * y + T_jk[1, 2] + d * T_jk[1, 3]
-            qz = T_jk[2, 0] * x + T_jk[2, 1] * y + T_jk[2, 2] + d * T_jk[2, 3]
-            if qz <= 0.05:
-                continue
-            uj, vj = int(np.floor(fx * qx / qz + cx + 0.5)), int(np.floor(fy * qy / qz + cy + 0.5))
-            if 0 <= uj < W and 0 <= vj < H and inv_depth_j[vj, uj] > 0:
-                a, b = d / qz, inv_depth_j[vj, uj]  # |1/a - 1/b| / (1/a + 1/b) = |a - b| / (a + b)
-                if abs(a - b) < limit * (a + b):
-                    votes[v, u] += 1
-
-
 def agreement(keyframe: Keyframe, others: list[Keyframe], config: FusionConfig = FusionConfig()) -> np.ndarray:
     """(h, w) int32: how many of the other keyframes confirm each pixel's depth."""
     inv_depth = keyframe.inv_depth.numpy()
@@ -65,7 +40,7 @@ def agreement(keyframe: Keyframe, others: list[Keyframe], config: FusionConfig =
     K = keyframe.view.K.numpy()
     for other in others:
         T_jk = (se3.inverse(other.T_wc) @ keyframe.T_wc).numpy()
-        _vote(inv_depth, T_jk, K, other.inv_depth.numpy(), config.max_inconsistency, votes)
+        vote(inv_depth, T_jk, K, other.inv_depth.numpy(), config.max_inconsistency, votes)
     return votes
 
 

@@ -2,16 +2,10 @@
 
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from slam.frames import Keyframe
 from slam.geometry import se3
-
-
-def identity() -> Tensor:
-    """(4, 4) float64 identity."""
-    return torch.eye(4, dtype=torch.float64)
 
 
 def rescaled(T: Tensor, factor: float) -> Tensor:

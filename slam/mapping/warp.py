@@ -2,31 +2,16 @@
 
 from functools import lru_cache
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
 from slam.frames import View
 from slam.geometry.flow import reproject
+from slam.kernels.splat import splat
 
 HALF_CERTAIN = 0.1  # relative standard deviation
 UNKNOWN_DEVIATION = 1.0  # relative, of a depth without flow or parallax, or only continued from its surroundings
-
-
-@numba.njit(cache=True, nogil=True)
-def _splat(uv: np.ndarray, inv_depth: np.ndarray, weight: np.ndarray, out: np.ndarray, out_weight: np.ndarray) -> None:
-    """Nearest points win; each covers the 2x2 pixels around its position."""
-    H, W = out.shape
-    for n in range(uv.shape[0]):
-        if inv_depth[n] <= 0:
-            continue
-        u0, v0 = int(np.floor(uv[n, 0])), int(np.floor(uv[n, 1]))
-        for v in range(v0, v0 + 2):
-            for u in range(u0, u0 + 2):
-                if 0 <= u < W and 0 <= v < H and inv_depth[n] > out[v, u]:
-                    out[v, u] = inv_depth[n]
-                    out_weight[v, u] = weight[n]
 
 
 def warp_inv_depth(inv_depth: Tensor, weight: Tensor, T_ji: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,7 +31,7 @@ def warp_inv_depth(inv_depth: Tensor, weight: Tensor, T_ji: Tensor, K: Tensor) -
     out = np.zeros(inv_depth.shape, np.float32)
     out_weight = np.zeros(inv_depth.shape, np.float32)
     uv_n = uv[0].reshape(-1, 2).clamp(-1e6, 1e6).numpy().astype(np.float32)
-    _splat(uv_n, moved.reshape(-1).numpy().astype(np.float32), weight.reshape(-1).numpy(), out, out_weight)
+    splat(uv_n, moved.reshape(-1).numpy().astype(np.float32), weight.reshape(-1).numpy(), out, out_weight)
     return torch.from_numpy(out), torch.from_numpy(out_weight)
 
 

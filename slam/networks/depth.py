@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from slam.errors import ConfigError
 from slam.geometry.camera import sample, scaled_intrinsics
 from slam.geometry.flow import MIN_DEPTH_RATIO, in_image, project, rays
+from slam.kernels.likeness import STRIDE, WINDOWS, likeness
 from slam.networks.encoder import EncoderConfig, FeatureMaps
-from slam.networks.likeness import STRIDE, WINDOWS, likeness
 from slam.networks.motion import ImageFeatures
 from slam.networks.precision import channels_last, half_precision
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from slam.errors import ConfigError
 from slam.geometry.camera import pixel_grid
-from slam.networks.correlation import Pyramid, correlation, correlation_pyramid
+from slam.kernels.correlation import Pyramid, correlation, correlation_pyramid
 from slam.networks.encoder import Encoder, EncoderConfig, FeatureMaps
 from slam.networks.precision import channels_last, half_precision
 from slam.solvers.flow_se3 import Correspondence, MotionStep, flow_se3

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from slam.errors import ConfigError, WeightsError
+from slam.io.tensor_file import read_header, read_tensors, write_tensors
 from slam.networks.depth import StereoConfig, StereoNet
 from slam.networks.encoder import EncoderConfig
 from slam.networks.motion import FlowSE3, MotionConfig
-from slam.networks.tensor_file import read_header, read_tensors, write_tensors
 
 FORMAT = "v2d-slam networks"
 FORMAT_VERSION = 2

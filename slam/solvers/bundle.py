@@ -13,7 +13,8 @@ from torch import Tensor
 
 from slam.geometry import se3
 from slam.geometry.flow import reproject, reprojection_jacobians
-from slam.solvers.gauss_newton import Damping, huber_weight, solve_damped
+from slam.kernels.normal_equations import huber_weight
+from slam.solvers.gauss_newton import Damping, solve_damped
 
 GAUGE_CONDITION = 0.0  # the scale of a monocular window is free: a null direction is damped, not refused
 MIN_INV_DEPTH = 1e-4  # relative to the mean of the view: a point 10,000 times as far as the mean

@@ -7,15 +7,13 @@ the solve in float64; everything is differentiable by target and weight.
 Reference: Teed & Deng, DeepV2D, ICLR 2020, sec. 3.2; Blanco 2010 for the left perturbation.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from slam.geometry import se3
-from slam.geometry.flow import reproject, reprojection_jacobians
-from slam.solvers.normal_equations_cpu import accumulate
+from slam.kernels.normal_equations import normal_equations
 
 MIN_RECIPROCAL_CONDITION = 1e-7  # of the scaled normal equations; one point gives 0, a fair view 1e-3
 MAX_UPDATE = 1.0  # metres or radians, per component: a step beyond it is a divergence, not a motion
@@ -36,39 +34,6 @@ class PoseSolution:
     T: Tensor  # (E, 4, 4) or (N, 4, 4) float64
     ok: Tensor  # (E,) or () bool: well conditioned and finite
     information: Tensor  # (E, 6, 6) or (6 N, 6 N) float64 normal matrix before damping
-
-
-def huber_weight(residual: Tensor, huber_px: float) -> Tensor:
-    """Reweighting factor (..., 1) of residuals (..., 2), pixels: 1 inside the threshold, then falling as 1/r."""
-    norm = residual.norm(dim=-1, keepdim=True)
-    return huber_px / norm.clamp_min(huber_px)
-
-
-def normal_equations(
-    target_uv: Tensor, weight: Tensor, inv_depth: Tensor, T_ji: Tensor, K: Tensor, huber_px: float | None = None
-) -> tuple[Tensor, Tensor]:
-    """H (E, 6, 6) and b (E, 6) of each edge, float64, for a left update of T_ji. Shapes as `pose_step`."""
-    given = (target_uv, weight, inv_depth, T_ji, K)
-    on_cpu = target_uv.device.type == "cpu" and target_uv.dtype == torch.float32
-    if on_cpu and not any(x.requires_grad for x in given):
-        E = len(T_ji)
-        H, b = torch.empty(E, 6, 6, dtype=torch.float64), torch.empty(E, 6, dtype=torch.float64)
-        flow, trust, depth, motion, camera = (x.float().contiguous().numpy() for x in given)
-        threshold = math.inf if huber_px is None else huber_px
-        accumulate(flow, trust, depth, motion, camera, threshold, H.numpy(), b.numpy())
-        return H, b
-    uv, q, valid = reproject(inv_depth, T_ji, K)
-    J, _ = reprojection_jacobians(q, inv_depth, T_ji, K)  # (E, h, w, 2, 6)
-    residual = target_uv - uv
-    w = weight * valid[..., None]
-    if huber_px is not None:
-        w = w * huber_weight(residual.detach(), huber_px)
-    E = len(T_ji)
-    J, residual, w = J.reshape(E, -1, 6), residual.reshape(E, -1, 1), w.reshape(E, -1, 1)
-    wJ = w * J
-    H = wJ.mT @ J
-    b = (wJ.mT @ residual).squeeze(-1)
-    return H.double(), b.double()
 
 
 def solve_damped(

@@ -61,8 +61,8 @@ def open_source(spec: SourceSpec) -> Source:
         SourceError: if it is missing or cannot be read.
         CalibrationError: if the calibration is unreadable or for other images.
     """
+    from slam.io.recorder import has_sensor_depth
     from slam.sources.alias import resolve_sequence
-    from slam.sources.recorder import has_sensor_depth
     from slam.sources.sequence import CameraChoice, FrameWindow
 
     if spec.kind and spec.kind not in SOURCES:

@@ -1,12 +1,10 @@
 """Depth of one camera as another beside it sees it."""
 
-import numba
 import numpy as np
 import torch
 
 from slam.geometry.camera import Camera, pixel_grid, undistort
-
-jit = numba.njit(nogil=True, cache=True, error_model="numpy")
+from slam.kernels.compile import compiled
 
 OVERLAP = 1.1  # of the footprints of neighbouring depth pixels: lens and rotation stretch some of them apart
 
@@ -51,7 +49,7 @@ class Registration:
         return registered
 
 
-@jit
+@compiled()
 def _splat(
     depth: np.ndarray, rays: np.ndarray, shift: np.ndarray, lens: np.ndarray, reach: np.ndarray, nearest: np.ndarray
 ) -> None:

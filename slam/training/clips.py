@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from slam.errors import SourceError
-from slam.networks.tensor_file import read_tensors, write_tensors
+from slam.io.tensor_file import read_tensors, write_tensors
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from slam.errors import WeightsError
-from slam.networks.likeness import WINDOWS
+from slam.kernels.likeness import WINDOWS
 from slam.networks.storage import NetworkConfig, build_networks, state_of
 
 Sizes = tuple[int, ...]

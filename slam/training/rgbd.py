@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from slam.errors import SourceError
+from slam.frontend.preparation import Preparation
 from slam.sources.groundtruth import read_groundtruth
-from slam.sources.preparation import Preparation
 from slam.sources.tum import TumSource
 from slam.training.clips import Clip, ClipMaker
 

@@ -1,39 +1,27 @@
 """v2d-calibrate from pictures on disk to a calibration file that v2d-slam reads."""
 
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 
 import cv2
 import numpy as np
 import pytest
 
 from apps.calibrate import main
+from slam.calibration.boards import Board, BoardConfig
 from slam.errors import SourceError
 from slam.frames import Frame
 from slam.geometry.camera import Camera
 from slam.io.calibration import read_calibration
-from slam.sources.boards import Board, BoardConfig
 
 LENS = Camera(320, 240, 262.0, 264.0, 164.0, 115.0, (-0.15, 0.03, 0.0, 0.0))
-PICTURES = Path(__file__).parents[1] / "sources" / "board_pictures.py"
 
 
 @pytest.fixture(scope="module")
-def pictures() -> ModuleType:
-    """The module that renders boards."""
-    spec = importlib.util.spec_from_file_location("v2d_test_board_pictures_of_programs", PICTURES)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def folder(pictures, tmp_path_factory) -> Path:
+def folder(board_pictures, tmp_path_factory) -> Path:
     """Twelve pictures of a 7x5 checkerboard (two cut off by the edge), the first of them twice, and one without it."""
     path = tmp_path_factory.mktemp("board")
     board = Board(BoardConfig(columns=7, rows=5))
-    shots = [pictures.photograph(board, LENS, *pose) for pose in pictures.board_poses(12)]
+    shots = [board_pictures.photograph(board, LENS, *pose) for pose in board_pictures.board_poses(12)]
     for k, shot in enumerate([shots[0], *shots, np.full_like(shots[0], 100)]):
         assert cv2.imwrite(str(path / f"{k:02d}.png"), shot)
     return path
@@ -49,14 +37,14 @@ def test_pictures_become_a_calibration(folder, tmp_path, capsys, caplog):
     assert "coverage" in caplog.text and "in 11 of 14 pictures, 10 differ enough" in caplog.text
 
 
-def test_a_video_of_a_charuco_board_becomes_a_calibration(pictures, tmp_path, monkeypatch, capsys):
+def test_a_video_of_a_charuco_board_becomes_a_calibration(board_pictures, tmp_path, monkeypatch, capsys):
     """Through the codec, and with every other of 32 pictures tried."""
     monkeypatch.setattr("apps.calibrate.MAX_TRIED", 16)
     board = Board(BoardConfig("charuco", 7, 5, 0.03, 0.022))
     film = tmp_path / "film.avi"
     writer = cv2.VideoWriter(str(film), cv2.VideoWriter_fourcc(*"MJPG"), 30, (LENS.width, LENS.height))
-    for pose in pictures.board_poses(16):
-        shot = pictures.photograph(board, LENS, *pose)
+    for pose in board_pictures.board_poses(16):
+        shot = board_pictures.photograph(board, LENS, *pose)
         writer.write(shot)
         writer.write(np.full_like(shot, 128))  # the frames that are passed over
     writer.release()
@@ -70,9 +58,9 @@ def test_a_video_of_a_charuco_board_becomes_a_calibration(pictures, tmp_path, mo
     assert "of the 16 pictures" in capsys.readouterr().err
 
 
-def test_a_camera_is_let_go_once_enough_was_seen(pictures, tmp_path, monkeypatch):
+def test_a_camera_is_let_go_once_enough_was_seen(board_pictures, tmp_path, monkeypatch):
     board = Board(BoardConfig(columns=7, rows=5))
-    shots = [pictures.photograph(board, LENS, *pose) for pose in pictures.board_poses(24)]
+    shots = [board_pictures.photograph(board, LENS, *pose) for pose in board_pictures.board_poses(24)]
 
     class Camera24:
         live, camera, closed, taken = True, LENS, False, 0

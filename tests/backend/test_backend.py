@@ -15,8 +15,8 @@ from slam.frames import Keyframe, LookBack, Update, Window
 from slam.geometry import se3
 from slam.geometry.camera import scaled_intrinsics
 from slam.geometry.flow import reproject
-from slam.mapping.matching import Matcher
 from slam.mapping.transforms import grown
+from slam.matching.matcher import Matcher
 
 F64 = torch.float64
 DRIFT = torch.tensor([0.01, -0.008, 0.008, 0.003, -0.003, 0.004], dtype=F64)  # from each keyframe to the next

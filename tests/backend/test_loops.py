@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from slam.backend.loops import NEAR, Loop, LoopCloser, LoopConfig, chain_of
-from slam.classical.landmarks import landmarks_of
 from slam.frames import Keyframe
 from slam.geometry import se3, sim3
-from slam.mapping.matching import Matcher
 from slam.mapping.transforms import grown
+from slam.matching.matcher import Matcher
+from slam.recognition.landmarks import landmarks_of
 
 F64 = torch.float64
 COUNT = 12

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from slam.backend.optimizer import BackendConfig, DenseDepth, Optimizer
+from slam.backend.optimizer import BackendConfig, Optimizer
 from slam.frames import Keyframe, Window
 from slam.geometry import se3
-from slam.mapping.matching import Matcher
 from slam.mapping.warp import certainty
+from slam.matching.matcher import Matcher
+from slam.stereo.stereo import DenseDepth
 
 F64 = torch.float64
 

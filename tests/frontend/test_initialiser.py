@@ -9,8 +9,8 @@ import torch
 from slam.errors import ConfigError
 from slam.frontend.initialiser import Initialiser, InitialiserConfig, InitialMap
 from slam.geometry import se3
-from slam.mapping.matching import Matcher
 from slam.mapping.warp import certainty
+from slam.matching.matcher import Matcher
 
 F64 = torch.float64
 

@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from slam.classical.landmarks import landmarks_of
 from slam.frames import Estimate, Status, Update, View
 from slam.frontend.keyframing import Keyframing, KeyframingConfig
 from slam.frontend.motion_model import MotionModel, MotionModelConfig
 from slam.frontend.relocaliser import Relocaliser, RelocaliserConfig, thumbnail
 from slam.frontend.tracker import track
 from slam.geometry import se3
-from slam.mapping.matching import Matcher
 from slam.mapping.store import KeyframeStore
-from slam.mapping.transforms import identity, rescaled
+from slam.mapping.transforms import rescaled
+from slam.matching.matcher import Matcher
+from slam.recognition.landmarks import landmarks_of
 
 F64 = torch.float64
 
@@ -47,12 +47,12 @@ def store_of(*poses: Tensor) -> KeyframeStore:
 
 def test_without_history_the_guess_is_the_keyframe_itself():
     store = store_of(twist(1, 2, 3, 0.1, 0.2, 0.3))
-    assert [g.tolist() for g in MotionModel().guesses(store[0], store)] == [identity().tolist()]
+    assert [g.tolist() for g in MotionModel().guesses(store[0], store)] == [se3.identity().tolist()]
 
 
 @pytest.mark.parametrize("damping", [0.0, 0.5, 1.0])
 def test_guess_repeats_the_last_step_damped_then_stands_still(damping):
-    store, model = store_of(identity()), MotionModel(MotionModelConfig(damping))
+    store, model = store_of(se3.identity()), MotionModel(MotionModelConfig(damping))
     xi = torch.tensor([0.1, 0.0, 0.05, 0.0, 0.02, 0.03], dtype=F64)
     first, second = twist(0.3, 0, 0, 0, 0.1, 0), se3.exp(xi) @ twist(0.3, 0, 0, 0, 0.1, 0)
     model.observe(estimate(1, 0, first), store)
@@ -64,7 +64,7 @@ def test_guess_repeats_the_last_step_damped_then_stands_still(damping):
 
 def test_guess_against_a_new_keyframe_is_the_same_place_in_the_world():
     T_wk = twist(0.2, -0.1, 0.4, 0.1, 0, 0.2)
-    store, model = store_of(identity(), T_wk), MotionModel(MotionModelConfig(1.0))
+    store, model = store_of(se3.identity(), T_wk), MotionModel(MotionModelConfig(1.0))
     steps = [twist(0.1 * n, 0, 0, 0, 0.02 * n, 0) for n in (1, 2)]
     for n, T_c0 in enumerate(steps):
         model.observe(estimate(n, 0, T_c0), store)
@@ -74,7 +74,7 @@ def test_guess_against_a_new_keyframe_is_the_same_place_in_the_world():
 
 def test_guess_follows_the_scale_of_the_keyframe():
     """The backend doubled the depth between two frames: positions and steps are twice as long from then on."""
-    store, model = store_of(identity()), MotionModel(MotionModelConfig(1.0))
+    store, model = store_of(se3.identity()), MotionModel(MotionModelConfig(1.0))
     model.observe(estimate(1, 0, twist(0.1, 0, 0, 0, 0, 0)), store)
     model.observe(estimate(2, 0, twist(0.2, 0, 0, 0, 0, 0)), store)
     k = store[0]
@@ -85,7 +85,7 @@ def test_guess_follows_the_scale_of_the_keyframe():
 
 
 def test_no_velocity_is_taken_from_the_gap_after_a_loss():
-    store, model = store_of(identity()), MotionModel(MotionModelConfig(1.0))
+    store, model = store_of(se3.identity()), MotionModel(MotionModelConfig(1.0))
     model.observe(estimate(1, 0, twist(0.1, 0, 0, 0, 0, 0)), store)
     model.observe(estimate(2, 0, twist(0.2, 0, 0, 0, 0, 0)), store)
     model.forget()
@@ -104,7 +104,7 @@ def test_no_velocity_is_taken_from_the_gap_after_a_loss():
 def test_track_places_a_view_in_the_world(world, wall_and_box):
     T_kw, T_cw = wall_and_box.moved(0.3, 0.1, 0, 0, 0.1, 0), wall_and_box.moved(0.36, 0.12, -0.03, 0.01, 0.08, 0.02)
     keyframe = replace(world.keyframe(T_kw, 4), scale=1.7)
-    found = track(Matcher(world.flow), world.view(T_cw, 9), keyframe, [identity()])
+    found = track(Matcher(world.flow), world.view(T_cw, 9), keyframe, [se3.identity()])
     assert found.status is Status.TRACKING and (found.frame_id, found.keyframe_id, found.scale) == (9, 4, 1.7)
     assert found.time_ns == world.view(T_cw, 9).time_ns
     error = se3.log(se3.inverse(T_cw @ found.T_wc))
@@ -114,17 +114,17 @@ def test_track_places_a_view_in_the_world(world, wall_and_box):
 
 
 def test_a_bad_first_guess_is_followed_by_the_next(world, wall_and_box):
-    keyframe, T_cw = world.keyframe(identity()), wall_and_box.moved(0.05)
+    keyframe, T_cw = world.keyframe(se3.identity()), wall_and_box.moved(0.05)
     nonsense = wall_and_box.moved(rx=2.0)  # looks away
     alone = track(Matcher(world.flow), world.view(T_cw, 1), keyframe, [nonsense])
     assert alone.status is Status.LOST
-    both = track(Matcher(world.flow), world.view(T_cw, 1), keyframe, [nonsense, identity()])
+    both = track(Matcher(world.flow), world.view(T_cw, 1), keyframe, [nonsense, se3.identity()])
     assert both.status is Status.TRACKING and float(se3.log(both.T_ck @ se3.inverse(T_cw)).norm()) < 0.008
 
 
 def test_a_foreign_picture_is_lost(world, wall_and_box):
-    foreign = wall_and_box.World(seed=5).view(identity(), 1)
-    assert track(Matcher(world.flow), foreign, world.keyframe(identity()), [identity()]).status is Status.LOST
+    foreign = wall_and_box.World(seed=5).view(se3.identity(), 1)
+    assert track(Matcher(world.flow), foreign, world.keyframe(se3.identity()), [se3.identity()]).status is Status.LOST
 
 
 # keyframing
@@ -141,7 +141,7 @@ def test_a_foreign_picture_is_lost(world, wall_and_box):
 )
 def test_keyframes_are_wanted_by_flow_and_overlap_of_tracked_frames(values, wanted):
     keyframing = Keyframing(KeyframingConfig(flow_px=10.0, min_visible_ratio=0.6))
-    assert keyframing.wants(estimate(1, 0, identity(), **values)) is wanted
+    assert keyframing.wants(estimate(1, 0, se3.identity(), **values)) is wanted
 
 
 def test_translation_whose_unit_is_unknown_makes_no_keyframe():
@@ -153,7 +153,7 @@ def test_a_fading_match_makes_a_keyframe_measured_against_the_same_reference():
     keyframing = Keyframing(KeyframingConfig(min_confidence_ratio=0.5))
 
     def wants(keyframe_id: int, confidence: float) -> bool:
-        seen = estimate(1, keyframe_id, identity(), visible_ratio=1.0, mean_confidence=confidence)
+        seen = estimate(1, keyframe_id, se3.identity(), visible_ratio=1.0, mean_confidence=confidence)
         return keyframing.wants(seen)
 
     assert [wants(0, c) for c in (0.6, 0.8, 0.5, 0.39)] == [False, False, False, True]
@@ -184,7 +184,7 @@ def test_the_right_keyframe_is_found(places, world, wall_and_box, n):
 
 def test_a_foreign_picture_and_a_dark_one_are_found_nowhere(places, world, wall_and_box):
     finder = Relocaliser(Matcher(world.flow))
-    foreign = wall_and_box.World(seed=5).view(identity(), 7)
+    foreign = wall_and_box.World(seed=5).view(se3.identity(), 7)
     assert finder.find(foreign, places).status is Status.LOST
     dark = torch.zeros(1, 3, wall_and_box.H, wall_and_box.W)
     image = np.zeros((wall_and_box.H, wall_and_box.W, 3), np.uint8)
@@ -228,7 +228,7 @@ def test_a_keyframe_that_left_the_map_is_not_found(places, world, wall_and_box):
 
 def test_among_equals_the_newest_keyframe_is_tried_first(world):
     store = KeyframeStore()
-    k = world.keyframe(identity())
+    k = world.keyframe(se3.identity())
     for n in range(6):
         store.add(k.view, k.T_wc, (k.inv_depth, k.confidence), (k.cell_inv_depth, k.cell_sigma), n - 1)
     finder = Relocaliser(Matcher(world.flow), RelocaliserConfig(candidates=2))
@@ -236,7 +236,7 @@ def test_among_equals_the_newest_keyframe_is_tried_first(world):
 
 
 def test_thumbnail_does_not_mind_exposure(world):
-    view = world.view(identity())
+    view = world.view(se3.identity())
     darker = replace(view, image=(0.6 * view.image + 20).round().astype(np.uint8))
     assert float(thumbnail(view) @ thumbnail(darker)) > 0.999
     assert float(thumbnail(view).norm()) == pytest.approx(1)

@@ -7,9 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from slam.classical.landmarks import Landmarks
 from slam.errors import MapError, OutputError
-from slam.frames import Keyframe, View
+from slam.frames import Keyframe, Landmarks, View
 from slam.geometry import se3
 from slam.io.map_file import load_map, save_map
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from slam.frames import Estimate, Keyframe, Status, Update, View
 from slam.geometry import se3
 from slam.mapping.store import KeyframeStore
-from slam.mapping.transforms import identity, rescaled
+from slam.mapping.transforms import rescaled
 
 F64 = torch.float64
 
@@ -85,7 +85,7 @@ def test_frames_move_with_their_keyframe():
 
 def test_trajectory_is_of_believed_frames_in_order_of_time():
     store = KeyframeStore()
-    k = added(store, 0, identity())
+    k = added(store, 0, se3.identity())
     for frame_id, status in [(2, Status.TRACKING), (3, Status.LOST), (1, Status.TRACKING), (4, Status.TRACKING)]:
         store.record(seen(frame_id, k, pose(frame_id), status))
     trajectory = store.trajectory()
@@ -96,7 +96,7 @@ def test_trajectory_is_of_believed_frames_in_order_of_time():
 def test_a_frame_that_became_a_keyframe_has_its_pose():
     """Its first estimate, against the parent, is worth less than what the backend made of it."""
     store = KeyframeStore()
-    a = added(store, 0, identity())
+    a = added(store, 0, se3.identity())
     estimate = seen(5, a, pose(1))
     store.record(estimate)
     b = added(store, 5, estimate.T_wc, a.id)
@@ -110,13 +110,13 @@ def test_a_frame_that_became_a_keyframe_has_its_pose():
 def test_growth_of_a_keyframe_moves_its_frames_by_the_same_factor():
     """A camera that sees the world twice as large has moved twice as far; before and after the update alike."""
     store = KeyframeStore()
-    k = added(store, 0, identity())
+    k = added(store, 0, se3.identity())
     T_ck = pose(1)
     store.record(seen(1, k, T_ck))
-    store.apply(Update((refined(k, identity(), 2.0),), {}))
+    store.apply(Update((refined(k, se3.identity(), 2.0),), {}))
     doubled = rescaled(T_ck, 2.0)
     store.record(seen(2, store[0], doubled))  # measured against the depth as it is now
-    store.apply(Update((refined(store[0], identity(), 1.5),), {}))
+    store.apply(Update((refined(store[0], se3.identity(), 1.5),), {}))
     tripled = se3.inverse(rescaled(T_ck, 3.0))
     for T_wc in store.trajectory().T_wc:
         torch.testing.assert_close(torch.from_numpy(T_wc), tripled, rtol=0, atol=1e-12)
@@ -186,10 +186,10 @@ def test_a_keyframe_that_the_backend_never_saw_moves_with_its_parent_for_ever():
 
 def test_a_frame_of_a_carried_keyframe_grows_too():
     store = KeyframeStore()
-    a, b = added(store, 0, identity()), added(store, 1, pose(1), 0)
+    a, b = added(store, 0, se3.identity()), added(store, 1, pose(1), 0)
     store.record(seen(2, b, pose(2)))
     before = store.trajectory().T_wc[0]
-    store.apply(Update((refined(a, identity(), 2.0),), {}))
+    store.apply(Update((refined(a, se3.identity(), 2.0),), {}))
     after = store.trajectory().T_wc[0]
     np.testing.assert_allclose(after[:3, 3], 2 * before[:3, 3], atol=1e-12)
     np.testing.assert_allclose(after[:3, :3], before[:3, :3], atol=1e-12)
@@ -225,7 +225,7 @@ def test_a_missing_keyframe_is_a_mistake_of_the_caller():
 def test_rotations_stay_rotations_along_many_keyframes_that_nobody_refines():
     """Each is placed by the one before, and moves along with the first: rounding must not grow from one to the next."""
     store = KeyframeStore()
-    last, T_ck = added(store, 0, identity()), identity()
+    last, T_ck = added(store, 0, se3.identity()), se3.identity()
     for n in range(1, 81):
         T_ck = pose(n, 0.02) @ T_ck
         T_wc = last.T_wc @ se3.inverse(T_ck)
@@ -267,7 +267,7 @@ def test_what_follows_an_evicted_keyframe_stays_and_moves_on_with_another(tmp_pa
 
 def test_a_frame_that_was_an_evicted_keyframe_keeps_its_pose():
     store = KeyframeStore()
-    a = added(store, 0, identity())
+    a = added(store, 0, se3.identity())
     estimate = seen(5, a, pose(1))
     store.record(estimate)
     b = added(store, 5, estimate.T_wc, a.id)
@@ -280,7 +280,7 @@ def test_a_frame_that_was_an_evicted_keyframe_keeps_its_pose():
 
 def test_the_log_grows_past_its_first_size():
     store = KeyframeStore()
-    k = added(store, 0, identity())
+    k = added(store, 0, se3.identity())
     for n in range(3000):
-        store.record(seen(n + 1, k, identity()))
+        store.record(seen(n + 1, k, se3.identity()))
     assert len(store.trajectory()) == 3000

@@ -5,11 +5,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slam.classical.dis import DisFlow
 from slam.frames import Keyframe, View
 from slam.geometry import se3
 from slam.geometry.camera import scaled_intrinsics
 from slam.geometry.flow import rays
+from slam.matching.dis import DisFlow
 
 F64 = torch.float64
 H, W, STRIDE = 120, 160, 4

@@ -6,13 +6,12 @@ from torch import Tensor
 
 from slam.geometry import se3
 from slam.geometry.flow import reproject
+from slam.kernels.normal_equations import huber_weight, normal_equations
 from slam.solvers.gauss_newton import (
     MAX_UPDATE,
     Damping,
     assemble,
     graph_step,
-    huber_weight,
-    normal_equations,
     pose_step,
     rotation_step,
     solve_damped,

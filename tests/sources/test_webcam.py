@@ -9,7 +9,6 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
@@ -20,75 +19,27 @@ from apps.run import main
 from slam.errors import OutputError, SourceError, UsageError
 from slam.frames import Frame
 from slam.geometry.camera import Camera
+from slam.io import recorder as recorder_module
+from slam.io.recorder import Recorder
 from slam.io.trajectory import read_tum
 from slam.report import Report
 from slam.sources import SourceSpec, open_source
-from slam.sources import recorder as recorder_module
 from slam.sources.cameras import public_name
-from slam.sources.recorder import RecordedCamera, Recorder
+from slam.sources.recorded_camera import RecordedCamera
 from slam.sources.tum import TumSource
 from slam.sources.webcam import WebcamSource
 
 SMALL = ["--set", "pixels=19200", "--quiet"]  # 160x120
 
 
-class MjpegServer:
-    """Pictures over HTTP on one port, in a loop, each next one going on where the last connection was."""
-
-    def __init__(self, pictures: list[bytes], fps: float) -> None:
-        self.pictures, self.fps = pictures, fps
-        self.sent = 0
-        self.silent = threading.Event()  # connected, but nothing comes
-        self.port = 0
-        self.start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/stream"
-
-    def start(self) -> None:
-        self.ended = ended = threading.Event()
-        stream = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(200)
-                self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-                self.end_headers()
-                try:
-                    while not ended.wait(1 / stream.fps):
-                        if not stream.silent.is_set():
-                            self.wfile.write(stream.part())
-                except OSError:
-                    return  # the other side has gone
-
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
-        self.server.daemon_threads = True
-        self.port = self.server.server_port
-        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
-
-    def part(self) -> bytes:
-        picture = self.pictures[self.sent % len(self.pictures)]
-        self.sent += 1
-        return b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%s\r\n" % (len(picture), picture)
-
-    def stop(self) -> None:
-        self.ended.set()
-        self.server.shutdown()
-        self.server.server_close()
-
-
 @pytest.fixture
-def serve(rendered) -> Iterator:
+def serve(rendered, mjpeg_server) -> Iterator:
     """Starts servers of the rendered recording, there and back, so that the loop has no jump."""
     pictures = [cv2.imencode(".jpg", frame.image[..., ::-1])[1].tobytes() for frame in rendered.frames]
     servers = []
 
-    def start(fps: float = 30.0) -> MjpegServer:
-        servers.append(MjpegServer(pictures + pictures[::-1], fps))
+    def start(fps: float = 30.0):
+        servers.append(mjpeg_server.MjpegServer(pictures + pictures[::-1], fps))
         return servers[-1]
 
     yield start

@@ -1,6 +1,6 @@
 """Clips of a slanted, textured plane, by formula: exact truth without a renderer."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -9,15 +9,6 @@ from torch import Tensor
 from slam.geometry import se3
 from slam.geometry.flow import rays
 from slam.training.clips import Clip
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """With two threads, tiny tensors spend their time at OpenMP's barriers."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

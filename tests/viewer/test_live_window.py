@@ -1,7 +1,6 @@
 """v2d-slam with its window on a virtual display, with keys from outside; and what it does where no window can be."""
 
 import ctypes
-import importlib.util
 import json
 import logging
 import os
@@ -39,15 +38,10 @@ needs_window = [
 
 
 @pytest.fixture
-def stream(rendered) -> Iterator[str]:
+def stream(rendered, mjpeg_server) -> Iterator[str]:
     """The address of an endless camera: the rendered recording there and back."""
-    path = ROOT / "tests/sources/test_webcam.py"  # test folders are no packages: they cannot import each other
-    spec = importlib.util.spec_from_file_location("v2d_test_webcam", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     pictures = [cv2.imencode(".jpg", frame.image[..., ::-1])[1].tobytes() for frame in rendered.frames]
-    server = module.MjpegServer(pictures + pictures[::-1], 30.0)
+    server = mjpeg_server.MjpegServer(pictures + pictures[::-1], 30.0)
     yield server.url
     server.stop()
 

@@ -1,0 +1,236 @@
+"""Photometric alignment: the last fraction of a pixel, measured on the pictures themselves.
+
+A flow, learned or classical, finds large motions and knows what to trust, but it is a few tenths of a pixel off, and
+smoothly so: neighbouring cells err alike, and the pose with them. `AlignedFlow` lets the flow and Gauss-Newton run
+until the pose settles, then warps view j onto view i by the reprojection and measures what is left by one step of
+Lucas-Kanade for each cell. The warp follows the geometry, so that zoom and turns do not bend the patches. Each
+measurement weighs by its own variance, and by the confidence that the flow left.
+
+Measured on pairs with true depth, median rotation error, learned flow alone and aligned: rendered rooms 0.081 and
+0.026 deg, ICL-NUIM at 5 frames 0.069 and 0.020, a living room at 5 frames 0.284 and 0.067.
+
+References: Lucas & Kanade, IJCAI 1981; Malis, Improving vision-based control using efficient second-order
+minimization (mean of both gradients), ICRA 2004; Engel et al., DSO, PAMI 2018 (weights from the gradient).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from slam.errors import ConfigError, check_range
+from slam.kernels.lucas_kanade import UNKNOWN, steps, warp
+from slam.matching.dis import DisConfig, DisFlow, DisState, gray_pictures, grid
+from slam.solvers.flow_se3 import Correspondence
+
+STRIDE = 4  # of the cells
+MIN_PRECISE = 1e-3  # mean weight that is made up to the flow's; pictures without texture stay below it
+KEPT_PICTURES = 40  # used last, that stay prepared: a network's features take two megabytes, and keyframes are hundreds
+CLEARLY = 10.0  # how much smaller the variance must be for a start that does not follow the geometry
+
+
+@dataclass(frozen=True)
+class AlignmentConfig:
+    """When the alignment begins, and what a measurement weighs; pixels are of the network size."""
+
+    updates: int = 2  # of the alignment
+    max_flow_updates: int = 6  # of the flow before it; fewer ...
+    settled_px: float = 0.5  # ... once the reprojection moved less than this, mean
+    patch_px: int = 6  # side of a cell's patch, even
+    reach_px: float = 2.8  # a patch that moves farther has slipped
+    sigma_px: float = 0.1  # deviation of one pixel's measurement at which the weight is one half
+    noise: float = 0.5  # least deviation of a pixel's brightness, grey levels
+
+    def __post_init__(self) -> None:
+        if not STRIDE <= self.patch_px <= 32 or self.patch_px % 2:
+            raise ConfigError(f"patch_px must be even and in {STRIDE}..32, got {self.patch_px}")
+        check_range(self, 1, 100, "updates", "max_flow_updates")
+        check_range(self, 0, 1000, "settled_px")
+        check_range(self, 0.01, 1000, "reach_px", "sigma_px", "noise")
+
+
+@dataclass(frozen=True, eq=False)
+class AlignedFeatures:
+    """What both need of one picture."""
+
+    picture: Tensor  # (3, H, W) uint8
+    gray: np.ndarray  # (H, W) uint8
+    prepared: "Callable[[AlignedFeatures], tuple[Any, np.ndarray]]"
+
+    @property
+    def flow(self) -> Any:
+        """The flow's features."""
+        return self.prepared(self)[0]
+
+    @property
+    def smooth(self) -> np.ndarray:
+        """(H, W) float32 grey levels, smoothed."""
+        return self.prepared(self)[1]
+
+
+@dataclass(frozen=True)
+class AlignedState:
+    """State of E edges."""
+
+    flow: Any
+    pictures: tuple[tuple[np.ndarray, np.ndarray], ...]  # of i and j, (H, W) float32 grey levels, smoothed
+    flow_updates: int = 0
+    updates: int = 0  # of the alignment
+    uv: Tensor | None = None  # (E, h, w, 2) of the last update
+    target_uv: Tensor | None = None  # (E, h, w, 2) where that wanted the cells
+    confidence: Tensor | None = None  # (E, h, w, 2) of the flow
+
+
+class AlignedFlow(Correspondence):
+    """A correspondence: those of a flow (`encode`, `start`, `update`, `stride`) first, then photometric alignment."""
+
+    stride = STRIDE
+
+    def __init__(self, flow: Any, config: AlignmentConfig = AlignmentConfig()) -> None:
+        if flow.stride % STRIDE:
+            raise ValueError(f"the stride of the flow must be a multiple of {STRIDE}, got {flow.stride}")
+        self.flow = flow
+        self.config = config
+        self.max_updates = config.max_flow_updates + config.updates
+        self._prepared = lru_cache(KEPT_PICTURES)(self._prepare)
+
+    def finished(self, state: AlignedState) -> bool:
+        """True once the alignment is done."""
+        return state.updates >= self.config.updates
+
+    def encode(self, images: Tensor) -> list[AlignedFeatures]:
+        """Pictures (N, 3, H, W) float RGB in [0, 1] -> features of each."""
+        pictures = (255 * images).round().to(torch.uint8)
+        encoded = [AlignedFeatures(*both, self._prepared) for both in zip(pictures, gray_pictures(images))]
+        for features in encoded:
+            self._prepared(features)
+        return encoded
+
+    def _prepare(self, features: AlignedFeatures) -> tuple[Any, np.ndarray]:
+        """The flow's features of a picture, and its smoothed brightness."""
+        with torch.inference_mode():  # of whichever thread asks
+            return self.flow.encode(features.picture[None].float() / 255)[0], smoothed(features.gray)
+
+    def start(self, features_i: Sequence[AlignedFeatures], features_j: Sequence[AlignedFeatures]) -> AlignedState:
+        """State of the edges (i, j), one for each pair of the two lists."""
+        flow = self.flow.start([f.flow for f in features_i], [f.flow for f in features_j])
+        pictures = tuple((a.smooth, b.smooth) for a, b in zip(features_i, features_j))
+        return AlignedState(flow, pictures)
+
+    def update(self, state: AlignedState, uv: Tensor) -> tuple[AlignedState, Tensor, Tensor]:
+        """Residual flow and weight at the current reprojection, of the flow until that has settled, then aligned.
+
+        Args:
+            state: of `start` or the last update.
+            uv: (E, h, w, 2) current reprojection of the cells, cells.
+
+        Returns:
+            state, residual (E, h, w, 2) in cells, weight (E, h, w, 2), whose mean is that of the flow's confidence.
+        """
+        if self._has_settled(state, uv):
+            return self._aligned(state, uv)
+        factor = self.flow.stride // STRIDE
+        coarse = F.avg_pool2d(uv.permute(0, 3, 1, 2), factor).permute(0, 2, 3, 1)
+        flow, residual_uv, confidence = self.flow.update(state.flow, (coarse + 0.5) / factor - 0.5)
+        both = torch.cat([residual_uv * factor, confidence], -1).permute(0, 3, 1, 2)
+        both = F.interpolate(both, uv.shape[1:3], mode="bilinear", align_corners=False).permute(0, 2, 3, 1)
+        residual_uv, confidence = both.to(uv).split(2, -1)
+        updates = state.flow_updates + 1
+        state = replace(
+            state, flow=flow, flow_updates=updates, uv=uv, target_uv=uv + residual_uv, confidence=confidence
+        )
+        return state, residual_uv, confidence
+
+    def _has_settled(self, state: AlignedState, uv: Tensor) -> bool:
+        if state.uv is None:
+            return False
+        if state.updates or state.flow_updates >= self.config.max_flow_updates:
+            return True
+        moved = (uv - state.uv).norm(dim=-1).mean((1, 2)).max()
+        return float(moved) * STRIDE < self.config.settled_px
+
+    def _aligned(self, state: AlignedState, uv: Tensor) -> tuple[AlignedState, Tensor, Tensor]:
+        config = self.config
+        assert state.target_uv is not None and state.confidence is not None
+        on_geometry = self._measured(state, uv)  # right where the depth is ...
+        on_flow = self._measured(state, state.target_uv)  # ... and where it is not
+        better = CLEARLY * on_flow[1].sum(-1, keepdim=True) < on_geometry[1].sum(-1, keepdim=True)
+        target, variance = (torch.where(better, a, b) for a, b in zip(on_flow, on_geometry))
+        precise = state.confidence / (1 + variance / config.sigma_px**2)
+        trust = state.confidence.mean((1, 2, 3), keepdim=True)  # in the whole edge: the flow knows that better
+        weight = precise * (trust / precise.mean((1, 2, 3), keepdim=True).clamp_min(MIN_PRECISE))
+        return replace(state, updates=state.updates + 1, uv=uv, target_uv=target), target - uv, weight
+
+    def _measured(self, state: AlignedState, start: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the cells (E, h, w, 2) lie after a step from `start`, cells, and the variance of that, pixels^2."""
+        config = self.config
+        cells = start.float().cpu().numpy()
+        found = [
+            photometric_step(gray_i, gray_j, uv, config.patch_px, config.noise)
+            for (gray_i, gray_j), uv in zip(state.pictures, cells)
+        ]
+        shift_px, variance = (torch.from_numpy(np.stack(part)).to(start) for part in zip(*found))
+        slipped = shift_px.norm(dim=-1, keepdim=True) > config.reach_px
+        return start + shift_px / STRIDE, variance.masked_fill(slipped, float(UNKNOWN))
+
+
+class UnboundFlow(Correspondence):
+    """DIS flow on the features of an `AlignedFlow`, for where depth is sought: before there is a map, and between
+    keyframes.
+
+    The networks were trained around a depth and hold on to it: with the constant depth of the start, the learned flow
+    of a foreground that had moved by 15 pixels (ICL-NUIM, 44 frames) stayed that of the background; between keyframes
+    it confirmed the guess at surfaces that had just come into view, and the unit of length went (hall loop at every
+    fourth frame: 0.757 m with the learned flow, 0.016 with this).
+    """
+
+    stride = STRIDE
+
+    def __init__(self, config: DisConfig = DisConfig()) -> None:
+        self.dis = DisFlow(config)
+        self._features = lru_cache(KEPT_PICTURES)(lambda features: self.dis.features(features.gray))
+
+    def start(self, features_i: Sequence[AlignedFeatures], features_j: Sequence[AlignedFeatures]) -> DisState:
+        """As `DisFlow.start`."""
+        return self.dis.start([self._features(f) for f in features_i], [self._features(f) for f in features_j])
+
+    def update(self, state: DisState, uv: Tensor) -> tuple[DisState, Tensor, Tensor]:
+        """As `DisFlow.update`."""
+        return self.dis.update(state, uv)
+
+
+def smoothed(gray: np.ndarray) -> np.ndarray:
+    """(H, W) uint8 -> float32 grey levels, without what is finer than two pixels."""
+    return cv2.GaussianBlur(gray.astype(np.float32), (5, 5), 1.0)
+
+
+def photometric_step(
+    gray_i: np.ndarray, gray_j: np.ndarray, uv: np.ndarray, patch_px: int, noise: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """One Lucas-Kanade step of every cell, with gain and offset of its patch fitted too.
+
+    Args:
+        gray_i, gray_j: (H, W) float32 grey levels.
+        uv: (h, w, 2) where the cells of i lie in j, cells; j is warped by it, interpolated between cells.
+        patch_px: side of a patch.
+        noise: least deviation of a pixel's brightness.
+
+    Returns:
+        shift_px (h, w, 2), how much farther the patches lie in j, pixels; variance (h, w, 2) of what one pixel of the
+        patch says about it, pixels^2.
+    """
+    h, w, _ = uv.shape
+    stride = gray_i.shape[0] // h
+    far = 2.0 * max(gray_i.shape)
+    offset = np.clip(np.nan_to_num((uv - grid(h, w)) * stride), -far, far).astype(np.float32)
+    warped, seen = np.empty_like(gray_i), np.empty_like(gray_i)
+    warp(gray_j, offset, warped, seen)
+    shift_px, variance = np.empty_like(offset), np.empty_like(offset)
+    steps(gray_i, warped, seen, patch_px, noise, shift_px, variance)
+    return shift_px, variance

@@ -1,0 +1,74 @@
+"""Pose and scale of a picture against a keyframe that it is far from."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from slam.frames import Keyframe, Landmarks
+from slam.geometry import se3
+from slam.mapping.transforms import grown
+from slam.recognition.landmarks import LandmarkConfig, landmarks_of
+from slam.recognition.places import first_pose, median_inv_depth, scale_ratio
+
+CONFIG = LandmarkConfig()
+
+
+@pytest.fixture(scope="module")
+def pair(world, wall_and_box) -> tuple[Keyframe, Keyframe]:
+    """Half a picture apart, and turned."""
+    far = wall_and_box.moved(-1.0, 0.1, 0.1, 0, 0, 0.2)
+    ends = [world.keyframe(wall_and_box.moved(), 0, 0), world.keyframe(far, 1, 1)]
+    old, new = (replace(k, landmarks=landmarks_of(k.view.image)) for k in ends)
+    return old, new
+
+
+def test_first_pose_over_a_large_motion(pair):
+    """In the unit of the keyframe's depth."""
+    old, new = pair
+    K = old.view.K.numpy()
+    for growth in (1.0, 2.0):
+        T_no = first_pose(grown(old, old.T_wc, growth), new.landmarks, K, CONFIG)
+        truth = se3.inverse(new.T_wc) @ old.T_wc
+        truth[:3, 3] *= growth
+        assert T_no is not None and float(se3.log(truth).norm()) > 1
+        assert float(se3.log(T_no @ se3.inverse(truth)).norm()) < 0.05 * growth
+
+
+def test_depth_that_is_unknown_or_unsure_gives_no_pose(pair):
+    old, new = pair
+    K = old.view.K.numpy()
+    unknown = replace(old, inv_depth=torch.zeros_like(old.inv_depth))
+    unsure = replace(old, confidence=torch.full_like(old.confidence, 0.2))
+    assert first_pose(unknown, new.landmarks, K, CONFIG) is None
+    assert first_pose(unsure, new.landmarks, K, CONFIG) is None
+    assert first_pose(old, Landmarks.none(), K, CONFIG) is None
+
+
+def test_landmarks_at_the_very_edge_have_a_depth(pair):
+    """SIFT puts keypoints up to half a pixel outside of the picture's last pixel centre."""
+    old, new = pair
+    h, w = old.inv_depth.shape
+    uv = np.concatenate([[[w - 0.5, h - 0.5], [-0.5, -0.5]], old.landmarks.uv[2:]]).astype(np.float32)
+    edge = replace(old, landmarks=Landmarks(uv, old.landmarks.descriptors))
+    assert first_pose(edge, new.landmarks, old.view.K.numpy(), CONFIG) is not None
+
+
+@pytest.mark.parametrize("growth", [(1.0, 1.0), (1.0, 1.5), (0.7, 2.0)])
+def test_scale_ratio_is_units_of_the_old_for_one_of_the_new(pair, growth, world):
+    old, new = (grown(k, k.T_wc, g) for k, g in zip(pair, growth, strict=True))
+    T_no = se3.inverse(pair[1].T_wc) @ pair[0].T_wc
+    T_no[:3, 3] *= growth[0]
+    assert scale_ratio(old, new, T_no, world.flow.stride) == pytest.approx(growth[0] / growth[1], rel=0.01)
+
+
+def test_without_common_surface_there_is_no_ratio(pair, world, wall_and_box):
+    old, new = pair
+    assert scale_ratio(old, new, wall_and_box.moved(ry=2.0), world.flow.stride) is None
+    unsure = replace(new, cell_sigma=new.cell_inv_depth)
+    assert scale_ratio(old, unsure, se3.inverse(new.T_wc) @ old.T_wc, world.flow.stride) is None
+
+
+def test_median_depth_is_of_the_cells(pair):
+    assert median_inv_depth(grown(pair[0], pair[0].T_wc, 4.0)) == pytest.approx(median_inv_depth(pair[0]) / 4)
