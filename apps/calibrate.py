@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_TRIED = 300  # pictures of a recording that are searched; those of a long video are taken evenly
+MAX_TRIED = 300  # images of a recording that are searched; those of a long video are taken evenly
 ENDINGS = """Print the board (--make-board board.png), glue it onto something flat, and film it from all sides: near
-and far, tilted, in every corner of the picture. --size counts inner corners for a checkerboard (a board of 10x7 squares
+and far, tilted, in every corner of the image. --size counts inner corners for a checkerboard (a board of 10x7 squares
 is 9x6) and squares for ChArUco. Exit codes: 0 done, 1 no calibration, 2 the command line makes no sense."""
 
 
@@ -32,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="v2d-calibrate", description=__doc__, epilog=ENDINGS)
     inputs = p.add_mutually_exclusive_group(required=True)
     inputs.add_argument("--video", type=Path, metavar="FILE", help="a video of the board")
-    inputs.add_argument("--images", type=Path, metavar="DIR", help="a folder of pictures of the board")
+    inputs.add_argument("--images", type=Path, metavar="DIR", help="a folder of images of the board")
     inputs.add_argument("--camera", metavar="ADDRESS", help="as of v2d-slam; ends when enough is seen, or Ctrl-C")
     inputs.add_argument("--make-board", type=Path, metavar="FILE.png", help="write a board to print, and end")
     p.add_argument("--board", choices=("checkerboard", "charuco"), default="checkerboard", help="default %(default)s")
@@ -83,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
             f"cy {camera.cy:.2f}  distortion {' '.join(f'{value:.4f}' for value in camera.distortion)}\n"
             f"reprojection error {result.rms_px:.3f} px RMS, {result.views_used} views used, "
             f"{result.views_dropped} dropped as outliers\n"
-            f"{options.out} is for {camera.width}x{camera.height} pictures of this camera; use it with\n"
+            f"{options.out} is for {camera.width}x{camera.height} images of this camera; use it with\n"
             f"  v2d-slam --video FILE --calib {options.out}"
         )
     return 0
@@ -93,42 +93,42 @@ def gather(options: argparse.Namespace, board: "Board") -> "Views":
     """Varied views of the board in the recording, with a line about each that was taken.
 
     Raises:
-        CalibrationError: if no picture shows the board.
+        CalibrationError: if no image shows the board.
     """
     from slam.calibration.lens import Views
 
-    source, name = open_pictures(options)
+    source, name = open_images(options)
     views = Views(source.camera.width, source.camera.height)
     tried = seen = 0
     first: list[np.ndarray] = []
     with closing(source), stop_on_signals() as stop:
         for frame in source:
             if stop.is_set():
-                log.warning("stopped after %d pictures; calibrating with what there is", tried)
+                log.warning("stopped after %d images; calibrating with what there is", tried)
                 break
             tried += 1
             view = board.find(frame.image)
             if view is None:
                 first += [frame.image] if len(first) < 5 and not seen else []
-                log.debug("picture %d: no board", frame.id)
+                log.debug("image %d: no board", frame.id)
                 continue
             seen += 1
             if views.add(view):
-                log.info("picture %d of %s: %s", tried, name, views.feedback())
+                log.info("image %d of %s: %s", tried, name, views.feedback())
                 if source.live and not views.missing():
                     break
     if not seen:
-        raise CalibrationError(f"no {board.config} in any of the {tried} pictures of {name}; {explain(board, first)}")
-    log.info("the board is in %d of %d pictures, %d differ enough", seen, tried, len(views))
+        raise CalibrationError(f"no {board.config} in any of the {tried} images of {name}; {explain(board, first)}")
+    log.info("the board is in %d of %d images, %d differ enough", seen, tried, len(views))
     return views
 
 
-def open_pictures(options: argparse.Namespace) -> "tuple[Source, str]":
+def open_images(options: argparse.Namespace) -> "tuple[Source, str]":
     """The camera or recording that the options name, and what to call it."""
     from slam.sources import SourceSpec, open_source
     from slam.sources.cameras import CameraSpec, open_camera, public_name
 
-    if options.camera is not None:  # a lens must be named everywhere; it does not change the pictures
+    if options.camera is not None:  # a lens must be named everywhere; it does not change the images
         return open_camera(CameraSpec(options.camera, hfov_deg=60.0, with_depth=False)), public_name(options.camera)
     path, kind = (options.video, "video") if options.video is not None else (options.images, "images")
     spec = SourceSpec(path=str(path), kind=kind, hfov_deg=60.0, fps=30.0)
@@ -145,10 +145,8 @@ def explain(board: "Board", images: "list[np.ndarray]") -> str:
             f"they show a checkerboard of {max(shown)}x{min(shown)} inner corners: try --size {max(shown)}x{min(shown)}"
         )
     if board.config.kind == "charuco":
-        return "check --size (squares across x down), --dictionary, and that the pictures are sharp"
-    return (
-        "check --size (inner corners, not squares), and that the whole board is in sharp pictures with a white margin"
-    )
+        return "check --size (squares across x down), --dictionary, and that the images are sharp"
+    return "check --size (inner corners, not squares), and that the whole board is in sharp images with a white margin"
 
 
 def parse_size(text: str) -> tuple[int, int]:

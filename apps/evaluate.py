@@ -35,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-difference", type=float, default=0.02, help="of matched stamps, s (default %(default)s)")
     parser.add_argument("--min-confidence", type=float, default=0.5, help="of compared depths (default %(default)s)")
     parser.add_argument("--out", type=Path, help="where metrics.json and the plot go (default: the run directory)")
-    parser.add_argument("--no-plots", action="store_true", help="write no picture")
+    parser.add_argument("--no-plots", action="store_true", help="write no image")
     add_verbosity(parser)
     return parser
 
@@ -84,7 +84,7 @@ def evaluate(options: argparse.Namespace) -> int:
 
 
 def frames_seen(run_folder: Path | None) -> int | None:
-    """Pictures the run was given, where its run.json says so."""
+    """Images the run was given, where its run.json says so."""
     if run_folder is None or not (run_folder / "run.json").is_file():
         return None
     count = read_json(run_folder / "run.json", dict).get("frames_seen")
@@ -105,8 +105,8 @@ def read_json(path: Path, kind: type[T]) -> T:
 def keyframe_depths(
     run_folder: Path, truth_folder: Path, max_difference_ns: int, options: argparse.Namespace
 ) -> list[DepthResult]:
-    """Compare every keyframe that has a truth picture near in time; a keyframe without common pixels is named."""
-    truth_paths = stamped_pictures(truth_folder)
+    """Compare every keyframe that has a truth image near in time; a keyframe without common pixels is named."""
+    truth_paths = stamped_images(truth_folder)
     stamps = np.array(sorted(truth_paths))
     folder, results = run_folder / "keyframes", []
     for number, keyframe in enumerate(read_json(folder / "keyframes.json", list)):
@@ -130,15 +130,15 @@ def keyframe_depths(
     return results
 
 
-def stamped_pictures(folder: Path) -> dict[int, Path]:
+def stamped_images(folder: Path) -> dict[int, Path]:
     """The PNGs of a folder by time, ns; their names are stamps in seconds."""
     try:
-        pictures = {parse_time_ns(path.stem): path for path in folder.glob("*.png")}
+        images = {parse_time_ns(path.stem): path for path in folder.glob("*.png")}
     except ValueError as error:
-        raise SourceError(f"the pictures of {folder} are not named by their time: {error}") from error
-    if not pictures:
-        raise SourceError(f"no depth pictures (*.png) in {folder}")
-    return pictures
+        raise SourceError(f"the images of {folder} are not named by their time: {error}") from error
+    if not images:
+        raise SourceError(f"no depth images (*.png) in {folder}")
+    return images
 
 
 if __name__ == "__main__":

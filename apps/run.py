@@ -110,8 +110,8 @@ def run(options: argparse.Namespace) -> int:
         if options.save_map is not None and len(slam.store):
             save_map(options.save_map, slam.store.keyframes)
         if options.screenshot is not None and len(slam.store):
-            no_picture = take_screenshot(report.directory.path, options.screenshot)
-            error = error or no_picture
+            no_image = take_screenshot(report.directory.path, options.screenshot)
+            error = error or no_image
         if error is not None:
             raise error
         if report.directory.missing:

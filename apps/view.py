@@ -17,7 +17,7 @@ def build_parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="v2d-view", description="Look at a finished run.", epilog="Keys: H shows them.")
     p.add_argument("run", type=Path, nargs="?", metavar="RUN", help="run directory (default results/latest)")
     p.add_argument("--screenshot", type=Path, metavar="FILE", help="draw into a PNG or JPEG; needs no display")
-    p.add_argument("--size", type=int, nargs=2, default=(1280, 800), metavar=("W", "H"), help="of picture or window")
+    p.add_argument("--size", type=int, nargs=2, default=(1280, 800), metavar=("W", "H"), help="of image or window")
     add_verbosity(p)
     return p
 

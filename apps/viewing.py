@@ -1,4 +1,4 @@
-"""What v2d-slam shows: a window while it runs, a picture of the map at its end."""
+"""What v2d-slam shows: a window while it runs, an image of the map at its end."""
 
 import argparse
 import logging
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PICTURES = (".png", ".jpg", ".jpeg")
+IMAGES = (".png", ".jpg", ".jpeg")
 SCREENSHOT_TIMEOUT_S = 300.0  # of a software renderer on a busy computer
 
 
 def add_viewing(p: argparse.ArgumentParser) -> None:
-    """The options on windows and pictures."""
+    """The options on windows and images."""
     viewer = p.add_mutually_exclusive_group()
     viewer.add_argument("--viewer", choices=("open3d", "none"), help="default: open3d where there is a display")
     viewer.add_argument("--headless", action="store_const", const="none", dest="viewer", help="same as --viewer none")
@@ -36,11 +36,11 @@ def find_window(options: argparse.Namespace) -> Any:
     """The class of the window; None where none is wanted, or none is possible and none was asked for by name.
 
     Raises:
-        UsageError: if the screenshot has no name of a picture.
+        UsageError: if the screenshot has no name of an image.
         ViewerError: if a window was asked for by name, and there is none.
     """
-    if options.screenshot is not None and options.screenshot.suffix.lower() not in PICTURES:
-        raise UsageError(f"--screenshot {options.screenshot}: the name must end in {', '.join(PICTURES)}")
+    if options.screenshot is not None and options.screenshot.suffix.lower() not in IMAGES:
+        raise UsageError(f"--screenshot {options.screenshot}: the name must end in {', '.join(IMAGES)}")
     if options.viewer == "none":
         return None
     try:

@@ -26,7 +26,7 @@ class MotionConfig:
 
     flow: Literal["dis", "learned"] = "learned"
     dis: DisConfig = DisConfig()
-    align: Literal["learned", "always", "never"] = "learned"  # which flow is aligned on the pictures afterwards
+    align: Literal["learned", "always", "never"] = "learned"  # which flow is aligned on the images afterwards
     alignment: AlignmentConfig = AlignmentConfig()
 
 

@@ -20,12 +20,12 @@ class Status(Enum):
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture as a source delivers it."""
+    """One image as a source delivers it."""
 
     id: int  # 0, 1, 2 ... in order of delivery
     time_ns: int
     image: np.ndarray  # (H, W, 3) uint8 RGB
-    camera: Camera  # of this picture, distortion included
+    camera: Camera  # of this image, distortion included
     depth: np.ndarray | None = None  # (H, W) float32 z-depth, metres, 0 unknown; aligned to the image
 
 
@@ -43,14 +43,14 @@ class View:
 
 @dataclass(frozen=True)
 class Landmarks:
-    """Keypoints of one picture."""
+    """Keypoints of one image."""
 
     uv: np.ndarray  # (N, 2) float32 pixels
     descriptors: np.ndarray  # (N, 128) float32, unit vectors
 
     @staticmethod
     def none() -> "Landmarks":
-        """Of a picture with nothing to see."""
+        """Of an image with nothing to see."""
         return Landmarks(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32))
 
 

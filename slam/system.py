@@ -33,7 +33,7 @@ from slam.matching.matcher import Matcher
 from slam.matching.photometric import AlignedFlow, UnboundFlow
 from slam.networks.storage import load_network, weights_path
 from slam.sources import Source
-from slam.stereo.stereo import ClassicalStereo, LearnedStereo, Stereo, picture
+from slam.stereo.stereo import ClassicalStereo, LearnedStereo, Stereo, batched
 from slam.threads import Inline, Reader, Worker
 from slam.timing import StageTimes
 
@@ -41,10 +41,10 @@ log = logging.getLogger(__name__)
 
 SAME_CAMERA = 0.02  # relative difference of intrinsics
 CARRIED_DEVIATION = 0.05  # relative, of a sure depth carried over to a new keyframe, until the backend has seen it
-MIN_MEASURED = 0.05  # part of a picture whose depth a sensor must know for any of it to be used
+MIN_MEASURED = 0.05  # part of an image whose depth a sensor must know for any of it to be used
 START_MEASURED = 0.3  # part of the cells with sensor depth that makes a first map at once
 DEPTH_WAIT = 5  # frames that a new keyframe waits for one with sensor depth
-GAP_S, GAP_FRAMES = 0.5, 5  # without pictures for longer than both, the camera may be anywhere
+GAP_S, GAP_FRAMES = 0.5, 5  # without images for longer than both, the camera may be anywhere
 LIVE_PLACED = 15  # gathered frames that a first map places of a camera: it moves on meanwhile, 20 to 40 ms for each
 
 
@@ -133,7 +133,7 @@ class Slam:
         view, K = keyframes[0].view, self.preparation.camera.matrix()
         size = (self.preparation.camera.height, self.preparation.camera.width)
         if view.image.shape[:2] != size or float((view.K / K - 1).nan_to_num(0.0).abs().max()) > SAME_CAMERA:
-            raise MapError("the map was made with another camera or picture size; --save-map makes one with this")
+            raise MapError("the map was made with another camera or image size; --save-map makes one with this")
         cells = tuple(side // self.correspondence.stride for side in size)
         if keyframes[0].cell_inv_depth.shape != cells:
             raise MapError("the map was made with another motion.flow or align; set the same, or make it anew")
@@ -199,7 +199,7 @@ class Slam:
         image, sensor_depth = self.preparation(frame)
         if sensor_depth is not None:
             sensor_depth = self._usable(sensor_depth, frame.id)
-        features = self.correspondence.encode(picture(image))[0]
+        features = self.correspondence.encode(batched(image))[0]
         return View(frame.id, frame.time_ns, image, self.preparation.camera.matrix(), features, sensor_depth)
 
     def _usable(self, sensor_depth: np.ndarray, frame_id: int) -> np.ndarray | None:
@@ -267,7 +267,7 @@ class Slam:
         """The view with features, which the initialiser does not keep of all."""
         if view.features is not None:
             return view
-        return replace(view, features=self.correspondence.encode(picture(view.image))[0])
+        return replace(view, features=self.correspondence.encode(batched(view.image))[0])
 
     def _locate(self, view: View) -> Estimate:
         """Track against the reference keyframe; where that fails, look for the place among all keyframes."""
@@ -289,7 +289,7 @@ class Slam:
         return estimate
 
     def _after_gap(self, view: View) -> bool:
-        """True for the first frame after a time without pictures, in which a motion cannot be told from another."""
+        """True for the first frame after a time without images, in which a motion cannot be told from another."""
         step_ns = view.time_ns - self._last_ns if self._last_ns else 0
         self._last_ns = view.time_ns
         if not self._interval_ns:

@@ -51,8 +51,8 @@ def recording(rendered: ListSource, tmp_path_factory: pytest.TempPathFactory) ->
     lists: dict[str, list[str]] = {"rgb": [], "depth": []}
     for frame in rendered.frames:
         stamp = format_time_ns(frame.time_ns)
-        pictures = {"rgb": frame.image[..., ::-1], "depth": np.rint(5000 * frame.depth).astype(np.uint16)}
-        for kind, pixels in pictures.items():
+        images = {"rgb": frame.image[..., ::-1], "depth": np.rint(5000 * frame.depth).astype(np.uint16)}
+        for kind, pixels in images.items():
             (path / kind).mkdir(exist_ok=True)
             assert cv2.imwrite(str(path / kind / f"{stamp}.png"), np.ascontiguousarray(pixels))
             lists[kind].append(f"{stamp} {kind}/{stamp}.png\n")
@@ -94,9 +94,9 @@ def mjpeg_server() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def board_pictures() -> ModuleType:
+def board_images() -> ModuleType:
     """Photographs of calibration boards by formula."""
-    return helper("calibration/board_pictures.py")
+    return helper("calibration/board_images.py")
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The kidnapped camera: the picture is gone for ten seconds, and comes back where the map knows the place."""
+"""The kidnapped camera: the image is gone for ten seconds, and comes back where the map knows the place."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from slam.system import Slam, build
 
 GONE = range(50, 110)  # frames of the walk there and back that the kidnapped camera does not see
 AWAY_NS = 10_000_000_000
-NOISE = 2.5  # standard deviation of fresh sensor noise on the way back, grey levels
+NOISE = 2.5  # standard deviation of fresh sensor noise on the way back, gray levels
 
 
 class Walk:

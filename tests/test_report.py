@@ -116,7 +116,7 @@ def test_a_directory_with_a_run_is_left_alone(tmp_path):
 
 
 def test_a_run_killed_while_it_writes_says_what_is_not_there(tmp_path, monkeypatch):
-    """The first `run.json` comes before the pictures and the map, and names them."""
+    """The first `run.json` comes before the images and the map, and names them."""
 
     def killed(*_arguments: object) -> None:
         raise KeyboardInterrupt

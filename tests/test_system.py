@@ -17,7 +17,7 @@ from slam.io.map_file import load_map, save_map
 from slam.system import LIVE_PLACED, Slam, build
 
 SMALL = {"pixels": 160 * 120}
-DARK = range(40, 50)  # frames without a picture
+DARK = range(40, 50)  # frames without an image
 
 
 class Recorded:
@@ -66,9 +66,9 @@ def watched(slam: Slam, source, **options) -> tuple[list[Progress], list[Estimat
 
 @pytest.fixture(scope="module")
 def through_the_dark(rendered):
-    """A run in which ten frames are plain grey."""
-    grey = np.full_like(rendered.frames[0].image, 90)
-    source = Recorded(rendered, [replace(f, image=grey) if f.id in DARK else f for f in rendered.frames])
+    """A run in which ten frames are plain gray."""
+    gray = np.full_like(rendered.frames[0].image, 90)
+    source = Recorded(rendered, [replace(f, image=gray) if f.id in DARK else f for f in rendered.frames])
     slam = system(source)
     return slam, *watched(slam, source)
 
@@ -181,7 +181,7 @@ def test_facts_say_what_was_built(rendered, tmp_path):
 
 @pytest.mark.parametrize("motion", [{"flow": "learned"}, {"flow": "learned", "align": "never"}, {"align": "always"}])
 def test_the_shipped_networks_run_on_both_threads(rendered, motion):
-    """Gradients are off on every thread; the bound is loose, the networks were trained for larger pictures."""
+    """Gradients are off on every thread; the bound is loose, the networks were trained for larger images."""
     slam = system(rendered, threads=True, motion=motion, depth={"stereo": "learned"})
     slam.run(rendered)
     trajectory = slam.store.trajectory()
@@ -191,7 +191,7 @@ def test_the_shipped_networks_run_on_both_threads(rendered, motion):
 
 
 def test_with_depth_the_map_begins_with_the_first_frame_and_is_in_metres(measured):
-    """Exact depth, but pictures of 160x120, where the flow is biased near edges: 1 % of the path, 2 % of scale."""
+    """Exact depth, but images of 160x120, where the flow is biased near edges: 1 % of the path, 2 % of scale."""
     slam = system(measured)
     published, estimates = watched(slam, measured)
     assert all(p.status is Status.TRACKING for p in published) and [e.frame_id for e in estimates] == list(range(75))
@@ -230,7 +230,7 @@ def test_when_the_depth_camera_fails_the_map_goes_on_in_metres(measured, caplog)
     warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert warnings == [
         "frame 20: 0 % of its sensor depth is known, it is not used",
-        "frame 40: depth of 160x60 for a picture of 160x120 is not used; align it to the picture",
+        "frame 40: depth of 160x60 for an image of 160x120 is not used; align it to the image",
     ]
 
 
@@ -245,7 +245,7 @@ def test_depth_that_comes_after_the_map_began_does_not_change_its_unit(rendered,
     assert np.array_equal(late.T_wc, colour.store.trajectory().T_wc)
 
 
-def test_a_dark_first_picture_does_not_begin_a_map_whatever_its_depth(measured):
+def test_a_dark_first_image_does_not_begin_a_map_whatever_its_depth(measured):
     dark = np.full_like(measured.frames[0].image, 8)
     frames = [replace(f, image=dark) if f.id < 5 else f for f in measured.frames[:12]]
     slam = system(measured)
@@ -301,7 +301,7 @@ def test_a_disk_that_takes_no_keyframes_leaves_them_in_memory(measured, tmp_path
 
 
 def test_the_active_map_is_bounded_and_the_results_are_whole(measured):
-    """Nine keyframes stay; of the others, on the disk, pose and picture are there at the end."""
+    """Nine keyframes stay; of the others, on the disk, pose and image are there at the end."""
     sections = {"keyframing": {"flow_px": 3.0}, "backend": {"window": 3, "held": 1}, "max_keyframes": 9}
     slam = system(measured, **sections)
     published, estimates = watched(slam, measured)
@@ -406,7 +406,7 @@ def test_after_a_gap_the_place_is_looked_for_and_older_plans_are_dropped(measure
 
 
 def test_a_gap_is_told_from_a_slow_source(measured):
-    """Two pictures a second are no gap; nor are single lost frames."""
+    """Two images a second are no gap; nor are single lost frames."""
 
     def gaps(times_s: list[float]) -> list[bool]:
         slam = system(measured)

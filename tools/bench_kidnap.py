@@ -1,4 +1,4 @@
-"""A kidnapped camera on recordings with ground truth: frames are cut out, and the picture comes back elsewhere.
+"""A kidnapped camera on recordings with ground truth: frames are cut out, and the image comes back elsewhere.
 
     python tools/bench_kidnap.py DATA/desk_gentle --frames 300 --at 100 250
 

@@ -12,7 +12,7 @@ median depth. Scored are pixels that a neighbour sees; in folders not those more
 pairs or keyframes. Of the errors 63 % and 86 % should be within one and two sigma of the network (a Laplace
 distribution's width), 68 % and 95 % of the plane sweep.
 Clips are those that v2d-train keeps in OUT/validation; RGB-D folders are in TUM layout with ground truth. Times are of
-one edge or keyframe, encoding of a new picture included.
+one edge or keyframe, encoding of a new image included.
 """
 
 import argparse
@@ -46,7 +46,7 @@ PIXELS = 256 * 192
 FAILED_SHARE = 0.2  # of the true motion: a pair whose pose shifts the pixels worse than this has failed
 MIN_OVERLAP = 0.4
 BANDS = (0, 4, 12, 28, 60)  # mean motion, pixels of the network size
-DEPTH_ERROR = 0.05  # standard deviation of the logarithm of a wrong depth, smooth over the picture
+DEPTH_ERROR = 0.05  # standard deviation of the logarithm of a wrong depth, smooth over the image
 POSE_ERROR = (0.02, 5e-4)  # of a wrong pose: share of the baseline, radians
 VIEWS = (1, 3, 5)  # neighbours in stereo
 PARALLAX_PX = (5.0, 10.0, 15.0)  # of neighbours as keyframes have them, at the median depth
@@ -65,7 +65,7 @@ MOTION_COLUMNS = {
 }
 STEREO_COLUMNS = {"keyframes": 0, "abs_rel": 4, "delta_1.25": 3, "within_sigma": 2, "within_2_sigma": 2, "ms": 0}
 
-# pictures (V, 3, H, W) uint8, T_jk (V - 1, 4, 4), K (3, 3), lowest and highest inverse depth
+# images (V, 3, H, W) uint8, T_jk (V - 1, 4, 4), K (3, 3), lowest and highest inverse depth
 # -> inverse depth (H, W), its sigma (H, W)
 Sweep = Callable[[Tensor, Tensor, Tensor, float, float], tuple[Tensor, Tensor]]
 

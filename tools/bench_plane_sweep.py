@@ -62,7 +62,7 @@ def main() -> None:
             scores.append(_score(result, case.depth, args.scaled))
             if args.maps:
                 args.maps.mkdir(parents=True, exist_ok=True)
-                cv2.imwrite(str(args.maps / f"{root.name}_{number:03d}.png"), _picture(case, result))
+                cv2.imwrite(str(args.maps / f"{root.name}_{number:03d}.png"), _image(case, result))
         if not scores:
             print(f"{root.name:20s} no keyframe with depth and enough parallax")
             continue
@@ -86,7 +86,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--scaled", action="store_true", help="align the median depth of each map first")
     parser.add_argument("--disturb", action="store_true", help="disturb the poses")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--maps", type=Path, help="folder for pictures: image, reference, estimate, confidence")
+    parser.add_argument("--maps", type=Path, help="folder for images: image, reference, estimate, confidence")
     return parser.parse_args()
 
 
@@ -164,7 +164,7 @@ def _disturbed(T_jk: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return T @ T_jk
 
 
-def _picture(case: Case, result: SweepResult) -> np.ndarray:
+def _image(case: Case, result: SweepResult) -> np.ndarray:
     scale = 255 / (0.7 * case.inv_depth_range[1])
     truth = np.where(case.depth > 0, 1 / np.maximum(case.depth, 1e-3), 0)
     maps = [

@@ -1,4 +1,4 @@
-"""Pictures of what the renderer makes: `python tools/contact_sheet.py out.png [--compare DIR/rgb]`."""
+"""Images of what the renderer makes: `python tools/contact_sheet.py out.png [--compare DIR/rgb]`."""
 
 import argparse
 from pathlib import Path
@@ -57,10 +57,10 @@ def _depth_row(depth: torch.Tensor) -> np.ndarray:
 
 
 def _read(path: Path) -> np.ndarray:
-    picture = images.imread(path)
-    picture = picture / 255 if picture.dtype == np.uint8 else picture
-    picture = np.repeat(picture[..., None], 3, -1) if picture.ndim == 2 else picture[..., :3]
-    tensor = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float()
+    image = images.imread(path)
+    image = image / 255 if image.dtype == np.uint8 else image
+    image = np.repeat(image[..., None], 3, -1) if image.ndim == 2 else image[..., :3]
+    tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float()
     small = torch.nn.functional.interpolate(tensor, (HEIGHT, WIDTH), mode="bilinear", antialias=True)
     return small[0].permute(1, 2, 0).numpy()
 

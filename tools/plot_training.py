@@ -82,7 +82,7 @@ def main() -> None:
         if row["stage"] != before["stage"]:  # a new schedule
             for axis, (_, samples) in zip(axes.flat, PANELS.values()):
                 if float(before[samples]):
-                    axis.axvline(float(before[samples]), color="grey", linestyle=":")
+                    axis.axvline(float(before[samples]), color="gray", linestyle=":")
     a.out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(a.out, dpi=80)
 

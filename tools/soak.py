@@ -34,7 +34,7 @@ from slam.system import Slam, build
 
 EVERY = 100  # frames between two lines
 LAP = 800  # frames
-NOISE = 0.01 * 255  # standard deviation of the sensor's noise, grey levels
+NOISE = 0.01 * 255  # standard deviation of the sensor's noise, gray levels
 STAGES = ("match", "adjust", "stereo", "loops")  # of the backend
 FLAT_MB = 10.0  # per 10,000 frames; the log of frames takes 2 of them
 FLAT_PART = 0.05  # of the processor time per frame, per 10,000 frames

@@ -1,4 +1,4 @@
-"""Calibration boards: what they look like, how to print them, and where their corners are in a picture.
+"""Calibration boards: what they look like, how to print them, and where their corners are in an image.
 
 Corners follow OpenCV: pixel (0, 0) is the centre of the first one; board points are metres, z = 0 on the paper.
 """
@@ -22,7 +22,7 @@ MAX_SIDE = 50  # squares
 PRINT_DPI = 300
 MAX_PRINT_PX = 20000  # side of a board to print
 GLIMPSE_PX = 640  # longer side of the copy in which a checkerboard is looked for first
-PROBED = 5  # pictures looked at again to learn what board they show
+PROBED = 5  # images looked at again to learn what board they show
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class BoardConfig:
 
 @dataclass(frozen=True)
 class BoardView:
-    """The corners of a board found in one picture."""
+    """The corners of a board found in one image."""
 
     ids: np.ndarray  # (n,) which corner
     uv: np.ndarray  # (n, 2) float32 pixels
@@ -85,7 +85,7 @@ class Board:
         self.corners = np.hstack([grid, np.zeros((len(grid), 1))]).astype(np.float32) * np.float32(config.square_m)
 
     def find(self, image: np.ndarray) -> BoardView | None:
-        """The board in a picture (H, W, 3) uint8 RGB; None if it is not there, or too little of it."""
+        """The board in an image (H, W, 3) uint8 RGB; None if it is not there, or too little of it."""
         gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         if self._charuco is None:
             size = (self.config.columns, self.config.rows)
@@ -114,7 +114,7 @@ class Board:
         return np.pad(inner, square_px, constant_values=255)
 
     def shown_size(self, images: list[np.ndarray]) -> tuple[int, int] | None:
-        """Inner corners (columns, rows) of whatever checkerboard the first pictures show, to explain a wrong size."""
+        """Inner corners (columns, rows) of whatever checkerboard the first images show, to explain a wrong size."""
         if self._charuco is not None:
             return None
         flags = cv2.CALIB_CB_NORMALIZE_IMAGE | cv2.CALIB_CB_LARGER
@@ -163,7 +163,7 @@ def _dictionary(name: str) -> "cv2.aruco.Dictionary":
 
 
 def _glimpsed(gray: np.ndarray, size: tuple[int, int]) -> bool:
-    """False if a smaller copy of a large picture shows no checkerboard: that is told in a fraction of the time."""
+    """False if a smaller copy of a large image shows no checkerboard: that is told in a fraction of the time."""
     scale = GLIMPSE_PX / max(gray.shape)
     if scale > 0.8:
         return True

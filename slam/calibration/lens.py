@@ -20,10 +20,10 @@ MAX_VIEWS = 40  # more cost time and add nothing
 MIN_VIEWS = 6
 GOOD_VIEWS = 12
 NEAR_DUPLICATE = 0.04  # distance of two views, see `Views.add`
-CELL_CORNERS = 6  # corners, in all views together, that make a ninth of the picture covered
+CELL_CORNERS = 6  # corners, in all views together, that make a ninth of the image covered
 TILTED = 0.08  # change of distance across the board, relative
 TILTED_VIEWS = 2  # wanted about each axis
-CLOSE = 0.35  # side of the board in the picture, as a share of the picture's
+CLOSE = 0.35  # side of the board in the image, as a share of the image's
 OUTLIER_RATIO = 2.5  # a view that fits this many times worse than the median view is left out, once
 OUTLIER_PX = 0.3  # but not one that fits better than this
 POOR_PX = 1.0  # RMS error of a calibration to be doubted
@@ -79,7 +79,7 @@ class Views:
         return True
 
     def coverage(self) -> np.ndarray:
-        """(3, 3) bool: which ninths of the picture have corners."""
+        """(3, 3) bool: which ninths of the image have corners."""
         counts = np.zeros((3, 3), int)
         for view in self.views:
             column = np.clip(3 * (view.uv[:, 0] + 0.5) / self.width, 0, 2).astype(int)
@@ -101,14 +101,14 @@ class Views:
             words.append(f"show {GOOD_VIEWS - len(self)} more different views")
         return words
 
-    def picture(self) -> str:
+    def image(self) -> str:
         """Coverage as three words of three signs."""
         return " ".join("".join("#" if covered else "." for covered in row) for row in self.coverage())
 
     def feedback(self) -> str:
         """The state in one line."""
         missing = self.missing()
-        return f"{len(self)} views, coverage {self.picture()}: {'; '.join(missing) if missing else 'enough'}"
+        return f"{len(self)} views, coverage {self.image()}: {'; '.join(missing) if missing else 'enough'}"
 
 
 def calibrate(views: Sequence[BoardView], width: int, height: int, with_k3: bool = False) -> Calibration:
@@ -120,7 +120,7 @@ def calibrate(views: Sequence[BoardView], width: int, height: int, with_k3: bool
     if len(views) < MIN_VIEWS:
         raise CalibrationError(
             f"only {len(views)} different views of the board, at least {MIN_VIEWS} are needed ({GOOD_VIEWS} or more "
-            "are good): move and tilt the board between pictures"
+            "are good): move and tilt the board between images"
         )
     kept = list(views)
     solution = _solve(kept, width, height, with_k3)
@@ -131,7 +131,7 @@ def calibrate(views: Sequence[BoardView], width: int, height: int, with_k3: bool
     if not solution.rms_px <= WRONG_PX:  # NaN too
         raise CalibrationError(
             f"no camera explains these views (error {solution.rms_px:.1f} px): is the board flat, are --board and "
-            "--size those of this board, and do all pictures come from one camera at one zoom?"
+            "--size those of this board, and do all images come from one camera at one zoom?"
         )
     K, distortion = solution.K, solution.distortion
     fx, fy, cx, cy = (float(K[i]) for i in ((0, 0), (1, 1), (0, 2), (1, 2)))
@@ -144,7 +144,7 @@ def doubts(calibration: Calibration, views: Views) -> list[str]:
     words = []
     if calibration.rms_px > POOR_PX:
         words.append(
-            f"the error of {calibration.rms_px:.2f} px is large (below 0.5 is good): blurred pictures, a board that "
+            f"the error of {calibration.rms_px:.2f} px is large (below 0.5 is good): blurred images, a board that "
             "is not flat, or a zooming lens"
         )
     camera = calibration.camera
@@ -180,7 +180,7 @@ def _solve(views: Sequence[BoardView], width: int, height: int, with_k3: bool) -
     except cv2.error as error:
         raise CalibrationError(
             f"the {len(views)} views fix no camera ({error.err or error}): show the board tilted, in all parts of the "
-            "picture"
+            "image"
         ) from error
     if not (np.isfinite(K).all() and np.isfinite(distortion).all() and K[0, 0] > 0 and K[1, 1] > 0):
         raise CalibrationError(f"the {len(views)} views fix no camera: tilt the board differently in each")
@@ -194,7 +194,7 @@ def _solve(views: Sequence[BoardView], width: int, height: int, with_k3: bool) -
 
 
 def _look(view: BoardView, width: int, height: int) -> np.ndarray | None:
-    """(6,) position u, v and size as shares of the picture, tilt about two axes, roll; None if it fixes no plane.
+    """(6,) position u, v and size as shares of the image, tilt about two axes, roll; None if it fixes no plane.
 
     Tilt is the relative change of distance across the board, from the homography's last row; in magnitude because a
     checkerboard turned by half a turn looks the same.

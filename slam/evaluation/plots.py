@@ -1,4 +1,4 @@
-"""Pictures of a trajectory's error. matplotlib is imported where it draws, and needs no display."""
+"""Images of a trajectory's error. matplotlib is imported where it draws, and needs no display."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from slam.evaluation.trajectory import AteResult
 
 
 def plot_trajectory(result: AteResult, path: Path, title: str = "") -> None:
-    """Write a picture: both ways along the two axes on which the truth moves most, and the error over time.
+    """Write an image: both ways along the two axes on which the truth moves most, and the error over time.
 
     Raises:
         OutputError: if the file cannot be written.

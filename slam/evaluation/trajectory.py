@@ -201,7 +201,7 @@ def rpe(
 def coverage(estimate: Trajectory, truth: Trajectory, frames_seen: int | None = None) -> float:
     """How much of the sequence has a pose, in [0, 1]: an error over the easy tenth of a sequence says little.
 
-    With `frames_seen` (pictures given to the system) it is poses per frame. Without, it is the share of the
+    With `frames_seen` (images given to the system) it is poses per frame. Without, it is the share of the
     truth's time span over which poses follow one another without a gap.
 
     Raises:

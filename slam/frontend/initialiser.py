@@ -35,7 +35,7 @@ MIN_TRIANGULATED = 50  # cells
 PRIOR_WEIGHT = 1e-3  # holds cells without flow at the start's depth and the scale near 1
 FLOW_SIGMA_CELLS = 0.06  # standard deviation of a good flow: a quarter of a pixel in cells of four
 MIN_INV_DEPTH = 1e-3
-HELD = 60  # gathered views kept with features and flow, spread evenly over time; of the others only the pictures
+HELD = 60  # gathered views kept with features and flow, spread evenly over time; of the others only the images
 PATIENT_PARALLAX = 0.5  # part of the wanted parallax that has to do once so many are gathered
 
 

@@ -1,4 +1,4 @@
-"""From frames as delivered to pictures of network size: undistort, then resize."""
+"""From frames as delivered to images of network size: undistort, then resize."""
 
 import logging
 import math
@@ -19,7 +19,7 @@ def network_size(camera: Camera, pixels: int) -> tuple[int, int]:
 
 
 class Preparation:
-    """Makes pinhole pictures of network size from a camera's frames."""
+    """Makes pinhole images of network size from a camera's frames."""
 
     def __init__(self, camera: Camera, pixels: int) -> None:
         width, height = network_size(camera, pixels)
@@ -32,14 +32,14 @@ class Preparation:
             uv = undistortion_map(camera, pinhole).numpy().astype(np.float32)
             self._maps = cv2.convertMaps(uv, None, cv2.CV_16SC2)
         self.camera = pinhole.resized(width, height)
-        # of pictures smaller than the network size, INTER_AREA would make flat blocks with edges between them
+        # of images smaller than the network size, INTER_AREA would make flat blocks with edges between them
         enlarged = width > camera.width or height > camera.height
         self._interpolation = cv2.INTER_LINEAR if enlarged else cv2.INTER_AREA
 
     def __call__(self, frame: Frame) -> tuple[np.ndarray, np.ndarray | None]:
         """Image (h, w, 3) uint8 and sensor depth (h, w) float32 metres or None, at `self.camera`'s size.
 
-        A depth map that is not of the picture's size is left out, with one WARNING.
+        A depth map that is not of the image's size is left out, with one WARNING.
         """
         size = (self.camera.width, self.camera.height)
         image, depth = frame.image, self._checked_depth(frame)
@@ -55,7 +55,7 @@ class Preparation:
             return None
         if frame.depth.shape != frame.image.shape[:2]:
             sizes = [f"{width}x{height}" for height, width in (frame.depth.shape[:2], frame.image.shape[:2])]
-            message = "frame %d: depth of %s for a picture of %s is not used; align it to the picture"
+            message = "frame %d: depth of %s for an image of %s is not used; align it to the image"
             log.log(logging.DEBUG if self._warned else logging.WARNING, message, frame.id, *sizes)
             self._warned = True
             return None

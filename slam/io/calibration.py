@@ -63,10 +63,10 @@ def check_size(camera: Camera, width: int, height: int, name: str) -> None:
         scaled = camera.resized(width, height)
         numbers = f"{scaled.fx:.6g}, {scaled.fy:.6g}, {scaled.cx:.6g}, {scaled.cy:.6g}"
         raise CalibrationError(
-            f"{problem}; if they are the same pictures resized by {s:g}, put width: {width}, height: {height} and "
+            f"{problem}; if they are the same images resized by {s:g}, put width: {width}, height: {height} and "
             f"[{numbers}, same distortion] into the file, else calibrate at this size"
         )
-    raise CalibrationError(f"{problem}, another shape: calibrate again with pictures of this size")
+    raise CalibrationError(f"{problem}, another shape: calibrate again with images of this size")
 
 
 def write_calibration(path: Path, camera: Camera) -> None:

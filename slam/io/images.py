@@ -1,4 +1,4 @@
-"""Picture files: colour, 16-bit depth, 8-bit confidence.
+"""Image files: colour, 16-bit depth, 8-bit confidence.
 
 OpenCV is used here only to encode and decode; the bytes go through Python, which reports a full disk (imwrite does
 not) and takes any path. Its BGR order stays inside this file.
@@ -29,15 +29,15 @@ def write_color(path: Path, image: np.ndarray) -> None:
 
 
 def read_color(path: Path) -> np.ndarray:
-    """Read any picture as (H, W, 3) uint8 RGB; grey is repeated, 16 bits are cut to 8, EXIF rotation is applied.
+    """Read any image as (H, W, 3) uint8 RGB; gray is repeated, 16 bits are cut to 8, EXIF rotation is applied.
 
     Raises:
-        SourceError: if the file is missing, no picture, or cut off.
+        SourceError: if the file is missing, no image, or cut off.
     """
     data = _bytes(path)
-    # libjpeg fills the missing part of a cut-off picture with grey and only prints a warning
+    # libjpeg fills the missing part of a cut-off image with gray and only prints a warning
     if data[:2] == b"\xff\xd8" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
-        raise SourceError(f"the picture {path} is cut off")
+        raise SourceError(f"the image {path} is cut off")
     return np.ascontiguousarray(_decode(data, path, cv2.IMREAD_COLOR)[..., ::-1])
 
 
@@ -60,12 +60,12 @@ def read_depth(path: Path, scale: float = DEPTH_SCALE, invalid: int = 0) -> np.n
         invalid: a further value that means unknown.
 
     Raises:
-        SourceError: if the file is missing or no 16-bit single-channel picture.
+        SourceError: if the file is missing or no 16-bit single-channel image.
     """
     values = _decode(_bytes(path), path, cv2.IMREAD_UNCHANGED)
     if values.dtype != np.uint16 or values.ndim != 2:
         raise SourceError(
-            f"{path} is no depth picture: expected one channel of 16 bits, got {values.dtype} {values.shape}"
+            f"{path} is no depth image: expected one channel of 16 bits, got {values.dtype} {values.shape}"
         )
     return np.where(values == invalid, 0, values).astype(np.float32) / np.float32(scale)
 
@@ -79,7 +79,7 @@ def read_confidence(path: Path) -> np.ndarray:
     """Read an 8-bit PNG as (H, W) float32 in [0, 1]; raises SourceError."""
     values = _decode(_bytes(path), path, cv2.IMREAD_UNCHANGED)
     if values.dtype != np.uint8 or values.ndim != 2:
-        raise SourceError(f"{path} is no confidence picture: expected one channel of 8 bits, got {values.dtype}")
+        raise SourceError(f"{path} is no confidence image: expected one channel of 8 bits, got {values.dtype}")
     return values.astype(np.float32) / np.float32(255)
 
 
@@ -88,7 +88,7 @@ def _encode(path: Path, pixels: np.ndarray) -> None:
     try:
         done, data = cv2.imencode(path.suffix, pixels, options)
     except cv2.error as error:
-        raise OutputError(f"cannot write {path}: no picture format has the suffix {path.suffix!r}") from error
+        raise OutputError(f"cannot write {path}: no image format has the suffix {path.suffix!r}") from error
     if not done:
         raise OutputError(f"cannot write {path}: encoding {pixels.shape} {pixels.dtype} failed")
     write_bytes(path, data.tobytes())
@@ -98,14 +98,14 @@ def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise SourceError(f"cannot read the picture {path}: {reason(error)}") from error
+        raise SourceError(f"cannot read the image {path}: {reason(error)}") from error
 
 
 def _decode(data: bytes, path: Path, flags: int) -> np.ndarray:
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     except cv2.error as error:  # such as a header that claims more pixels than OpenCV's limit
-        raise SourceError(f"cannot read the picture {path}: it is damaged") from error
+        raise SourceError(f"cannot read the image {path}: it is damaged") from error
     if pixels is None:
-        raise SourceError(f"cannot read the picture {path}: it is {'damaged' if data else 'empty'}")
+        raise SourceError(f"cannot read the image {path}: it is {'damaged' if data else 'empty'}")
     return np.asarray(pixels)

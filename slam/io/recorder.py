@@ -23,7 +23,7 @@ CAPACITY = 16  # frames that wait for the disk: half a second, 100 MB of full HD
 class Recorder:
     """Writes frames on its own thread: `rgb/` (JPEG), `depth/` (16-bit PNG), their lists and `calibration.yaml`.
 
-    A picture is listed once it is whole on the disk, so the lists are good at any moment, also after `kill -9`. A disk
+    An image is listed once it is whole on the disk, so the lists are good at any moment, also after `kill -9`. A disk
     slower than the camera loses frames (`dropped`); one that refuses ends the recording (`error`, one WARNING). Neither
     holds up whoever calls `add`.
     """

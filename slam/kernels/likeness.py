@@ -1,7 +1,7 @@
-"""How alike the pictures themselves are at each hypothesis: the fraction of a pixel that features at 1/4 cannot tell.
+"""How alike the images themselves are at each hypothesis: the fraction of a pixel that features at 1/4 cannot tell.
 
-Where a camera has moved little, a tenth of the depth is a tenth of a pixel of the picture and a fortieth of a cell.
-Windows of the full picture, matched by correlation, still tell it.
+Where a camera has moved little, a tenth of the depth is a tenth of a pixel of the image and a fortieth of a cell.
+Windows of the full image, matched by correlation, still tell it.
 
 Reference: zero-mean normalised cross correlation (Scharstein & Szeliski, A taxonomy and evaluation of dense two-frame
 stereo correspondence algorithms, IJCV 2002); its logarithm is that of Gaussian noise.
@@ -20,16 +20,16 @@ from slam.kernels.compile import REASSOCIATED, compiled
 
 STRIDE = 4  # pixels: side of a cell, and of the smaller window
 WINDOWS = 2  # a cell alone, and with its eight neighbours
-NOISE = 3e-4  # variance of noise in standardised pictures: windows plainer than this are like anything
+NOISE = 3e-4  # variance of noise in standardised images: windows plainer than this are like anything
 UNLIKE = 0.01  # 1 - correlation of the best match that pays
 
 
-def likeness(grey_k: Tensor, greys_j: Sequence[Tensor], T_jk: Tensor, K: Tensor, hypotheses: Tensor) -> Tensor:
+def likeness(gray_k: Tensor, grays_j: Sequence[Tensor], T_jk: Tensor, K: Tensor, hypotheses: Tensor) -> Tensor:
     """Log-likelihood of every hypothesis, averaged over the views that see the point.
 
     Args:
-        grey_k: (B, 1, H, W) brightness of the keyframes, standardised, sides multiples of 4.
-        greys_j: M tensors (B, 1, H, W) of the neighbours.
+        gray_k: (B, 1, H, W) brightness of the keyframes, standardised, sides multiples of 4.
+        grays_j: M tensors (B, 1, H, W) of the neighbours.
         T_jk: (B, M, 4, 4) neighbour from keyframe.
         K: (B, 3, 3) intrinsics at H x W.
         hypotheses: (B, D, H/4 or 1, W/4 or 1) inverse depths.
@@ -37,18 +37,18 @@ def likeness(grey_k: Tensor, greys_j: Sequence[Tensor], T_jk: Tensor, K: Tensor,
     Returns:
         (B, D, H/4, W/4, 2): of windows of 4 and of 12 pixels; about 0 where they are plain or unlike, up to 2.3.
     """
-    h, w = grey_k.shape[-2] // STRIDE, grey_k.shape[-1] // STRIDE
+    h, w = gray_k.shape[-2] // STRIDE, gray_k.shape[-1] // STRIDE
     K, d = K.to(hypotheses), hypotheses.expand(-1, -1, h, w)
-    windows_k = _windows([F.avg_pool2d(grey_k, STRIDE), F.avg_pool2d(grey_k.square(), STRIDE)])
+    windows_k = _windows([F.avg_pool2d(gray_k, STRIDE), F.avg_pool2d(gray_k.square(), STRIDE)])
     total = [torch.zeros_like(d) for _ in range(WINDOWS)]
     count = torch.zeros_like(d)
-    for m, grey_j in enumerate(greys_j):
+    for m, gray_j in enumerate(grays_j):
         T = T_jk[:, m].to(hypotheses)
         A, b = K @ T[:, :3, :3] @ torch.linalg.inv(K), (K @ T[:, :3, 3:])[..., 0]
         middle = (STRIDE - 1) / 2
-        seen = in_image(_place(A, b, d, middle, middle), *grey_k.shape[-2:]).to(d)
+        seen = in_image(_place(A, b, d, middle, middle), *gray_k.shape[-2:]).to(d)
         count = count + seen
-        windows_j = _windows((_moments_cpu if d.device.type == "cpu" else _moments)(grey_k, grey_j, A, b, d))
+        windows_j = _windows((_moments_cpu if d.device.type == "cpu" else _moments)(gray_k, gray_j, A, b, d))
         for n, ((a, aa), (mean, square, product)) in enumerate(zip(windows_k, windows_j, strict=True)):
             spread = ((aa - a * a).clamp_min(0) + NOISE) * ((square - mean * mean).clamp_min(0) + NOISE)
             correlation = (product - a * mean) * spread.rsqrt()
@@ -66,23 +66,23 @@ def _place(A: Tensor, b: Tensor, d: Tensor, du: float, dv: float) -> Tensor:
     return torch.stack([(x[:, 0] + d * b[:, 0]) * z, (x[:, 1] + d * b[:, 1]) * z], -1)
 
 
-def _moments(grey_k: Tensor, grey_j: Tensor, A: Tensor, b: Tensor, d: Tensor) -> list[Tensor]:
+def _moments(gray_k: Tensor, gray_j: Tensor, A: Tensor, b: Tensor, d: Tensor) -> list[Tensor]:
     """Per cell and hypothesis (B, D, h, w): the means of view j, of its square and of its product with the keyframe."""
-    pixels_k = F.pixel_unshuffle(grey_k, STRIDE)  # (B, 16, h, w)
+    pixels_k = F.pixel_unshuffle(gray_k, STRIDE)  # (B, 16, h, w)
     mean, square, product = (torch.zeros_like(d) for _ in range(3))
     for n in range(STRIDE**2):
         uv = _place(A, b, d, float(n % STRIDE), float(n // STRIDE))
-        warped = sample(grey_j, uv.flatten(1, 2), padding="border").view(d.shape)
+        warped = sample(gray_j, uv.flatten(1, 2), padding="border").view(d.shape)
         mean += warped
         square.addcmul_(warped, warped)
         product.addcmul_(warped, pixels_k[:, n : n + 1])
     return [x / STRIDE**2 for x in (mean, square, product)]
 
 
-def _moments_cpu(grey_k: Tensor, grey_j: Tensor, A: Tensor, b: Tensor, d: Tensor) -> list[Tensor]:
+def _moments_cpu(gray_k: Tensor, gray_j: Tensor, A: Tensor, b: Tensor, d: Tensor) -> list[Tensor]:
     """As `_moments`."""
     mean, square, product = (torch.empty(d.shape) for _ in range(3))
-    pixels_k, pixels_j, P, q, depths = (x.detach().float().contiguous().numpy() for x in (grey_k, grey_j, A, b, d))
+    pixels_k, pixels_j, P, q, depths = (x.detach().float().contiguous().numpy() for x in (gray_k, gray_j, A, b, d))
     outputs = mean.numpy(), square.numpy(), product.numpy()
     _moments_loop(pixels_k[:, 0], pixels_j[:, 0], P, q, depths, MIN_DEPTH_RATIO, *outputs)
     return [mean, square, product]
@@ -90,8 +90,8 @@ def _moments_cpu(grey_k: Tensor, grey_j: Tensor, A: Tensor, b: Tensor, d: Tensor
 
 @compiled(REASSOCIATED)
 def _moments_loop(
-    grey_k: np.ndarray,
-    grey_j: np.ndarray,
+    gray_k: np.ndarray,
+    gray_j: np.ndarray,
     A: np.ndarray,
     b: np.ndarray,
     inv_depth: np.ndarray,
@@ -103,21 +103,21 @@ def _moments_loop(
     """Means over the pixels of each cell, for every hypothesis.
 
     Args:
-        grey_k, grey_j: (B, H, W) keyframes and neighbours.
+        gray_k, gray_j: (B, H, W) keyframes and neighbours.
         A, b: (B, 3, 3) K R K^-1 and (B, 3) K t, neighbour from keyframe.
         inv_depth: (B, D, h, w) hypotheses, constant over a cell.
         nearest: least depth in j as a share of that in k; what is nearer is taken as this.
         mean, square, product: (B, D, h, w) outputs: of the warped neighbour, its square, its product with the keyframe.
     """
     B, D, h, w = inv_depth.shape
-    H, W = grey_j.shape[1:]
+    H, W = gray_j.shape[1:]
     stride = H // h
     right, bottom, zero, one = np.float32(W - 1), np.float32(H - 1), np.float32(0), np.float32(1)
     left, lower = np.float32(W - 2), np.float32(H - 2)  # of the last 2x2 pixels
     step = np.uint32(1)  # unsigned: no index counts from the end
     near, share = np.float32(nearest), one / np.float32(stride * stride)
     for e in range(B):
-        P, q, picture = A[e], b[e], grey_j[e]
+        P, q, image = A[e], b[e], gray_j[e]
         for d in range(D):
             for y in range(h):
                 for x in range(w):
@@ -136,12 +136,12 @@ def _moments_loop(
                             u, v = min(u, right), min(v, bottom)
                             m, n = np.uint32(min(v, lower)), np.uint32(min(u, left))
                             fu, fv = u - np.float32(n), v - np.float32(m)
-                            above = picture[m, n] + fu * (picture[m, n + step] - picture[m, n])
-                            below = picture[m + step, n] + fu * (picture[m + step, n + step] - picture[m + step, n])
+                            above = image[m, n] + fu * (image[m, n + step] - image[m, n])
+                            below = image[m + step, n] + fu * (image[m + step, n + step] - image[m + step, n])
                             value = above + fv * (below - above)
                             s1 += value
                             s2 += value * value
-                            s12 += value * grey_k[e, row, column]
+                            s12 += value * gray_k[e, row, column]
                     mean[e, d, y, x] = s1 * share
                     square[e, d, y, x] = s2 * share
                     product[e, d, y, x] = s12 * share

@@ -1,4 +1,4 @@
-"""Per-pixel loops of the photometric alignment: the warp of a picture, and the Lucas-Kanade step of every cell.
+"""Per-pixel loops of the photometric alignment: the warp of an image, and the Lucas-Kanade step of every cell.
 
 Arrays are float32 and C-contiguous; the kernels release the GIL and use one core. Sums run along whole rows first,
 so that the compiler turns them into vector instructions.
@@ -8,8 +8,8 @@ import numpy as np
 
 from slam.kernels.compile import FINITE, compiled
 
-FLOOR_ENERGY = np.float32(1.3)  # squared gradient added for a stable solution, grey levels^2
-FLOOR_CONTRAST = np.float32(6.5)  # variance of a patch below which its gain is not fitted, grey levels^2
+FLOOR_ENERGY = np.float32(1.3)  # squared gradient added for a stable solution, gray levels^2
+FLOOR_CONTRAST = np.float32(6.5)  # variance of a patch below which its gain is not fitted, gray levels^2
 MIN_COVER = 0.25  # share of a patch that must be seen in view j
 UNKNOWN = np.float32(1e4)  # pixels^2: variance of what was not measured
 CHANNELS = 4  # gradient along x and y, difference, brightness
@@ -120,7 +120,7 @@ def steps(
 
 @compiled(FINITE)
 def _channels(gray_i: np.ndarray, warped: np.ndarray, seen: np.ndarray, y: int, row: np.ndarray) -> None:
-    """The channels of one row, 0 where view j does not see it; the gradients are means of both pictures'."""
+    """The channels of one row, 0 where view j does not see it; the gradients are means of both images'."""
     half, quarter, middle = np.float32(0.5), np.float32(0.25), np.float32(127.5)
     gx, gy, difference, level = row[GX], row[GY], row[DIFFERENCE], row[LEVEL]
     for x in range(1, gray_i.shape[1] - 1):

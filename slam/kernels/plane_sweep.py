@@ -78,9 +78,9 @@ def zncc_cost(
 
     Args:
         gray_k, mean_k, variance_k: (H, W) keyframe, and mean and variance of its windows.
-        warped: (H, W) the neighbour's grey at u, v.
+        warped: (H, W) the neighbour's gray at u, v.
         u, v: (H, W) pixels of the neighbour, of the same size.
-        noise: variance of the noise, squared grey levels.
+        noise: variance of the noise, squared gray levels.
         cost: (H, W) output.
     """
     H, W = gray_k.shape
@@ -194,7 +194,7 @@ def semi_global(volume: np.ndarray, gray: np.ndarray, p1: float, p2: float, edge
 
     Args:
         volume: (H, W, D) costs, not negative.
-        gray: (H, W) keyframe; a step of `edge` grey levels halves the price of a jump.
+        gray: (H, W) keyframe; a step of `edge` gray levels halves the price of a jump.
         p1, p2: price of a change by one hypothesis, and by more.
 
     Returns:

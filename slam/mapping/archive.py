@@ -1,4 +1,4 @@
-"""Keyframes that left the active map: their pictures and depth lie on the disk and are paged in when asked for."""
+"""Keyframes that left the active map: their images and depth lie on the disk and are paged in when asked for."""
 
 import shutil
 import tempfile

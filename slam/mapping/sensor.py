@@ -6,7 +6,7 @@ from torch import Tensor
 from slam.frames import View
 from slam.mapping.warp import certainty
 
-LINEAR = 0.005  # relative deviation of a near depth: calibration and alignment to the picture
+LINEAR = 0.005  # relative deviation of a near depth: calibration and alignment to the image
 QUADRATIC_M = 0.0019  # standard deviation at 1 m, growing with the square of the depth: Nguyen, Izadi & Lovell,
 # Modeling Kinect sensor noise for improved 3D reconstruction and tracking, 3DIMPVT 2012 (axial noise)
 EDGE = 0.15  # spread of inverse depth within a cell, relative, that no surface but an edge has

@@ -20,8 +20,8 @@ from slam.errors import ConfigError, check_range
 from slam.solvers.flow_se3 import Correspondence
 
 EXPOSURE_STEPS = 3  # fits of gain and offset, each without what fitted the last one badly
-MIN_CONTRAST = 3.0  # standard deviation in grey levels that a gain can be told from
-MAX_GAIN = 2.0  # between two pictures; beyond it the correspondence is wrong
+MIN_CONTRAST = 3.0  # standard deviation in gray levels that a gain can be told from
+MAX_GAIN = 2.0  # between two images; beyond it the correspondence is wrong
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class DisConfig:
     max_refinement_px: float = 1.5  # a patch that moves farther from the DIS flow has slipped
     forward_backward_px: float = 0.5  # disagreement allowed at zero flow
     forward_backward_ratio: float = 0.05  # and more of it, per pixel of flow
-    texture: float = 25.0  # squared gradient (grey levels per pixel)^2 at which the weight is one half
+    texture: float = 25.0  # squared gradient (gray levels per pixel)^2 at which the weight is one half
 
     def __post_init__(self) -> None:
         if not 0 <= self.finest_scale <= 3:
@@ -83,11 +83,11 @@ class DisFlow(Correspondence):
         return dis
 
     def encode(self, images: Tensor) -> list[DisFeatures]:
-        """Pictures (N, 3, H, W) float RGB in [0, 1], sides multiples of 8 -> features of each."""
-        return [self.features(gray) for gray in gray_pictures(images)]
+        """Images (N, 3, H, W) float RGB in [0, 1], sides multiples of 8 -> features of each."""
+        return [self.features(gray) for gray in gray_images(images)]
 
     def features(self, gray: np.ndarray) -> DisFeatures:
-        """Features of a picture (H, W) uint8."""
+        """Features of an image (H, W) uint8."""
         smooth = cv2.GaussianBlur(gray.astype(np.float32), (0, 0), 0.7)
         window = (self.config.patch_px, self.config.patch_px)
         energy = np.stack(
@@ -184,15 +184,15 @@ def as_exposed(gray_a: np.ndarray, gray_b: np.ndarray, pixels_a: np.ndarray, pix
 
 
 def _brightness(gray: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """(h w,) float32 grey levels of the blurred image at pixels (h, w, 2)."""
+    """(h w,) float32 gray levels of the blurred image at pixels (h, w, 2)."""
     blurred = cv2.GaussianBlur(gray, (0, 0), 2.0).astype(np.float32)
     return cv2.remap(
         blurred, pixels.astype(np.float32), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     ).ravel()
 
 
-def gray_pictures(images: Tensor) -> list[np.ndarray]:
-    """Pictures (N, 3, H, W) float RGB in [0, 1] -> their brightness, (H, W) uint8 each."""
+def gray_images(images: Tensor) -> list[np.ndarray]:
+    """Images (N, 3, H, W) float RGB in [0, 1] -> their brightness, (H, W) uint8 each."""
     rgb = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     return [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in rgb]
 

@@ -1,4 +1,4 @@
-"""Photometric alignment: the last fraction of a pixel, measured on the pictures themselves.
+"""Photometric alignment: the last fraction of a pixel, measured on the images themselves.
 
 A flow, learned or classical, finds large motions and knows what to trust, but it is a few tenths of a pixel off, and
 smoothly so: neighbouring cells err alike, and the pose with them. `AlignedFlow` lets the flow and Gauss-Newton run
@@ -26,12 +26,12 @@ from torch import Tensor
 
 from slam.errors import ConfigError, check_range
 from slam.kernels.lucas_kanade import UNKNOWN, steps, warp
-from slam.matching.dis import DisConfig, DisFlow, DisState, gray_pictures, grid
+from slam.matching.dis import DisConfig, DisFlow, DisState, gray_images, grid
 from slam.solvers.flow_se3 import Correspondence
 
 STRIDE = 4  # of the cells
-MIN_PRECISE = 1e-3  # mean weight that is made up to the flow's; pictures without texture stay below it
-KEPT_PICTURES = 40  # used last, that stay prepared: a network's features take two megabytes, and keyframes are hundreds
+MIN_PRECISE = 1e-3  # mean weight that is made up to the flow's; images without texture stay below it
+KEPT_IMAGES = 40  # used last, that stay prepared: a network's features take two megabytes, and keyframes are hundreds
 CLEARLY = 10.0  # how much smaller the variance must be for a start that does not follow the geometry
 
 
@@ -45,7 +45,7 @@ class AlignmentConfig:
     patch_px: int = 6  # side of a cell's patch, even
     reach_px: float = 2.8  # a patch that moves farther has slipped
     sigma_px: float = 0.1  # deviation of one pixel's measurement at which the weight is one half
-    noise: float = 0.5  # least deviation of a pixel's brightness, grey levels
+    noise: float = 0.5  # least deviation of a pixel's brightness, gray levels
 
     def __post_init__(self) -> None:
         if not STRIDE <= self.patch_px <= 32 or self.patch_px % 2:
@@ -57,9 +57,9 @@ class AlignmentConfig:
 
 @dataclass(frozen=True, eq=False)
 class AlignedFeatures:
-    """What both need of one picture."""
+    """What both need of one image."""
 
-    picture: Tensor  # (3, H, W) uint8
+    image: Tensor  # (3, H, W) uint8
     gray: np.ndarray  # (H, W) uint8
     prepared: "Callable[[AlignedFeatures], tuple[Any, np.ndarray]]"
 
@@ -70,7 +70,7 @@ class AlignedFeatures:
 
     @property
     def smooth(self) -> np.ndarray:
-        """(H, W) float32 grey levels, smoothed."""
+        """(H, W) float32 gray levels, smoothed."""
         return self.prepared(self)[1]
 
 
@@ -79,7 +79,7 @@ class AlignedState:
     """State of E edges."""
 
     flow: Any
-    pictures: tuple[tuple[np.ndarray, np.ndarray], ...]  # of i and j, (H, W) float32 grey levels, smoothed
+    images: tuple[tuple[np.ndarray, np.ndarray], ...]  # of i and j, (H, W) float32 gray levels, smoothed
     flow_updates: int = 0
     updates: int = 0  # of the alignment
     uv: Tensor | None = None  # (E, h, w, 2) of the last update
@@ -98,30 +98,30 @@ class AlignedFlow(Correspondence):
         self.flow = flow
         self.config = config
         self.max_updates = config.max_flow_updates + config.updates
-        self._prepared = lru_cache(KEPT_PICTURES)(self._prepare)
+        self._prepared = lru_cache(KEPT_IMAGES)(self._prepare)
 
     def finished(self, state: AlignedState) -> bool:
         """True once the alignment is done."""
         return state.updates >= self.config.updates
 
     def encode(self, images: Tensor) -> list[AlignedFeatures]:
-        """Pictures (N, 3, H, W) float RGB in [0, 1] -> features of each."""
-        pictures = (255 * images).round().to(torch.uint8)
-        encoded = [AlignedFeatures(*both, self._prepared) for both in zip(pictures, gray_pictures(images))]
+        """Images (N, 3, H, W) float RGB in [0, 1] -> features of each."""
+        quantised = (255 * images).round().to(torch.uint8)
+        encoded = [AlignedFeatures(*both, self._prepared) for both in zip(quantised, gray_images(images))]
         for features in encoded:
             self._prepared(features)
         return encoded
 
     def _prepare(self, features: AlignedFeatures) -> tuple[Any, np.ndarray]:
-        """The flow's features of a picture, and its smoothed brightness."""
+        """The flow's features of an image, and its smoothed brightness."""
         with torch.inference_mode():  # of whichever thread asks
-            return self.flow.encode(features.picture[None].float() / 255)[0], smoothed(features.gray)
+            return self.flow.encode(features.image[None].float() / 255)[0], smoothed(features.gray)
 
     def start(self, features_i: Sequence[AlignedFeatures], features_j: Sequence[AlignedFeatures]) -> AlignedState:
         """State of the edges (i, j), one for each pair of the two lists."""
         flow = self.flow.start([f.flow for f in features_i], [f.flow for f in features_j])
-        pictures = tuple((a.smooth, b.smooth) for a, b in zip(features_i, features_j))
-        return AlignedState(flow, pictures)
+        images = tuple((a.smooth, b.smooth) for a, b in zip(features_i, features_j))
+        return AlignedState(flow, images)
 
     def update(self, state: AlignedState, uv: Tensor) -> tuple[AlignedState, Tensor, Tensor]:
         """Residual flow and weight at the current reprojection, of the flow until that has settled, then aligned.
@@ -173,7 +173,7 @@ class AlignedFlow(Correspondence):
         cells = start.float().cpu().numpy()
         found = [
             photometric_step(gray_i, gray_j, uv, config.patch_px, config.noise)
-            for (gray_i, gray_j), uv in zip(state.pictures, cells)
+            for (gray_i, gray_j), uv in zip(state.images, cells)
         ]
         shift_px, variance = (torch.from_numpy(np.stack(part)).to(start) for part in zip(*found))
         slipped = shift_px.norm(dim=-1, keepdim=True) > config.reach_px
@@ -194,7 +194,7 @@ class UnboundFlow(Correspondence):
 
     def __init__(self, config: DisConfig = DisConfig()) -> None:
         self.dis = DisFlow(config)
-        self._features = lru_cache(KEPT_PICTURES)(lambda features: self.dis.features(features.gray))
+        self._features = lru_cache(KEPT_IMAGES)(lambda features: self.dis.features(features.gray))
 
     def start(self, features_i: Sequence[AlignedFeatures], features_j: Sequence[AlignedFeatures]) -> DisState:
         """As `DisFlow.start`."""
@@ -206,7 +206,7 @@ class UnboundFlow(Correspondence):
 
 
 def smoothed(gray: np.ndarray) -> np.ndarray:
-    """(H, W) uint8 -> float32 grey levels, without what is finer than two pixels."""
+    """(H, W) uint8 -> float32 gray levels, without what is finer than two pixels."""
     return cv2.GaussianBlur(gray.astype(np.float32), (5, 5), 1.0)
 
 
@@ -216,7 +216,7 @@ def photometric_step(
     """One Lucas-Kanade step of every cell, with gain and offset of its patch fitted too.
 
     Args:
-        gray_i, gray_j: (H, W) float32 grey levels.
+        gray_i, gray_j: (H, W) float32 gray levels.
         uv: (h, w, 2) where the cells of i lie in j, cells; j is warped by it, interpolated between cells.
         patch_px: side of a patch.
         noise: least deviation of a pixel's brightness.

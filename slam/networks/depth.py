@@ -5,7 +5,7 @@ The first sweep covers the whole range, the second a few standard deviations aro
 References: Teed & Deng, DeepV2D, ICLR 2020, sec. 3.1 (volume pooled over views, 3D regulariser, soft-argmax); Guo et
 al., Group-wise correlation stereo network, CVPR 2019; Gu et al., Cascade cost volume, CVPR 2020 (two sweeps); RAFT
 (convex upsampling). Deviations from DeepV2D: hypotheses are uniform in inverse depth, the volume holds correlations of
-features and the likeness of the pictures, and each 3D convolution is split into one over the image and one over the
+features and the likeness of the images, and each 3D convolution is split into one over the image and one over the
 hypotheses, so that all are 2D convolutions on the same memory.
 """
 
@@ -101,7 +101,7 @@ def plane_sweep(
 class VolumeConv(nn.Module):
     """A 3x3x3 convolution split into 3x3 over the image and 3 over the hypotheses, with a relu between.
 
-    Volumes are (B, D, h, w, C) in memory; both convolutions read that memory as pictures in channels_last.
+    Volumes are (B, D, h, w, C) in memory; both convolutions read that memory as images in channels_last.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
@@ -186,7 +186,7 @@ class Sweep(nn.Module):
         K_4, device = scaled_intrinsics(K, 1 / STRIDE), maps_k.image.device
         volume = plane_sweep(maps_k.stereo, [m.stereo for m in maps_j], T_jk, K_4, hypotheses, self.groups)
         with torch.no_grad():
-            alike = likeness(maps_k.grey, [m.grey for m in maps_j], T_jk, K, hypotheses)
+            alike = likeness(maps_k.gray, [m.gray for m in maps_j], T_jk, K, hypotheses)
         with half_precision(device):
             context = self.context(maps_k.image).permute(0, 2, 3, 1)[:, None]
             logits = self.hourglass(torch.cat([volume, alike], -1), context)
@@ -254,7 +254,7 @@ class StereoNet(nn.Module):
     def sweep(
         self, maps_k: FeatureMaps, maps_j: Sequence[FeatureMaps], T_jk: Tensor, K: Tensor, low: Tensor, high: Tensor
     ) -> StereoOutput:
-        """As `forward`, on stacked feature maps of B pictures each."""
+        """As `forward`, on stacked feature maps of B images each."""
         views = (maps_k, maps_j, T_jk, K)
         first, first_sigma = self.wide(*views, wide_hypotheses(low, high, self.config.planes))
         hypotheses = near_hypotheses(first.detach(), first_sigma.detach(), self.config.near_planes)

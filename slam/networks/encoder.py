@@ -1,6 +1,6 @@
 """Image encoder shared by motion and stereo: one convolutional trunk of stride 2, 4 and 8.
 
-There are no normalisation layers inside: on a CPU each costs more than the convolution beside it. Every picture is
+There are no normalisation layers inside: on a CPU each costs more than the convolution beside it. Every image is
 standardised before it enters, and every channel to be matched when it leaves, so that scalar products of even random
 features single out the same place. Residual branches start at zero: the untrained trunk is well scaled.
 """
@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from slam.errors import ConfigError
 
-MIN_CONTRAST = 0.02  # a picture flatter than this (a covered lens) is not amplified further
+MIN_CONTRAST = 0.02  # an image flatter than this (a covered lens) is not amplified further
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
     """Widths of the encoder, channels."""
 
-    width_2: int = 32  # at 1/2 of the picture's sides
+    width_2: int = 32  # at 1/2 of the image's sides
     width_4: int = 48  # at 1/4
     width_8: int = 80  # at 1/8
     blocks_4: int = 1  # residual blocks at 1/4
@@ -37,14 +37,14 @@ class EncoderConfig:
 
 
 def standardise(images: Tensor) -> Tensor:
-    """Pictures (N, 3, H, W) float in [0, 1] -> zero mean and unit variance each: takes exposure and contrast out."""
+    """Images (N, 3, H, W) float in [0, 1] -> zero mean and unit variance each: takes exposure and contrast out."""
     centred = images - images.mean((1, 2, 3), keepdim=True)
     std = centred.square().mean((1, 2, 3), keepdim=True).sqrt()
     return centred / std.clamp_min(MIN_CONTRAST)
 
 
 def standardise_channels(features: Tensor) -> Tensor:
-    """Features (N, C, h, w) -> float32 of zero mean and unit variance in each channel of each picture."""
+    """Features (N, C, h, w) -> float32 of zero mean and unit variance in each channel of each image."""
     features = features.float()
     mean = features.mean((2, 3), keepdim=True)
     variance = (features - mean).square().mean((2, 3), keepdim=True)
@@ -67,15 +67,15 @@ class ResidualBlock(nn.Module):
 
 @dataclass(frozen=True)
 class FeatureMaps:
-    """Feature maps of N pictures of size H x W."""
+    """Feature maps of N images of size H x W."""
 
     matching: Tensor  # (N, matching, H/8, W/8)
     trunk: Tensor  # (N, width_8, H/8, W/8)
-    fine_i: Tensor  # (N, fine, H/8, W/8) what a cell looks for in the fine map of another picture
+    fine_i: Tensor  # (N, fine, H/8, W/8) what a cell looks for in the fine map of another image
     fine_j: Tensor  # (N, fine, H/4, W/4) that map
     stereo: Tensor  # (N, stereo, H/4, W/4)
     image: Tensor  # (N, image, H/4, W/4)
-    grey: Tensor  # (N, 1, H, W) brightness, standardised
+    gray: Tensor  # (N, 1, H, W) brightness, standardised
 
     def __len__(self) -> int:
         return len(self.matching)
@@ -85,12 +85,12 @@ class FeatureMaps:
 
     @staticmethod
     def stack(maps: "Sequence[FeatureMaps]") -> "FeatureMaps":
-        """Maps of several pictures as one batch."""
+        """Maps of several images as one batch."""
         return FeatureMaps(**{name: torch.cat([getattr(m, name) for m in maps]) for name in vars(maps[0])})
 
 
 class Encoder(nn.Module):
-    """Pictures -> feature maps at 1/8 and 1/4."""
+    """Images -> feature maps at 1/8 and 1/4."""
 
     def __init__(self, config: EncoderConfig = EncoderConfig()) -> None:
         super().__init__()
@@ -113,19 +113,19 @@ class Encoder(nn.Module):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
 
     def forward(self, images: Tensor) -> FeatureMaps:
-        """Encode pictures.
+        """Encode images.
 
         Args:
             images: (N, 3, H, W) float RGB in [0, 1], H and W multiples of 8.
 
         Returns:
-            FeatureMaps of N pictures.
+            FeatureMaps of N images.
 
         Raises:
             ValueError: if a side is no multiple of 8.
         """
         if images.shape[-2] % 8 or images.shape[-1] % 8:
-            raise ValueError(f"picture sides must be multiples of 8, got {tuple(images.shape)}")
+            raise ValueError(f"image sides must be multiples of 8, got {tuple(images.shape)}")
         images = standardise(images)
         x = F.pixel_unshuffle(images, 2).contiguous(memory_format=torch.channels_last)
         x = F.relu(self.to_2(x))
@@ -135,5 +135,5 @@ class Encoder(nn.Module):
         stereo, image = (self.stereo(x4) + wide).split([self.config.stereo, self.config.image], 1)
         matching, fine_i, fine_j = self.matching(x8), self.fine_i(x4), self.fine_j(x4)
         matching, fine_i, fine_j, stereo = (standardise_channels(f) for f in (matching, fine_i, fine_j, stereo))
-        grey = images.float().mean(1, keepdim=True)
-        return FeatureMaps(matching, x8, fine_i, fine_j, stereo, F.relu(image), grey)
+        gray = images.float().mean(1, keepdim=True)
+        return FeatureMaps(matching, x8, fine_i, fine_j, stereo, F.relu(image), gray)

@@ -47,10 +47,10 @@ class Context:
 
 @dataclass
 class ImageFeatures:
-    """Features of one picture, opaque outside the networks. The context is filled at the first use as view i;
+    """Features of one image, opaque outside the networks. The context is filled at the first use as view i;
     threads that meet there write the same value."""
 
-    maps: FeatureMaps  # of one picture (N = 1)
+    maps: FeatureMaps  # of one image (N = 1)
     context: Context | None = None
 
 
@@ -106,12 +106,12 @@ class FlowSE3(nn.Module, Correspondence):
         channels_last(self)
 
     def encode(self, images: Tensor) -> list[ImageFeatures]:
-        """Pictures (N, 3, H, W) float RGB in [0, 1] -> features of each."""
+        """Images (N, 3, H, W) float RGB in [0, 1] -> features of each."""
         maps = self.encode_maps(images)
         return [ImageFeatures(maps[n : n + 1]) for n in range(len(maps))]
 
     def encode_maps(self, images: Tensor) -> FeatureMaps:
-        """Pictures (N, 3, H, W) float RGB in [0, 1] -> feature maps of all."""
+        """Images (N, 3, H, W) float RGB in [0, 1] -> feature maps of all."""
         with half_precision(images.device):
             return self.encoder(images)
 
@@ -144,7 +144,7 @@ class FlowSE3(nn.Module, Correspondence):
 
         Args:
             state: from `start` or the last `update`.
-            uv: (E, h, w, 2) reprojection of the pixels of i in j, at 1/8 of the picture.
+            uv: (E, h, w, 2) reprojection of the pixels of i in j, at 1/8 of the image.
 
         Returns:
             state, residual_uv (E, h, w, 2) float32 to be added to uv, weight (E, h, w, 2) float32 in [0, 1].
@@ -156,7 +156,7 @@ class FlowSE3(nn.Module, Correspondence):
         seen = torch.full_like(uv[..., :1], 0.0 if state.target_uv is None else 1.0)
         motion = torch.cat([flow.clamp(-MAX_FLOW, MAX_FLOW) / FLOW_UNIT, unexplained.clamp(-4, 4), seen], -1)
         correlation = state.pyramid.lookup(uv, self.config.radius)
-        missing = self.from_correlation.in_channels - correlation.shape[1]  # tiny pictures have fewer levels
+        missing = self.from_correlation.in_channels - correlation.shape[1]  # tiny images have fewer levels
         if missing:
             correlation = F.pad(correlation, (0, 0, 0, 0, 0, missing))
         with half_precision(uv.device):
@@ -178,11 +178,11 @@ class FlowSE3(nn.Module, Correspondence):
         iters: int = 4,
         gn_steps: int = 2,
     ) -> list[MotionStep]:
-        """Unrolled Flow-SE3 on edges of N encoded pictures.
+        """Unrolled Flow-SE3 on edges of N encoded images.
 
         Args:
-            maps: of N pictures, from `encode_maps`.
-            edges: (E, 2) int64 indices (i, j) of the pictures.
+            maps: of N images, from `encode_maps`.
+            edges: (E, 2) int64 indices (i, j) of the images.
             inv_depth: (E, h, w) of views i at 1/8.
             T_ji: (E, 4, 4) start.
             K: (E, 3, 3) intrinsics at 1/8.

@@ -19,7 +19,7 @@ def half_precision(device: torch.device, enabled: bool = True) -> AbstractContex
 
 
 def channels_last(module: nn.Module) -> None:
-    """Lay out the weights for channels-last pictures, on a CPU two to three times faster."""
+    """Lay out the weights for channels-last images, on a CPU two to three times faster."""
     for parameter in module.parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)

@@ -25,7 +25,7 @@ class NetworkConfig:
     """What must be known to rebuild the networks of a weights file."""
 
     profile: str = "fast"
-    width: int = 256  # picture size the networks were trained for; others work, sides are multiples of 8
+    width: int = 256  # image size the networks were trained for; others work, sides are multiples of 8
     height: int = 192
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     motion: MotionConfig = field(default_factory=MotionConfig)

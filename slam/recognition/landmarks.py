@@ -1,4 +1,4 @@
-"""Landmarks of a picture: keypoints to know a place by, and to find the pose of one picture from the depth of another.
+"""Landmarks of an image: keypoints to know a place by, and to find the pose of one image from the depth of another.
 
 Flow needs a first guess of the pose; where there is none (a place seen before, a lost camera) keypoints give it.
 
@@ -19,7 +19,7 @@ from slam.frames import Landmarks
 class LandmarkConfig:
     """How many keypoints, and when two are the same; pixels are of the network size."""
 
-    count: int = 300  # strongest keypoints of a picture
+    count: int = 300  # strongest keypoints of an image
     contrast: float = 0.02  # least contrast of a keypoint, of full scale
     ratio: float = 0.85  # of the best distance to the second best, below which a match is distinct
     min_similarity: float = 0.9  # cosine of the descriptors of one place
@@ -34,7 +34,7 @@ class LandmarkConfig:
 
 
 def landmarks_of(image: np.ndarray, config: LandmarkConfig = LandmarkConfig()) -> Landmarks:
-    """Keypoints of a picture (h, w, 3) uint8 RGB."""
+    """Keypoints of an image (h, w, 3) uint8 RGB."""
     sift = cv2.SIFT.create(nfeatures=config.count, contrastThreshold=config.contrast)
     keypoints, descriptors = sift.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None)
     if descriptors is None or len(keypoints) == 0:
@@ -101,7 +101,7 @@ def pose_from_depth(
 def votes(
     landmarks: Landmarks, places: dict[int, Landmarks], config: LandmarkConfig = LandmarkConfig()
 ) -> list[tuple[int, int]]:
-    """Which places a picture shows: each landmark votes for the place that holds the nearest one.
+    """Which places an image shows: each landmark votes for the place that holds the nearest one.
 
     Returns:
         (place, votes) of the places with any, most first.

@@ -1,4 +1,4 @@
-"""Places seen before: pose and scale between a keyframe and a picture that may be far from it."""
+"""Places seen before: pose and scale between a keyframe and an image that may be far from it."""
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ MIN_CELLS = 100  # with depth from both sides, for a ratio of scales
 
 
 def first_pose(old: Keyframe, landmarks: Landmarks, K: np.ndarray, config: LandmarkConfig) -> Tensor | None:
-    """Pose (4, 4) of a picture from a keyframe, `T_no`, by its landmarks on the keyframe's depth."""
+    """Pose (4, 4) of an image from a keyframe, `T_no`, by its landmarks on the keyframe's depth."""
     assert old.landmarks is not None, "the backend has not looked at this keyframe yet"
     pairs = matched(old.landmarks, landmarks, config)
     uv = old.landmarks.uv[pairs[:, 0]]

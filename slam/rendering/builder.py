@@ -52,7 +52,7 @@ class SceneBuilder:
             pattern: name in the atlas; one of its textures is drawn.
             period: metres after which the texture repeats; 0 fits it once to each face.
             tint: (3,) factor on the colour.
-            contrast: 1 as the texture is, 0 flat in its middle grey.
+            contrast: 1 as the texture is, 0 flat in its middle gray.
         """
         texture = self.rng.choice(self._by_name[pattern])
         tint = np.ones(3) if tint is None else np.asarray(tint, float)
@@ -138,6 +138,6 @@ class SceneBuilder:
 
 SURFACES = (
     "dead_leaves", "clouds", "wood", "weave", "speckle", "plaster", "plain", "carpet",
-    "stripes", "text", "picture", "foliage", "bricks",
+    "stripes", "text", "painting", "foliage", "bricks",
 )  # fmt: skip
 SURFACE_ODDS = np.array([6, 4, 4, 4, 2, 2, 4, 1, 2, 2, 3, 1, 1]) / 36

@@ -29,7 +29,7 @@ def clip_poses(
 
     The median flow between neighbours is spread evenly in its logarithm from 2 px to 2 + 58 * motion_scale px (of 256
     columns), split between translation and rotation at random; it is cut where a camera would come nearer than
-    0.25 m to a surface or neighbours would share less than 40 % of their picture.
+    0.25 m to a surface or neighbours would share less than 40 % of their image.
 
     Args:
         views: V >= 1.

@@ -22,10 +22,10 @@ class EffectsConfig:
     exposure_drift_stops: float = 0.12  # per view, standard deviation
     gamma: float = 0.25  # per clip, log uniform in +-
     white_balance: float = 0.12  # per clip, standard deviation of the log gains; a tenth of it per view
-    grey_chance: float = 0.12  # no colour at all
+    gray_chance: float = 0.12  # no colour at all
     saturation: float = 0.5  # per clip, uniform in 1 +- this
     vignetting: float = 0.4  # per clip, up to this loss in the corners
-    noise: float = 0.04  # largest standard deviation at mid grey; log uniform below
+    noise: float = 0.04  # largest standard deviation at mid gray; log uniform below
     motion_blur_px: float = 5.0  # longest streak at 256 columns
     motion_blur_chance: float = 0.3
     defocus_px: float = 1.2  # largest standard deviation
@@ -110,9 +110,9 @@ class Effects:
         gamma = (uniform(rng, S, low=-1, high=1) * c.gamma).exp().to(image)[:, None, None, None, None]
         image = image.clamp_min(1e-4) ** gamma
         saturation = 1 + c.saturation * uniform(rng, S, low=-1, high=1)
-        saturation = torch.where(uniform(rng, S) < c.grey_chance, 0.0, saturation).to(image)
-        grey = image.mean(2, keepdim=True)
-        return (grey + saturation[:, None, None, None, None] * (image - grey)).clamp(0, 1)
+        saturation = torch.where(uniform(rng, S) < c.gray_chance, 0.0, saturation).to(image)
+        gray = image.mean(2, keepdim=True)
+        return (gray + saturation[:, None, None, None, None] * (image - gray)).clamp(0, 1)
 
     def _compression(self, image: Tensor, rng: torch.Generator) -> Tensor:
         low, high = self.config.jpeg_quality

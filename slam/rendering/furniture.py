@@ -182,7 +182,7 @@ def small_thing(b: SceneBuilder, x: float, y: float, z: float, size: float) -> N
     if pick < 0.22:
         b.box(x, y, z, size * rng.uniform(0.4, 1.1, 3), b.random_material(), yaw)
     elif pick < 0.4:
-        cover = b.material(str(rng.choice(["poster", "picture", "text"])), 0.0, rng.uniform(0.5, 1.1, 3))
+        cover = b.material(str(rng.choice(["poster", "painting", "text"])), 0.0, rng.uniform(0.5, 1.1, 3))
         for k in range(int(rng.integers(1, 4))):
             t = 0.12 * size
             b.box(x, y - k * t, z, (size, t, 0.75 * size), [cover] * 6, yaw + rng.normal(0, 0.15))
@@ -191,7 +191,7 @@ def small_thing(b: SceneBuilder, x: float, y: float, z: float, size: float) -> N
     elif pick < 0.7:
         b.cylinder(x, y, z, 0.4 * size, size * rng.uniform(0.6, 1.2), b.random_material())
     elif pick < 0.8:
-        glass = b.material(str(rng.choice(["picture", "plain", "poster"])), 0.0, rng.uniform(0.3, 1.1, 3), gloss=0.9)
+        glass = b.material(str(rng.choice(["painting", "plain", "poster"])), 0.0, rng.uniform(0.3, 1.1, 3), gloss=0.9)
         b.cylinder(x, y, z, 0.25 * size, 1.2 * size, glass)
         b.cylinder(x, y - 1.2 * size, z, 0.1 * size, 0.5 * size, glass)
     else:

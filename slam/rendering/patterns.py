@@ -21,8 +21,8 @@ def octave_noise(rng: Rng, size: int, exponent: float = 1.0, stretch: float = 1.
 
 
 def _colour(rng: Rng, saturation: float = 0.25) -> Array:
-    grey = rng.uniform(0.15, 0.95)
-    return np.clip(grey + saturation * rng.uniform(-0.5, 0.5, 3), 0.02, 1.0).astype(np.float32)
+    gray = rng.uniform(0.15, 0.95)
+    return np.clip(gray + saturation * rng.uniform(-0.5, 0.5, 3), 0.02, 1.0).astype(np.float32)
 
 
 def _two_tone(value: Array, low: Array, high: Array) -> Array:
@@ -204,7 +204,7 @@ def text(rng: Rng, size: int) -> Array:
     return image
 
 
-def picture(rng: Rng, size: int) -> Array:
+def painting(rng: Rng, size: int) -> Array:
     """Something like a photograph: soft background, shapes in front."""
     sky, ground = _colour(rng, 0.45), _colour(rng, 0.45)
     horizon = rng.uniform(0.3, 0.7) * size + 0.04 * size * octave_noise(rng, size, 1.5)[0]
@@ -218,10 +218,10 @@ def picture(rng: Rng, size: int) -> Array:
 
 
 def poster(rng: Rng, size: int) -> Array:
-    """Framed picture with a headline and some text."""
+    """Framed painting with a headline and some text."""
     image = np.broadcast_to(_colour(rng, 0.45), (size, size, 3)).copy()
     inset, split = size // 12, int(size * rng.uniform(0.5, 0.8))
-    image[inset:split, inset:-inset] = np.clip(picture(rng, size), 0, 1)[inset:split, inset:-inset]
+    image[inset:split, inset:-inset] = np.clip(painting(rng, size), 0, 1)[inset:split, inset:-inset]
     ink = _colour(rng, 0.45)
     _write_rows(rng, image, (inset, split + 4, size - inset, split + 4 + size // 7), ink, size // 8)
     _write_rows(rng, image, (inset, split + size // 7, size - inset, size - inset // 2), ink, size // 22)
@@ -232,7 +232,7 @@ def poster(rng: Rng, size: int) -> Array:
 
 
 def screen(rng: Rng, size: int) -> Array:
-    """A monitor: windows with text and pictures, dark bezel."""
+    """A monitor: windows with text and paintings, dark bezel."""
     dark = rng.random() < 0.5
     image = np.broadcast_to(_colour(rng, 0.4) * 0.6, (size, size, 3)).copy()
     for _ in range(int(rng.integers(2, 5))):
@@ -242,7 +242,7 @@ def screen(rng: Rng, size: int) -> Array:
         image[y : y + h, x : x + w] = paper
         image[y : y + size // 32, x : x + w] = _colour(rng, 0.4)
         if rng.random() < 0.3:
-            image[y + size // 32 : y + h, x : x + w] = np.clip(picture(rng, size), 0, 1)[: h - size // 32, :w]
+            image[y + size // 32 : y + h, x : x + w] = np.clip(painting(rng, size), 0, 1)[: h - size // 32, :w]
         else:
             box = (int(x) + 4, int(y) + size // 28, int(x + w) - 4, int(y + h))
             _write_rows(rng, image, box, np.clip(ink + 0.3 * (rng.random(3) - 0.5), 0, 1), int(rng.choice([6, 8, 11])))
@@ -306,7 +306,7 @@ PATTERNS: dict[str, tuple[Callable[[Rng, int], Array], int]] = {
     "checker": (checker, 1),
     "tag": (tag, 4),
     "text": (text, 4),
-    "picture": (picture, 5),
+    "painting": (painting, 5),
     "poster": (poster, 5),
     "screen": (screen, 4),
     "books": (books, 4),

@@ -57,7 +57,7 @@ def _decorate_walls(b: SceneBuilder, count: int, size: tuple[float, float] = (0.
         h = min(w * rng.uniform(0.6, 1.4), half[1] * 1.2)
         pattern = str(
             rng.choice(
-                ["poster", "picture", "text", "tag", "screen", "foliage", "checker"],
+                ["poster", "painting", "text", "tag", "screen", "foliage", "checker"],
                 p=[0.3, 0.3, 0.12, 0.08, 0.08, 0.1, 0.02],
             )
         )
@@ -76,7 +76,7 @@ def _window(b: SceneBuilder) -> None:
     along, height = rng.uniform(-0.6, 0.6) * reach, rng.uniform(1.2, 1.6)
     frame = b.material("plain", 1.0, np.full(3, 1.15))
     furniture.on_wall(b, wall, along, height, (w + 0.12, h + 0.12), frame)
-    outside = str(rng.choice(["foliage", "picture", "bricks"]))
+    outside = str(rng.choice(["foliage", "painting", "bricks"]))
     view = b.material(outside, 0.0, (1.1, 1.0, 1.3), emission=rng.uniform(1.0, 3.0))
     n = int(rng.integers(1, 4))
     for k in range(n):

@@ -8,7 +8,7 @@ from slam.rendering.primitives import NOTHING, ROOM, Scenes, distance
 from slam.rendering.renderer import render
 
 CLEARANCE = 0.3  # metres from a viewpoint to any surface
-PREVIEW = (24, 32)  # rows, columns of the small pictures that judge a viewpoint
+PREVIEW = (24, 32)  # rows, columns of the small images that judge a viewpoint
 MIN_MEDIAN_DEPTH, MAX_MEDIAN_DEPTH = 0.4, 8.0  # metres
 
 
@@ -47,10 +47,10 @@ def uniform(generator: torch.Generator, *shape: int, low: float = 0.0, high: flo
 
 
 def texture_score(image: Tensor) -> Tensor:
-    """(B,) share of the pixels of small pictures (B, 3, h, w) that differ visibly from their neighbours."""
-    grey = image.mean(1)
-    dx = (grey[:, 1:, 1:] - grey[:, 1:, :-1]).abs()
-    dy = (grey[:, 1:, 1:] - grey[:, :-1, 1:]).abs()
+    """(B,) share of the pixels of small images (B, 3, h, w) that differ visibly from their neighbours."""
+    gray = image.mean(1)
+    dx = (gray[:, 1:, 1:] - gray[:, 1:, :-1]).abs()
+    dy = (gray[:, 1:, 1:] - gray[:, :-1, 1:]).abs()
     return ((dx + dy) > 0.03).float().mean((1, 2))
 
 

@@ -98,7 +98,7 @@ def detect(path: Path) -> str:
 
     if path.is_file():
         if path.suffix.lower() in images.IMAGE_SUFFIXES:
-            raise SourceError(f"{path} is one picture; name its folder")
+            raise SourceError(f"{path} is one image; name its folder")
         return "realsense" if path.suffix.lower() in REALSENSE_SUFFIXES else "video"
     if tum.is_tum(path):
         return "tum"

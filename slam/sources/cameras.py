@@ -25,7 +25,7 @@ class CameraSpec:
     width: int | None = None  # pixels to ask the camera for
     height: int | None = None
     fps: float | None = None  # frames per second to ask the camera for
-    reconnect_s: float = 10.0  # how long to try again when pictures stop
+    reconnect_s: float = 10.0  # how long to try again when images stop
     max_frames: int | None = None  # end after so many
     with_depth: bool | None = None  # deliver its depth; None: where it measures any
 
@@ -35,7 +35,7 @@ def open_camera(spec: CameraSpec) -> Source:
 
     Raises:
         UsageError: if the options make no sense.
-        SourceError: if there is no such camera or no picture comes.
+        SourceError: if there is no such camera or no image comes.
         CalibrationError: if the calibration is unreadable or for other images.
     """
     kind = "realsense" if spec.address.partition(":")[0] == "realsense" else "webcam"

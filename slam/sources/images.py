@@ -1,4 +1,4 @@
-"""A plain folder of pictures, in natural order, at a constant rate."""
+"""A plain folder of images, in natural order, at a constant rate."""
 
 import logging
 import re
@@ -23,7 +23,7 @@ IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 
 
 class ImageFolderSource(ImageSequence):
-    """Frames of a folder of pictures; frame n of the folder has the time n / fps."""
+    """Frames of a folder of images; frame n of the folder has the time n / fps."""
 
     def __init__(
         self,
@@ -32,13 +32,13 @@ class ImageFolderSource(ImageSequence):
         choice: CameraChoice = OWN_CAMERA,
         fps: float | None = None,
     ) -> None:
-        """List the pictures.
+        """List the images.
 
         Args:
             fps: frames per second of the recording; None: 30. Only the time stamps depend on it.
 
         Raises:
-            SourceError: if the folder is missing, has no pictures, or none can be read.
+            SourceError: if the folder is missing, has no images, or none can be read.
             CalibrationError: if the calibration is unreadable or for other images.
         """
         rate = checked_fps(fps) or DEFAULT_FPS
@@ -54,10 +54,10 @@ class ImageFolderSource(ImageSequence):
 
 
 def list_images(path: Path) -> list[Path]:
-    """The pictures of a folder in natural order (2 before 10).
+    """The images of a folder in natural order (2 before 10).
 
     Raises:
-        SourceError: if the folder is missing, a file, or without pictures.
+        SourceError: if the folder is missing, a file, or without images.
     """
     if not path.exists():
         raise SourceError(f"no folder at {path}")

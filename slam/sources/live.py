@@ -42,8 +42,8 @@ Shots = Generator[Shot | None, None, None]  # one connection: None now and then,
 class Patience:
     """How long to wait for a camera, seconds."""
 
-    open_s: float  # for the first picture of a connection
-    stall_s: float  # without a picture for so long, it counts as gone
+    open_s: float  # for the first image of a connection
+    stall_s: float  # without an image for so long, it counts as gone
     reconnect_s: float  # then it is tried again for so long, before `SourceError`; 0: not at all
 
 
@@ -63,17 +63,17 @@ class LiveSource:
         patience: Patience,
         max_frames: int | None,
     ) -> None:
-        """Connect and take the first picture.
+        """Connect and take the first image.
 
         Args:
             name: the camera, for messages.
-            connect: gives the pictures of a new connection; whatever blocks may block there. It raises `SourceError`
+            connect: gives the images of a new connection; whatever blocks may block there. It raises `SourceError`
                 where there is no camera; closing it lets go of the camera.
-            camera_of: the camera of images of a width and height; called after the first picture.
+            camera_of: the camera of images of a width and height; called after the first image.
             max_frames: end after so many.
 
         Raises:
-            SourceError: if there is no camera or no picture comes.
+            SourceError: if there is no camera or no image comes.
             CalibrationError: by `camera_of`.
         """
         self.name = name
@@ -89,7 +89,7 @@ class LiveSource:
             shot = self._link.take(patience.open_s)
             if shot is None:
                 raise self._link.error or SourceError(
-                    f"{name} gives no picture within {patience.open_s:g} s: is it switched on, and its cable or "
+                    f"{name} gives no image within {patience.open_s:g} s: is it switched on, and its cable or "
                     "address right?"
                 )
             height, width = shot.image.shape[:2]
@@ -119,31 +119,31 @@ class LiveSource:
         height, width = shot.image.shape[:2]
         if (width, height) != (self.camera.width, self.camera.height):
             raise SourceError(
-                f"the pictures of {self.name} changed from {self.camera.width}x{self.camera.height} to "
+                f"the images of {self.name} changed from {self.camera.width}x{self.camera.height} to "
                 f"{width}x{height}; start a new run for the new size"
             )
         self._last_ns = max(shot.time_ns, self._last_ns + 1)
         return Frame(index, self._last_ns, shot.image, self.camera, shot.depth)
 
     def _again(self) -> Shot | None:
-        """The first picture of a new connection; None if the source was closed meanwhile."""
+        """The first image of a new connection; None if the source was closed meanwhile."""
         reconnect_s = self._patience.reconnect_s
         start_s = time.monotonic()
         deadline_s = start_s + reconnect_s
         delay_s, longest_s = DELAYS_S
         if reconnect_s > 0:
-            log.warning("no more pictures from %s; trying again for %g s", self.name, reconnect_s)
+            log.warning("no more images from %s; trying again for %g s", self.name, reconnect_s)
         while (left_s := deadline_s - time.monotonic()) > 0:
             if self._closed.wait(min(delay_s, left_s)) or not self._relink():
                 return None
             left_s = deadline_s - time.monotonic()
             shot = self._link.take(min(self._patience.open_s, max(left_s, MIN_ATTEMPT_S)))
             if shot is not None:
-                log.info("pictures from %s again after %.1f s", self.name, time.monotonic() - start_s)
+                log.info("images from %s again after %.1f s", self.name, time.monotonic() - start_s)
                 return shot
             delay_s = min(2 * delay_s, longest_s)
         raise SourceError(
-            f"no more pictures from {self.name}, given up after {reconnect_s:g} s: unplugged, or its server "
+            f"no more images from {self.name}, given up after {reconnect_s:g} s: unplugged, or its server "
             "stopped? --reconnect SECONDS tries again for longer"
         )
 
@@ -169,7 +169,7 @@ class _Link:
         self._thread.start()
 
     def take(self, timeout_s: float) -> Shot | None:
-        """The next picture; None at the end, or if none comes in time. A programming error of the thread is raised."""
+        """The next image; None at the end, or if none comes in time. A programming error of the thread is raised."""
         with contextlib.suppress(queue.Empty):
             shot = self._shots.get(timeout=timeout_s)
             if shot is None and self.error is not None and not isinstance(self.error, SourceError):
@@ -191,7 +191,7 @@ class _Link:
                         break
                     if shot is not None:
                         self._post(shot)
-        except BaseException as error:  # looked at where the pictures are taken
+        except BaseException as error:  # looked at where the images are taken
             log.debug("%s", error)
             self.error = error
         finally:

@@ -215,7 +215,7 @@ class Stream:
             self._waiter.stop()
 
     def _registered(self, depth: Any) -> Registration | None:
-        """What moves this depth into the colour pictures; None if it is there already."""
+        """What moves this depth into the colour images; None if it is there already."""
         cameras = [camera_of(self._rs, p.get_intrinsics(), self._name) for p in (depth, self.color)]
         motion = depth.get_extrinsics_to(self.color)
         T_cd = np.eye(4)

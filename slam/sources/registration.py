@@ -10,7 +10,7 @@ OVERLAP = 1.1  # of the footprints of neighbouring depth pixels: lens and rotati
 
 
 class Registration:
-    """Moves depth maps into the pictures of a colour camera, lens distortion of both included.
+    """Moves depth maps into the images of a colour camera, lens distortion of both included.
 
     librealsense's own `align` (2.59) leaves out the distortion of the colour lens (five pixels in the corners of a
     D455) and tears single-pixel holes.

@@ -1,4 +1,4 @@
-"""What all recorded sources share: which frames to take, whose camera it is, and reading listed pictures."""
+"""What all recorded sources share: which frames to take, whose camera it is, and reading listed images."""
 
 import logging
 import math
@@ -121,7 +121,7 @@ def checked_fps(fps: float | None) -> float | None:
 
 @dataclass(frozen=True)
 class Shot:
-    """One listed picture, not read yet."""
+    """One listed image, not read yet."""
 
     time_ns: int
     image: Path
@@ -137,7 +137,7 @@ class DepthFormat:
 
 
 class ImageSequence:
-    """A recorded source that reads listed pictures, one at a time; pictures that cannot be read are skipped.
+    """A recorded source that reads listed images, one at a time; images that cannot be read are skipped.
 
     Every iteration starts from the first frame.
     """
@@ -156,16 +156,16 @@ class ImageSequence:
 
         Args:
             name: the recording, for messages.
-            shots: all pictures, increasing in time.
+            shots: all images, increasing in time.
             camera_of: the camera of images of a width and height.
             depth: deliver depth, stored like this; None: no depth.
 
         Raises:
-            SourceError: if the window is past the end, or no picture in it can be read.
+            SourceError: if the window is past the end, or no image in it can be read.
             CalibrationError: by `camera_of`.
         """
         self.name = name
-        self.skipped = 0  # unreadable pictures in the current or last iteration
+        self.skipped = 0  # unreadable images in the current or last iteration
         self._depth = depth
         if not shots:
             raise SourceError(f"{name} has no images")

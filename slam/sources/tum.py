@@ -101,7 +101,7 @@ def _listed(path: Path, kind: str) -> list[tuple[int, Path]]:
         return _read_list(path / f"{kind}.txt")
     stamped = [(stamp, file) for file in _files(path / kind) if (stamp := _stamp_of(file)) is not None]
     if not stamped:
-        remedy = "for a plain folder of pictures use --images" if kind == "rgb" else "it has no depth to use"
+        remedy = "for a plain folder of images use --images" if kind == "rgb" else "it has no depth to use"
         raise SourceError(f"{path} has no {kind}.txt, nor images named by time stamps in {kind}/; {remedy}")
     stamped.sort()
     for (before, first), (after, second) in itertools.pairwise(stamped):

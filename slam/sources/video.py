@@ -99,7 +99,7 @@ class VideoSource:
         if not self._path.exists():
             raise SourceError(f"no video at {self._path}")
         if self._path.is_dir():
-            raise SourceError(f"{self._path} is a folder, not a video file; for a folder of pictures use --images")
+            raise SourceError(f"{self._path} is a folder, not a video file; for a folder of images use --images")
         try:
             capture = cv2.VideoCapture(str(self._path))
         except cv2.error as error:  # some builds raise where others return a closed capture

@@ -1,4 +1,4 @@
-"""Webcams and network streams (RTSP, MJPEG over HTTP), by OpenCV; where pictures stop they are asked for again."""
+"""Webcams and network streams (RTSP, MJPEG over HTTP), by OpenCV; where images stop they are asked for again."""
 
 import logging
 import re
@@ -17,8 +17,8 @@ from slam.sources.sequence import OWN_CAMERA, CameraChoice
 
 log = logging.getLogger(__name__)
 
-OPEN_S = 10.0  # for the first picture of a connection: a stream may have to wait for its next key frame
-STALL_S = 2.0  # without a picture a camera counts as gone; a dark room makes webcams slow, but not as slow as this
+OPEN_S = 10.0  # for the first image of a connection: a stream may have to wait for its next key frame
+STALL_S = 2.0  # without an image a camera counts as gone; a dark room makes webcams slow, but not as slow as this
 SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp")
 
 
@@ -35,19 +35,19 @@ class WebcamSource(LiveSource):
         max_frames: int | None = None,
         stall_s: float = STALL_S,
     ) -> None:
-        """Connect and take the first picture.
+        """Connect and take the first image.
 
         Args:
             address: `webcam`, `webcam:N`, or the URL of a stream.
             size: width and height to ask a webcam for; it may give others (a WARNING).
             fps: frames per second to ask a webcam for.
-            reconnect_s: how long to try again when pictures stop, before `SourceError`; 0: not at all.
+            reconnect_s: how long to try again when images stop, before `SourceError`; 0: not at all.
             max_frames: end after so many.
-            stall_s: without a picture for so long, the camera counts as gone.
+            stall_s: without an image for so long, the camera counts as gone.
 
         Raises:
             UsageError: if the options make no sense.
-            SourceError: if there is no camera or no picture comes.
+            SourceError: if there is no camera or no image comes.
             CalibrationError: if the calibration is unreadable or for other images.
         """
         name = public_name(address)
@@ -109,7 +109,7 @@ def _connection(address: str, size: Size, fps: float | None) -> Callable[[], cv2
 
     def connect() -> cv2.VideoCapture:
         capture = cv2.VideoCapture(number, backend)
-        if size != (None, None):  # uncompressed, USB carries a large picture only a few times a second
+        if size != (None, None):  # uncompressed, USB carries a large image only a few times a second
             capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
         for setting, value in settings:
             if value is not None:
@@ -123,4 +123,4 @@ def _absent(name: str) -> str:
     if "://" in name:
         return f"cannot open {name}: is the server up, and the address (port, path, password) right?"
     number = name.partition(":")[2] or "0"
-    return f"no pictures from {name}: is camera {number} plugged in, permitted, and not in use by another program?"
+    return f"no images from {name}: is camera {number} plugged in, permitted, and not in use by another program?"

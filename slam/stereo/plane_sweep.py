@@ -41,14 +41,14 @@ CONFIDENCE = (-3.15, 0.36, -0.7, 1.2, -0.7)  # logit: constant, log curvature, c
 
 @dataclass(frozen=True)
 class PlaneSweepConfig:
-    """Plane sweep; grey levels are those of 8 bits, costs lie in [0, 1]."""
+    """Plane sweep; gray levels are those of 8 bits, costs lie in [0, 1]."""
 
     hypotheses: int = 48  # inverse depths tried at full size, 8..256
-    noise: float = 1.0  # standard deviation of image noise and rounding, grey levels, above 0
+    noise: float = 1.0  # standard deviation of image noise and rounding, gray levels, above 0
     dropped_views: int = 1  # worst views left out of three or more, 0..2
     small_step: float = 0.1  # price of a change by one hypothesis between neighbouring pixels
     large_step: float = 2.0  # price of a larger change on a plain area
-    edge: float = 5.0  # step of grey levels that halves the price of a larger change
+    edge: float = 5.0  # step of gray levels that halves the price of a larger change
     prior_weight: float = 0.02  # cost of one squared standard deviation from the prior
 
     def __post_init__(self) -> None:
@@ -236,7 +236,7 @@ def _check(
     inv_depth_range: tuple[float, float],
 ) -> None:
     if gray_k.ndim != 2 or min(gray_k.shape) < 16:
-        raise ValueError(f"the keyframe must be a grey image (H, W) of at least 16x16, got {gray_k.shape}")
+        raise ValueError(f"the keyframe must be a gray image (H, W) of at least 16x16, got {gray_k.shape}")
     if len(grays_j) != len(T_jk):
         raise ValueError(f"each neighbour needs one pose, got {len(grays_j)} images and {len(T_jk)} poses")
     for gray in grays_j:

@@ -66,7 +66,7 @@ class LearnedStereo:
     def __init__(self, motion: FlowSE3, stereo: StereoNet) -> None:
         self.motion = motion
         self.stereo = stereo
-        self._encoded = lru_cache(RECENT_VIEWS)(lambda view: motion.encode(picture(view.image))[0])
+        self._encoded = lru_cache(RECENT_VIEWS)(lambda view: motion.encode(batched(view.image))[0])
 
     def __call__(self, keyframe: Keyframe, neighbours: list[View], T_jk: list[Tensor]) -> DenseDepth:
         """See `Stereo`."""
@@ -88,7 +88,7 @@ class LearnedStereo:
         return view.features if isinstance(view.features, ImageFeatures) else self._encoded(view)
 
 
-def picture(image: np.ndarray) -> Tensor:
+def batched(image: np.ndarray) -> Tensor:
     """(1, 3, h, w) float in [0, 1] of an RGB image (h, w, 3) uint8."""
     return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
 

@@ -53,7 +53,7 @@ def model_card(trainer: Trainer, scores: Mapping[str, float]) -> str:
         [
             f"# Weights `{network.profile}`",
             "",
-            f"Flow-SE3 and plane-sweep stereo for pictures of about {network.width}x{network.height}, half precision on"
+            f"Flow-SE3 and plane-sweep stereo for images of about {network.width}x{network.height}, half precision on"
             f" disk; exponential average of the weights. v2d-slam {slam.__version__}, commit {commit()}.",
             "",
             f"- Parameters: {', '.join(f'{name} {n:,}' for name, n in parameters.items())}",
@@ -65,7 +65,7 @@ def model_card(trainer: Trainer, scores: Mapping[str, float]) -> str:
             f"- A step: crops of {config.augment.crop_width}x{config.augment.crop_height}, {config.clips} clips of"
             f" {config.views} views, {config.edges} pairs",
             "",
-            "Scores on held-out rendered clips, whole pictures. Motion: true depth, start from rest, three iterations,"
+            "Scores on held-out rendered clips, whole images. Motion: true depth, start from rest, three iterations,"
             " medians by size of the true mean flow; flow and epe (end-point error) in pixels at 1/8, translation as a"
             " share of the true one. Stereo: three neighbours, true poses, hypotheses over a factor of 70.",
             "",

@@ -33,7 +33,7 @@ class Clip:
 
     @staticmethod
     def pack(images: Tensor, depth: Tensor, T_wc: Tensor, K: Tensor) -> "Clip":
-        """Pictures (V, 3, H, W) in [0, 1], depth (V, H, W) with 0 unknown, poses, intrinsics -> clip on the CPU."""
+        """Images (V, 3, H, W) in [0, 1], depth (V, H, W) with 0 unknown, poses, intrinsics -> clip on the CPU."""
         known = torch.isfinite(depth) & (depth > 0)
         inv_depth = torch.where(known, 1 / depth.clamp_min(1e-6), torch.zeros_like(depth))
         quantised = (inv_depth.clamp(max=MAX_INV_DEPTH) * INV_DEPTH_SCALE).round().to(torch.int16)

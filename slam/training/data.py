@@ -18,15 +18,15 @@ SAME_SURFACE = 0.05  # relative difference of inverse depths up to which two vie
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Changes of the pictures, each drawn anew; the probabilities are per clip unless said otherwise."""
+    """Changes of the images, each drawn anew; the probabilities are per clip unless said otherwise."""
 
-    crop_height: int = 128  # pixels, multiples of 8; 0: whole pictures
+    crop_height: int = 128  # pixels, multiples of 8; 0: whole images
     crop_width: int = 160
     flip: float = 0.5  # probability of a mirrored world, along x and along y; without, the flow learns a bias
-    grey: float = 0.1  # probability of no colour
+    gray: float = 0.1  # probability of no colour
     exposure: float = 0.25  # standard deviation of log gain, per clip; a quarter of it per view
     gamma: float = 0.2  # standard deviation of log gamma, per clip
-    blur: float = 0.25  # probability of a softer picture, per view
+    blur: float = 0.25  # probability of a softer image, per view
     noise: float = 0.02  # largest standard deviation of pixel noise, per view
     rolling: float = 0.3  # probability that rows are read out one after the other while the camera moves
     rolling_px: float = 1.5  # largest shift of the outermost rows then, mean over a row's pixels, per view
@@ -93,15 +93,15 @@ def make_batch(
         poses.append(T_wc)
         intrinsics.append(K)
     inv_depth, T_wc, K = (torch.stack(parts).to(device) for parts in (depths, poses, intrinsics))
-    pictures = torch.stack(images).to(device).float() / 255
-    pictures = warp(pictures, inv_depth, K, torch.tensor(rows), config, generator)
-    return Batch(colour(pictures, config, generator), inv_depth, T_wc, K)
+    augmented = torch.stack(images).to(device).float() / 255
+    augmented = warp(augmented, inv_depth, K, torch.tensor(rows), config, generator)
+    return Batch(colour(augmented, config, generator), inv_depth, T_wc, K)
 
 
 def mirror(
     image: Tensor, inv_depth: Tensor, T_wc: Tensor, K: Tensor, axis: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The views of the mirrored world: pictures (..., H, W), depths (..., H, W), poses (V, 4, 4), K (3, 3).
+    """The views of the mirrored world: images (..., H, W), depths (..., H, W), poses (V, 4, 4), K (3, 3).
 
     `axis` 0 turns x into -x, 1 turns y into -y.
     """
@@ -116,7 +116,7 @@ def mirror(
 def warp(
     images: Tensor, inv_depth: Tensor, K: Tensor, row_time: Tensor, config: AugmentConfig, generator: torch.Generator
 ) -> Tensor:
-    """Pictures as of a rolling shutter and a lens that the pinhole model does not describe; the truth stays.
+    """Images as of a rolling shutter and a lens that the pinhole model does not describe; the truth stays.
 
     Each row is seen from where a constant motion has taken the camera: the true pose is that of the row through the
     principal point, and depth is taken from the same pixel, which the small shift allows. The lens is the same in all
@@ -124,7 +124,7 @@ def warp(
 
     Args:
         images: (B, V, 3, H, W); inv_depth: (B, V, H, W); K: (B, 3, 3), of the same crops.
-        row_time: (B,) of a row, where 1 is a whole picture.
+        row_time: (B,) of a row, where 1 is a whole image.
     """
     B, V, H, W = inv_depth.shape
     rolls = torch.rand(B, 1, generator=generator) < config.rolling
@@ -154,19 +154,19 @@ def warp(
 
 
 def colour(images: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
-    """Exposure, white balance, gamma, loss of colour and noise on pictures (B, V, 3, H, W) in [0, 1]."""
+    """Exposure, white balance, gamma, loss of colour and noise on images (B, V, 3, H, W) in [0, 1]."""
     B, V, _, H, W = images.shape
     device = images.device
     gain = torch.randn(B, 1, 1, 1, 1, generator=generator) * config.exposure
     gain = gain + torch.randn(B, V, 1, 1, 1, generator=generator) * config.exposure / 4
     gain = gain + torch.randn(B, 1, 3, 1, 1, generator=generator) * config.exposure / 4
     gamma = (torch.randn(B, 1, 1, 1, 1, generator=generator) * config.gamma).exp()
-    grey = (torch.rand(B, 1, 1, 1, 1, generator=generator) < config.grey).to(device)
+    gray = (torch.rand(B, 1, 1, 1, 1, generator=generator) < config.gray).to(device)
     level = uniform((B, V, 1, 1, 1), 0, config.noise, generator).to(device)
     noise = torch.randn(B, V, 3, H, W, generator=generator).to(device) if config.noise else torch.zeros_like(images)
     images = images * gain.exp().to(device)
     images = images.clamp(1e-4, 1).pow(gamma.to(device))
-    images = torch.where(grey, images.mean(2, keepdim=True), images)
+    images = torch.where(gray, images.mean(2, keepdim=True), images)
     soft = (torch.rand(B, V, generator=generator) < config.blur).to(device)
     if soft.any():
         images[soft] = F.avg_pool2d(F.pad(images[soft], (1, 1, 1, 1), mode="replicate"), 3, stride=1)

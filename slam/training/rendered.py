@@ -46,7 +46,7 @@ class RenderedClips:
         motion_scale = uniform((), LEAST_MOTION, MOST_MOTION, generator).item()
         T_wc = clip_poses(scenes, self.views, generator, motion_scale, K, self.height, self.width)[0]
         rendered = render(scenes, T_wc, K, self.height, self.width)
-        strength = uniform((), 0, 1, generator).item()  # from a clean picture to a cheap camera in bad light
+        strength = uniform((), 0, 1, generator).item()  # from a clean image to a cheap camera in bad light
         images = Effects(EffectsConfig().scaled(strength))(rendered.image[None], generator)[0]
         return [Clip.pack(images, rendered.depth, T_wc, K)]
 

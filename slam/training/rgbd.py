@@ -29,7 +29,7 @@ class RgbdFolder:
 
         Args:
             folder: with `rgb.txt`, `depth.txt`, `groundtruth.txt` and a calibration.
-            pixels: width times height of the network's pictures.
+            pixels: width times height of the network's images.
 
         Raises:
             SourceError: if it is not of this layout, or no frame has depth and a pose.

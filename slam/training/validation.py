@@ -13,7 +13,7 @@ from slam.training.clips import Clip
 from slam.training.data import AugmentConfig, Edges, all_edges, make_batch, mean_flow
 
 NO_CHANGE = AugmentConfig(
-    crop_height=0, crop_width=0, flip=0, grey=0, exposure=0, gamma=0, blur=0, noise=0, rolling=0, lens=0
+    crop_height=0, crop_width=0, flip=0, gray=0, exposure=0, gamma=0, blur=0, noise=0, rolling=0, lens=0
 )
 FLOW_BANDS = ((0.0, 1.0), (1.0, 2.5), (2.5, 6.0))  # mean flow of a pair, pixels at 1/8
 

@@ -1,4 +1,4 @@
-"""A picture of a finished run, without display or window (Vulkan; a software driver will do)."""
+"""An image of a finished run, without display or window (Vulkan; a software driver will do)."""
 
 import numpy as np
 from open3d.visualization import rendering

@@ -42,7 +42,7 @@ class Painter:
         scene.view.set_ambient_occlusion(False)
         scene.view.set_shadowing(False)
         quality, mapping = rendering.ColorGrading.Quality.HIGH, rendering.ColorGrading.ToneMapping.LINEAR
-        scene.view.set_color_grading(rendering.ColorGrading(quality, mapping))  # colours as they are in the pictures
+        scene.view.set_color_grading(rendering.ColorGrading(quality, mapping))  # colours as they are in the images
 
     def draw_points(self, shown: Shown, made: dict[int, Made], changed: set[int], point_size: int) -> None:
         """Bring the keyframes' points up to date: sent where `changed`, else only moved or hidden."""
@@ -119,5 +119,5 @@ def point_material(size_px: int) -> Any:
     material = rendering.MaterialRecord()
     material.shader = "defaultUnlit"
     material.point_size = float(size_px)
-    material.sRGB_color = True  # as pictures have them, not linear light
+    material.sRGB_color = True  # as images have them, not linear light
     return material

@@ -30,7 +30,7 @@ class Viewpoint:
 
 
 def frustum(keyframe: Keyframe, depth: float) -> Lines:
-    """The pyramid of a camera, `depth` map units long, in its own frame; the peak marks the top of the picture."""
+    """The pyramid of a camera, `depth` map units long, in its own frame; the peak marks the top of the image."""
     H, W = keyframe.inv_depth.shape
     corners = np.array([[-0.5, -0.5], [W - 0.5, -0.5], [W - 0.5, H - 0.5], [-0.5, H - 0.5], [(W - 1) / 2, -0.22 * H]])
     K = keyframe.view.K.numpy()

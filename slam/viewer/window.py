@@ -24,7 +24,7 @@ from slam.viewer.clouds import Clouds
 from slam.viewer.controls import HELP, KEYS, Command, Controls, pressed
 from slam.viewer.driver import RenderThreads, check_display, check_driver, threads
 from slam.viewer.painter import Painter
-from slam.viewer.pictures import confidence_picture, depth_picture, stacked
+from slam.viewer.panel_images import confidence_image, depth_image, stacked
 from slam.viewer.shapes import Viewpoint, behind, overview, poses
 from slam.viewer.shown import Feed, Shown
 
@@ -147,7 +147,7 @@ class Window:
 
     def _update_panel(self, shown: Shown, controls: Controls) -> None:
         self._images = [*self._images[-1:], o3d.geometry.Image(column(shown))]  # kept: read after this returns
-        self._pictures.update_image(self._images[-1])
+        self._panel_image.update_image(self._images[-1])
         self._settings.text = f"confidence from {controls.min_confidence:.1f}, points {controls.point_size} px"
         self._help.visible = controls.shows_help
         for number, key in enumerate(KEYS):
@@ -189,8 +189,8 @@ class Window:
         self._panel.add_child(self._settings)
         self._panel.add_child(gui.Label("image, depth, confidence"))
         self._images = [o3d.geometry.Image(np.zeros_like(column(self.feed.shown())))]
-        self._pictures: Any = gui.ImageWidget(self._images[0])  # one: several widgets mix up their pictures
-        self._panel.add_child(self._pictures)
+        self._panel_image: Any = gui.ImageWidget(self._images[0])  # one: several widgets mix up their images
+        self._panel.add_child(self._panel_image)
         self._help: Any = gui.Vert(0, gui.Margins(em, em, em, em))  # over the map
         self._help.background_color = gui.Color(0, 0, 0, 0.7)
         self._help.add_child(gui.Label(HELP))
@@ -274,7 +274,7 @@ def column(shown: Shown) -> np.ndarray:
     found = [np.zeros((1, 1, 3), np.uint8) if shown.image is None else shown.image]
     if shown.drawn:
         newest = shown.drawn[-1]
-        found += [depth_picture(newest.inv_depth.numpy()), confidence_picture(newest.confidence.numpy())]
+        found += [depth_image(newest.inv_depth.numpy()), confidence_image(newest.confidence.numpy())]
     return stacked(found, 3)
 
 

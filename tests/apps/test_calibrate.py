@@ -1,4 +1,4 @@
-"""v2d-calibrate from pictures on disk to a calibration file that v2d-slam reads."""
+"""v2d-calibrate from images on disk to a calibration file that v2d-slam reads."""
 
 from pathlib import Path
 
@@ -17,34 +17,34 @@ LENS = Camera(320, 240, 262.0, 264.0, 164.0, 115.0, (-0.15, 0.03, 0.0, 0.0))
 
 
 @pytest.fixture(scope="module")
-def folder(board_pictures, tmp_path_factory) -> Path:
-    """Twelve pictures of a 7x5 checkerboard (two cut off by the edge), the first of them twice, and one without it."""
+def folder(board_images, tmp_path_factory) -> Path:
+    """Twelve images of a 7x5 checkerboard (two cut off by the edge), the first of them twice, and one without it."""
     path = tmp_path_factory.mktemp("board")
     board = Board(BoardConfig(columns=7, rows=5))
-    shots = [board_pictures.photograph(board, LENS, *pose) for pose in board_pictures.board_poses(12)]
+    shots = [board_images.photograph(board, LENS, *pose) for pose in board_images.board_poses(12)]
     for k, shot in enumerate([shots[0], *shots, np.full_like(shots[0], 100)]):
         assert cv2.imwrite(str(path / f"{k:02d}.png"), shot)
     return path
 
 
-def test_pictures_become_a_calibration(folder, tmp_path, capsys, caplog):
+def test_images_become_a_calibration(folder, tmp_path, capsys, caplog):
     out = tmp_path / "camera.yaml"
     assert main(["--images", str(folder), "--size", "7x5", "--out", str(out)]) == 0
     camera = read_calibration(out, (320, 240))
     assert camera.fx == pytest.approx(LENS.fx, rel=0.01) and camera.cx == pytest.approx(LENS.cx, abs=2.0)
     said = capsys.readouterr().out
     assert f"--calib {out}" in said and "px RMS" in said
-    assert "coverage" in caplog.text and "in 11 of 14 pictures, 10 differ enough" in caplog.text
+    assert "coverage" in caplog.text and "in 11 of 14 images, 10 differ enough" in caplog.text
 
 
-def test_a_video_of_a_charuco_board_becomes_a_calibration(board_pictures, tmp_path, monkeypatch, capsys):
-    """Through the codec, and with every other of 32 pictures tried."""
+def test_a_video_of_a_charuco_board_becomes_a_calibration(board_images, tmp_path, monkeypatch, capsys):
+    """Through the codec, and with every other of 32 images tried."""
     monkeypatch.setattr("apps.calibrate.MAX_TRIED", 16)
     board = Board(BoardConfig("charuco", 7, 5, 0.03, 0.022))
     film = tmp_path / "film.avi"
     writer = cv2.VideoWriter(str(film), cv2.VideoWriter_fourcc(*"MJPG"), 30, (LENS.width, LENS.height))
-    for pose in board_pictures.board_poses(16):
-        shot = board_pictures.photograph(board, LENS, *pose)
+    for pose in board_images.board_poses(16):
+        shot = board_images.photograph(board, LENS, *pose)
         writer.write(shot)
         writer.write(np.full_like(shot, 128))  # the frames that are passed over
     writer.release()
@@ -55,12 +55,12 @@ def test_a_video_of_a_charuco_board_becomes_a_calibration(board_pictures, tmp_pa
     assert camera.fx == pytest.approx(LENS.fx, rel=0.015) and camera.cx == pytest.approx(LENS.cx, abs=4.0)
     assert "px RMS" in capsys.readouterr().out
     assert main(["--video", str(film), *options, "--board", "checkerboard", "--quiet", "--force"]) == 1
-    assert "of the 16 pictures" in capsys.readouterr().err
+    assert "of the 16 images" in capsys.readouterr().err
 
 
-def test_a_camera_is_let_go_once_enough_was_seen(board_pictures, tmp_path, monkeypatch):
+def test_a_camera_is_let_go_once_enough_was_seen(board_images, tmp_path, monkeypatch):
     board = Board(BoardConfig(columns=7, rows=5))
-    shots = [board_pictures.photograph(board, LENS, *pose) for pose in board_pictures.board_poses(24)]
+    shots = [board_images.photograph(board, LENS, *pose) for pose in board_images.board_poses(24)]
 
     class Camera24:
         live, camera, closed, taken = True, LENS, False, 0
@@ -94,7 +94,7 @@ def test_a_camera_is_let_go_when_it_fails(tmp_path, monkeypatch, capsys):
         live, camera, closed = True, LENS, False
 
         def __iter__(self):
-            raise SourceError("no more pictures from webcam")
+            raise SourceError("no more images from webcam")
 
         def close(self):
             self.closed = True
@@ -102,14 +102,14 @@ def test_a_camera_is_let_go_when_it_fails(tmp_path, monkeypatch, capsys):
     source = Failing()
     monkeypatch.setattr("slam.sources.cameras.open_camera", lambda spec: source)
     assert main(["--camera", "webcam", "--out", str(tmp_path / "camera.yaml")]) == 1
-    assert source.closed and "no more pictures" in capsys.readouterr().err
+    assert source.closed and "no more images" in capsys.readouterr().err
 
 
 def test_a_wrong_size_is_explained(folder, tmp_path, capsys):
     out = tmp_path / "camera.yaml"
     assert main(["--images", str(folder), "--size", "9x6", "--out", str(out)]) == 1
     error = capsys.readouterr().err.strip()
-    assert "no 9x6 checkerboard in any of the 14 pictures" in error and "try --size 7x5" in error
+    assert "no 9x6 checkerboard in any of the 14 images" in error and "try --size 7x5" in error
     assert "\n" not in error and not out.exists()
 
 

@@ -50,7 +50,7 @@ def test_a_truncated_truth_is_named_with_its_line(places, capsys):
         (["run", "--groundtruth", "run"], 1, "has no ground truth"),
         (["none", "--groundtruth", "groundtruth.txt"], 1, "no trajectory at"),
         (["run", "--groundtruth", "groundtruth.txt", "--online"], 1, "no trajectory at"),
-        (["run", "--groundtruth", "groundtruth.txt", "--depth", "none"], 1, "no depth pictures"),
+        (["run", "--groundtruth", "groundtruth.txt", "--depth", "none"], 1, "no depth images"),
         (["run", "--groundtruth", "groundtruth.txt", "--max-difference", "-1"], 2, "--max-difference"),
         (["run", "--groundtruth", "groundtruth.txt", "--max-difference", "inf"], 2, "--max-difference"),
         (["run", "--groundtruth", "groundtruth.txt", "--min-confidence", "nan"], 2, "--min-confidence"),

@@ -236,7 +236,7 @@ def test_a_backend_that_dies_is_reported_and_leaves_its_files(recording, tmp_pat
 
 
 def test_a_full_disk_takes_what_fits(recording, tmp_path, monkeypatch, capsys, caplog):
-    """From the moment the run ends, pictures and the map are refused, and so is the second `run.json`."""
+    """From the moment the run ends, images and the map are refused, and so is the second `run.json`."""
     from slam.io import files
 
     written: list[str] = []
@@ -277,15 +277,15 @@ def copied(recording: Path, path: Path, frames: int) -> Path:
     return path
 
 
-def test_damaged_pictures_are_skipped_and_counted(recording, tmp_path, capsys, caplog):
+def test_damaged_images_are_skipped_and_counted(recording, tmp_path, capsys, caplog):
     """One in the middle, and the last one, after which no good frame comes."""
     path = copied(recording, tmp_path / "damaged", 40)
-    pictures = sorted((path / "rgb").iterdir())
-    pictures[20].write_bytes(pictures[20].read_bytes()[:1000])
-    pictures[39].write_bytes(b"")
+    images = sorted((path / "rgb").iterdir())
+    images[20].write_bytes(images[20].read_bytes()[:1000])
+    images[39].write_bytes(b"")
     for threads, out in ((["--deterministic"], tmp_path / "inline"), ([], tmp_path / "threaded")):
         assert main(["--sequence", str(path), "--out", str(out), *SMALL, *threads]) == 0
-        assert caplog.text.count("skipped a frame") == 2 and pictures[20].name in caplog.text
+        assert caplog.text.count("skipped a frame") == 2 and images[20].name in caplog.text
         assert "0 dropped, 2 skipped" in capsys.readouterr().out
         caplog.clear()
         trajectory, record = check_complete(out)
@@ -294,7 +294,7 @@ def test_damaged_pictures_are_skipped_and_counted(recording, tmp_path, capsys, c
 
 @pytest.mark.parametrize("frames", [1, 12])
 def test_without_parallax_there_is_no_map_and_one_line(recording, tmp_path, capsys, frames):
-    """The same picture again and again, or only once: the files are there all the same, without a pose."""
+    """The same image again and again, or only once: the files are there all the same, without a pose."""
     (tmp_path / "still").mkdir()
     first = sorted((recording / "rgb").iterdir())[0]
     for n in range(frames):
@@ -325,9 +325,9 @@ def out_of_order(path: Path) -> None:
     (path / "rgb.txt").write_text("\n".join([lines[1], lines[0], *lines[2:]]) + "\n")
 
 
-def spoilt_pictures(path: Path) -> None:
-    for picture in (path / "rgb").iterdir():
-        picture.write_bytes(b"not a picture")
+def spoilt_images(path: Path) -> None:
+    for image in (path / "rgb").iterdir():
+        image.write_bytes(b"not an image")
 
 
 @pytest.mark.parametrize(
@@ -342,7 +342,7 @@ def spoilt_pictures(path: Path) -> None:
             "640x480",
         ),
         (out_of_order, "is earlier than the stamp before it"),
-        (spoilt_pictures, "none of the 10 images"),
+        (spoilt_images, "none of the 10 images"),
         (lambda path: (path / "rgb.txt").write_text("# nothing\n"), "lists no images"),
         (lambda path: (path / "rgb.txt").write_text("1.0\n"), "line 1: expected 'timestamp filename'"),
     ],

@@ -29,8 +29,8 @@ SMALL = ["--set", "pixels=19200", "--quiet"]  # 160x120
 class Camera:
     """Serves what a camera sees now: its time runs on while the server is down."""
 
-    def __init__(self, pictures: list[bytes], fps: float) -> None:
-        self.pictures, self.fps = pictures, fps
+    def __init__(self, images: list[bytes], fps: float) -> None:
+        self.images, self.fps = images, fps
         self.start_s: float | None = None  # with the first connection
         self.silent = threading.Event()  # connected, but nothing comes
         self.port = 0
@@ -50,10 +50,10 @@ class Camera:
                 self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
                 self.end_headers()
                 try:
-                    while not down_now.wait(1 / camera.fps) and (picture := camera.now()) is not None:
+                    while not down_now.wait(1 / camera.fps) and (image := camera.now()) is not None:
                         if not camera.silent.is_set():
                             self.wfile.write(b"--frame\r\nContent-Type: image/jpeg\r\n")
-                            self.wfile.write(b"Content-Length: %d\r\n\r\n%s\r\n" % (len(picture), picture))
+                            self.wfile.write(b"Content-Length: %d\r\n\r\n%s\r\n" % (len(image), image))
                 except OSError:
                     return  # the other side has gone
 
@@ -69,7 +69,7 @@ class Camera:
         if self.start_s is None:
             self.start_s = time.monotonic()
         index = int((time.monotonic() - self.start_s) * self.fps)
-        return self.pictures[index] if index < len(self.pictures) else None
+        return self.images[index] if index < len(self.images) else None
 
     def down(self) -> None:
         self.down_now.set()
@@ -79,14 +79,14 @@ class Camera:
 
 @dataclass(frozen=True)
 class Film:
-    """What the camera sees: pictures, and their true poses by number."""
+    """What the camera sees: images, and their true poses by number."""
 
-    pictures: list[bytes]
+    images: list[bytes]
     gray: np.ndarray  # (N, pixels) float32, mean removed, of unit length
     T_wc: np.ndarray  # (N, 4, 4)
 
     def shown(self, images: list[np.ndarray]) -> np.ndarray:
-        """(M,) numbers of the pictures that images were made of: those most alike."""
+        """(M,) numbers of the drawings that images were made of: those most alike."""
         return (unit_rows(images) @ self.gray.T).argmax(1)
 
 
@@ -114,7 +114,7 @@ def serve() -> Iterator:
     cameras = []
 
     def start(film: Film, fps: float) -> Camera:
-        cameras.append(Camera(film.pictures, fps))
+        cameras.append(Camera(film.images, fps))
         return cameras[-1]
 
     yield start
@@ -134,7 +134,7 @@ def own_levels() -> Iterator[None]:
 
 
 def at_number(camera: Camera, number: int, action) -> None:
-    """Do something when the camera sees picture `number`."""
+    """Do something when the camera sees image `number`."""
 
     def wait() -> None:
         while camera.start_s is None:
@@ -166,9 +166,9 @@ class Outcome:
 
 
 def outcome(camera: Camera, film: Film, calibration: Path, folder: Path, options: list[str]) -> Outcome:
-    """Run over the whole film; the poses' truth is that of the recorded pictures."""
+    """Run over the whole film; the poses' truth is that of the recorded images."""
     out, kept = folder / "run", folder / "kept"
-    at_number(camera, len(film.pictures) - 2, lambda: os.kill(os.getpid(), signal.SIGINT))
+    at_number(camera, len(film.images) - 2, lambda: os.kill(os.getpid(), signal.SIGINT))
     named = ["--calib", str(calibration), "--record", str(kept), "--out", str(out)]
     assert main(["--camera", camera.url, *named, *options]) == 0
     record = json.loads((out / "run.json").read_text())
@@ -200,7 +200,7 @@ def test_a_stream_that_comes_back_goes_on_in_the_same_map(silent, serve, film, r
 
 @pytest.mark.skipif("V2D_LONG_TESTS" not in os.environ, reason="takes minutes; V2D_LONG_TESTS=1 runs it")
 def test_five_seconds_without_a_camera(serve, tmp_path):
-    """The rendered room of --demo, there and back at 20 pictures a second."""
+    """The rendered room of --demo, there and back at 20 images a second."""
     source = DemoSource(DemoConfig(width=256, height=192))
     film = there_and_back(list(source), source.groundtruth())
     write_calibration(tmp_path / "calibration.yaml", source.camera)

@@ -169,7 +169,7 @@ def test_a_repeated_pattern_is_no_loop(world, wall_and_box):
 
 
 def test_what_does_not_come_back_to_where_it_began_is_not_proved(world, circle, monkeypatch):
-    """A true place and a good flow to it, but the depth it was measured with is wrong in one half of the picture."""
+    """A true place and a good flow to it, but the depth it was measured with is wrong in one half of the image."""
     bent = circle[0].cell_inv_depth.clone()
     bent[:, :20] *= 1.15
     keyframes = [replace(circle[0], cell_inv_depth=bent), *circle[1:]]

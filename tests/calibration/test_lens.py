@@ -1,4 +1,4 @@
-"""Boards are found and cameras calibrated: pictures rendered through a known lens give that lens back."""
+"""Boards are found and cameras calibrated: images rendered through a known lens give that lens back."""
 
 import cv2
 import numpy as np
@@ -17,10 +17,10 @@ BOARDS = {
 
 
 @pytest.fixture(scope="module", params=list(BOARDS))
-def seen(request, board_pictures):
-    """A board, and its views in 18 pictures."""
+def seen(request, board_images):
+    """A board, and its views in 18 images."""
     board = Board(BOARDS[request.param])
-    views = [board.find(board_pictures.photograph(board, LENS, *pose)) for pose in board_pictures.board_poses(18)]
+    views = [board.find(board_images.photograph(board, LENS, *pose)) for pose in board_images.board_poses(18)]
     return board, [view for view in views if view is not None]
 
 
@@ -43,12 +43,12 @@ def test_the_lens_comes_back(seen):
     assert result.rms_px < 0.3 and (camera.width, camera.height) == (480, 360)
 
 
-def test_corners_are_where_the_projection_puts_them(seen, board_pictures):
+def test_corners_are_where_the_projection_puts_them(seen, board_images):
     """Pixel (0, 0) is the centre of the first pixel: a shift by half a pixel would show."""
     board = seen[0]
     pinhole = LENS.undistorted()
     R, place = np.eye(3), np.array([0.0, 0.0, 0.6])
-    view = board.find(board_pictures.photograph(board, pinhole, R, place))
+    view = board.find(board_images.photograph(board, pinhole, R, place))
     columns, rows = board.config.squares
     pitch = 0.6 * LENS.width / columns  # pixels of a square
     middle = np.array([columns, rows]) * board.config.square_m / 2
@@ -60,12 +60,12 @@ def test_corners_are_where_the_projection_puts_them(seen, board_pictures):
     assert np.abs(error.mean(0)).max() < 0.1
 
 
-def test_a_large_picture_is_searched_small_first(board_pictures):
-    """Corners are those of the large picture, by the pixel-centre rule; some differ more, at the board's edge."""
+def test_a_large_image_is_searched_small_first(board_images):
+    """Corners are those of the large image, by the pixel-centre rule; some differ more, at the board's edge."""
     board = Board(BOARDS[CHECKERBOARD])
-    picture = board_pictures.photograph(board, LENS, *board_pictures.board_poses(1)[0])
-    large = cv2.resize(picture, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
-    corners, reference = board.find(large), board.find(picture)
+    image = board_images.photograph(board, LENS, *board_images.board_poses(1)[0])
+    large = cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
+    corners, reference = board.find(large), board.find(image)
     assert np.median(np.abs((corners.uv + 0.5) / 2 - 0.5 - reference.uv)) < 0.1
     assert board.find(np.full_like(large, 90)) is None
 
@@ -94,33 +94,30 @@ def test_the_same_view_again_is_not_taken(seen):
     assert len(views) == MAX_VIEWS
 
 
-def test_feedback_says_what_is_missing(board_pictures):
+def test_feedback_says_what_is_missing(board_images):
     board = Board(BOARDS[CHECKERBOARD])
     views = Views(LENS.width, LENS.height)
     R, place = np.eye(3), np.array([-0.25, -0.25, 0.3])
-    assert views.add(board.find(board_pictures.photograph(board, LENS, R, place)))
+    assert views.add(board.find(board_images.photograph(board, LENS, R, place)))
     words = views.feedback()
     assert views.coverage()[0, 0] and not views.coverage()[2].any()
     assert "lower right" in words and "upper left" not in words
     assert "tilt it left and right" in words and "bring it closer" in words and "1 views" in words
 
 
-def test_enough_varied_views_leave_nothing_to_do(seen, board_pictures):
+def test_enough_varied_views_leave_nothing_to_do(seen, board_images):
     board, found = seen
-    more = [board.find(board_pictures.photograph(board, LENS, *pose)) for pose in board_pictures.board_poses(6, seed=8)]
+    more = [board.find(board_images.photograph(board, LENS, *pose)) for pose in board_images.board_poses(6, seed=8)]
     views = selection([*found, *(view for view in more if view is not None)])
     assert views.coverage().sum() >= 8
     assert not [word for word in views.missing() if "tilt" in word or "different" in word]
 
 
-def test_views_without_tilt_are_doubted(board_pictures):
+def test_views_without_tilt_are_doubted(board_images):
     """Fronto-parallel boards do not tell focal length from distance."""
     board = Board(BOARDS[CHECKERBOARD])
     views = selection(
-        [
-            board.find(board_pictures.photograph(board, LENS, *pose))
-            for pose in board_pictures.board_poses(9, tilted=False)
-        ]
+        [board.find(board_images.photograph(board, LENS, *pose)) for pose in board_images.board_poses(9, tilted=False)]
     )
     try:
         result = calibrate(views.views, LENS.width, LENS.height)
@@ -143,14 +140,12 @@ def test_views_of_another_board_are_refused(seen):
         calibrate(wrong, LENS.width, LENS.height)
 
 
-def test_a_board_of_another_size_is_named(board_pictures):
-    picture = board_pictures.photograph(
-        Board(BoardConfig(columns=7, rows=5)), LENS, np.eye(3), np.array([0.0, 0.0, 0.6])
-    )
+def test_a_board_of_another_size_is_named(board_images):
+    image = board_images.photograph(Board(BoardConfig(columns=7, rows=5)), LENS, np.eye(3), np.array([0.0, 0.0, 0.6]))
     board = Board(BoardConfig(columns=9, rows=6))
-    assert board.find(picture) is None
-    assert sorted(board.shown_size([picture])) == [5, 7]
-    assert board.shown_size([np.full_like(picture, 128)]) is None
+    assert board.find(image) is None
+    assert sorted(board.shown_size([image])) == [5, 7]
+    assert board.shown_size([np.full_like(image, 128)]) is None
 
 
 @pytest.mark.parametrize(
@@ -170,7 +165,7 @@ def test_boards_that_make_no_sense(options, said):
 
 
 @pytest.mark.parametrize("kind", list(BOARDS))
-def test_a_printed_board_is_found_in_its_own_picture(kind, tmp_path):
+def test_a_printed_board_is_found_in_its_own_image(kind, tmp_path):
     board = Board(BOARDS[kind])
     assert write_board(tmp_path / "board.png", board) == ((300, 225) if kind == CHECKERBOARD else (275, 200))
     data = (tmp_path / "board.png").read_bytes()

@@ -140,7 +140,7 @@ def test_program_takes_a_trajectory_file_and_writes_nothing(run, capsys):
         (lambda run: (run / "keyframes" / "keyframes.json").write_text("[{}]"), "entry 0: no usable 'id'"),
         (lambda run: (run / "keyframes" / "keyframes.json").write_text("[]"), "no keyframe"),
         (lambda run: (run.parent / "depth" / "x.png").write_bytes(b""), "not named by their time"),
-        (lambda run: (run.parent / "depth" / "1.003000.png").unlink(), "no depth pictures"),
+        (lambda run: (run.parent / "depth" / "1.003000.png").unlink(), "no depth images"),
     ],
 )
 def test_program_ends_with_one_line_for_bad_input(run, capsys, change, message):

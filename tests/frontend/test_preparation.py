@@ -1,4 +1,4 @@
-"""Frames to pictures of network size: any aspect, any size, and the pixel-centre rule."""
+"""Frames to images of network size: any aspect, any size, and the pixel-centre rule."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ PIXELS = 256 * 192
 
 
 def ramp(width: int, height: int) -> tuple[Camera, Frame]:
-    """A picture whose red rises by the column and green by the row, over the whole range."""
+    """An image whose red rises by the column and green by the row, over the whole range."""
     camera = Camera(width, height, float(width), float(width), (width - 1) / 2, (height - 1) / 2)
     v, u = np.mgrid[:height, :width]
     image = np.stack([255 * u / (width - 1), 255 * v / (height - 1), 0 * u], -1)
@@ -30,9 +30,9 @@ def test_size_keeps_aspect_and_pixels(size):
 
 @pytest.mark.parametrize("size", [(640, 480), (480, 640), (64, 48), (100, 75)])
 def test_a_ramp_stays_a_ramp(size):
-    """Smaller or larger, each pixel shows what lies at its place by the camera; blocks would be off by 1.4 grey levels.
+    """Smaller or larger, each pixel shows what lies at its place by the camera; blocks would be off by 1.4 gray levels.
 
-    Tolerance: rounding of the picture before and after (0.5 each) and of the weights. The border is left out: nothing
+    Tolerance: rounding of the image before and after (0.5 each) and of the weights. The border is left out: nothing
     lies beyond it.
     """
     camera, frame = ramp(*size)
@@ -60,4 +60,4 @@ def test_depth_is_taken_from_the_middle_of_each_pixel_and_only_where_it_is_known
     for _ in range(2):
         assert preparation(replace(frame, depth=depth[::2]))[1] is None
     warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
-    assert warnings == ["frame 0: depth of 640x240 for a picture of 640x480 is not used; align it to the picture"]
+    assert warnings == ["frame 0: depth of 640x240 for an image of 640x480 is not used; align it to the image"]

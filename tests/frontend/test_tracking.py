@@ -122,7 +122,7 @@ def test_a_bad_first_guess_is_followed_by_the_next(world, wall_and_box):
     assert both.status is Status.TRACKING and float(se3.log(both.T_ck @ se3.inverse(T_cw)).norm()) < 0.008
 
 
-def test_a_foreign_picture_is_lost(world, wall_and_box):
+def test_a_foreign_image_is_lost(world, wall_and_box):
     foreign = wall_and_box.World(seed=5).view(se3.identity(), 1)
     assert track(Matcher(world.flow), foreign, world.keyframe(se3.identity()), [se3.identity()]).status is Status.LOST
 
@@ -165,7 +165,7 @@ def test_a_fading_match_makes_a_keyframe_measured_against_the_same_reference():
 
 @pytest.fixture(scope="module")
 def places(world, wall_and_box):
-    """Five keyframes along the wall, 0.8 apart: pictures with no more than a third in common."""
+    """Five keyframes along the wall, 0.8 apart: images with no more than a third in common."""
     store = KeyframeStore()
     for n in range(5):
         k = world.keyframe(wall_and_box.moved(-0.8 * n), n, n)
@@ -182,7 +182,7 @@ def test_the_right_keyframe_is_found(places, world, wall_and_box, n):
     assert float(se3.log(T_cw @ found.T_wc).norm()) < 0.01
 
 
-def test_a_foreign_picture_and_a_dark_one_are_found_nowhere(places, world, wall_and_box):
+def test_a_foreign_image_and_a_dark_one_are_found_nowhere(places, world, wall_and_box):
     finder = Relocaliser(Matcher(world.flow))
     foreign = wall_and_box.World(seed=5).view(se3.identity(), 7)
     assert finder.find(foreign, places).status is Status.LOST
@@ -194,15 +194,15 @@ def test_a_foreign_picture_and_a_dark_one_are_found_nowhere(places, world, wall_
 
 
 def test_relocalisation_is_stricter_than_tracking(places, world, wall_and_box):
-    T_cw = wall_and_box.moved(0.35)  # a quarter of the keyframe has left the picture
+    T_cw = wall_and_box.moved(0.35)  # a quarter of the keyframe has left the image
     view = world.view(T_cw, 7)
     assert track(Matcher(world.flow), view, places[0], [T_cw]).status is Status.TRACKING
     strict = RelocaliserConfig(min_visible_ratio=0.95)
     assert Relocaliser(Matcher(world.flow), strict).find(view, places).status is Status.LOST
 
 
-def test_landmarks_find_a_place_half_a_picture_away(places, world, wall_and_box):
-    """Thumbnails of pictures so far apart have nothing in common, and flow from a standing start is lost."""
+def test_landmarks_find_a_place_half_a_image_away(places, world, wall_and_box):
+    """Thumbnails of images so far apart have nothing in common, and flow from a standing start is lost."""
     known = KeyframeStore()
     for k in (places[0], places[3]):
         known.add(k.view, k.T_wc, (k.inv_depth, k.confidence), (k.cell_inv_depth, k.cell_sigma), -1)

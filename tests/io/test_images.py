@@ -1,4 +1,4 @@
-"""Pictures keep their colours, depths their metres."""
+"""Images keep their colours, depths their metres."""
 
 import cv2
 import numpy as np
@@ -8,48 +8,48 @@ from slam.errors import OutputError, SourceError
 from slam.io.images import read_color, read_confidence, read_depth, write_color, write_confidence, write_depth
 
 
-def picture(h: int = 48, w: int = 64) -> np.ndarray:
+def image(h: int = 48, w: int = 64) -> np.ndarray:
     """Smooth, with different red, green and blue."""
     v, u = np.mgrid[:h, :w]
     return np.stack([u * 255 // w, v * 255 // h, np.full_like(u, 30)], -1).astype(np.uint8)
 
 
 def test_png_is_exact_and_jpeg_close(tmp_path):
-    write_color(tmp_path / "a.png", picture())
-    np.testing.assert_array_equal(read_color(tmp_path / "a.png"), picture())
-    write_color(tmp_path / "a.jpg", picture())
-    assert np.abs(read_color(tmp_path / "a.jpg").astype(int) - picture()).mean() < 2
+    write_color(tmp_path / "a.png", image())
+    np.testing.assert_array_equal(read_color(tmp_path / "a.png"), image())
+    write_color(tmp_path / "a.jpg", image())
+    assert np.abs(read_color(tmp_path / "a.jpg").astype(int) - image()).mean() < 2
 
 
 def test_the_file_is_rgb_for_others(tmp_path):
     """OpenCV reads blue first, so our red must be its last channel."""
-    write_color(tmp_path / "a.png", picture())
-    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "a.png"))[..., ::-1], picture())
+    write_color(tmp_path / "a.png", image())
+    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "a.png"))[..., ::-1], image())
 
 
-def test_grey_and_16_bit_become_rgb(tmp_path):
-    cv2.imwrite(str(tmp_path / "g.png"), picture()[..., 0])
-    np.testing.assert_array_equal(read_color(tmp_path / "g.png"), picture()[..., :1].repeat(3, -1))
-    cv2.imwrite(str(tmp_path / "h.png"), picture()[..., 0].astype(np.uint16) * 257)
-    np.testing.assert_array_equal(read_color(tmp_path / "h.png"), picture()[..., :1].repeat(3, -1))
+def test_gray_and_16_bit_become_rgb(tmp_path):
+    cv2.imwrite(str(tmp_path / "g.png"), image()[..., 0])
+    np.testing.assert_array_equal(read_color(tmp_path / "g.png"), image()[..., :1].repeat(3, -1))
+    cv2.imwrite(str(tmp_path / "h.png"), image()[..., 0].astype(np.uint16) * 257)
+    np.testing.assert_array_equal(read_color(tmp_path / "h.png"), image()[..., :1].repeat(3, -1))
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif", ".webp"])
-def test_cut_off_pictures_are_refused(tmp_path, suffix: str):
+def test_cut_off_images_are_refused(tmp_path, suffix: str):
     path = tmp_path / f"a{suffix}"
-    write_color(path, picture())
+    write_color(path, image())
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
     with pytest.raises(SourceError, match=f"a{suffix}"):
         read_color(path)
 
 
-def test_missing_empty_and_foreign_pictures(tmp_path):
-    with pytest.raises(SourceError, match=r"cannot read the picture .*a.png: No such file"):
+def test_missing_empty_and_foreign_images(tmp_path):
+    with pytest.raises(SourceError, match=r"cannot read the image .*a.png: No such file"):
         read_color(tmp_path / "a.png")
     (tmp_path / "a.png").write_bytes(b"")
     with pytest.raises(SourceError, match="it is empty"):
         read_color(tmp_path / "a.png")
-    (tmp_path / "a.png").write_text("no picture")
+    (tmp_path / "a.png").write_text("no image")
     with pytest.raises(SourceError, match="it is damaged"):
         read_color(tmp_path / "a.png")
 
@@ -74,10 +74,10 @@ def test_invalid_value_becomes_unknown(tmp_path):
 
 
 def test_colour_is_no_depth(tmp_path):
-    write_color(tmp_path / "a.png", picture())
-    with pytest.raises(SourceError, match="is no depth picture: expected one channel of 16 bits, got uint8"):
+    write_color(tmp_path / "a.png", image())
+    with pytest.raises(SourceError, match="is no depth image: expected one channel of 16 bits, got uint8"):
         read_depth(tmp_path / "a.png")
-    with pytest.raises(SourceError, match="is no confidence picture"):
+    with pytest.raises(SourceError, match="is no confidence image"):
         read_confidence(tmp_path / "a.png")
 
 
@@ -88,10 +88,10 @@ def test_confidence_round_trip(tmp_path):
 
 
 def test_unwritable(tmp_path):
-    with pytest.raises(OutputError, match=r"no picture format has the suffix '.xyz'"):
-        write_color(tmp_path / "a.xyz", picture())
+    with pytest.raises(OutputError, match=r"no image format has the suffix '.xyz'"):
+        write_color(tmp_path / "a.xyz", image())
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write"):
-        write_color(tmp_path / "file" / "a.png", picture())
+        write_color(tmp_path / "file" / "a.png", image())
     with pytest.raises(ValueError, match="uint8"):
-        write_color(tmp_path / "a.png", picture().astype(np.float32))
+        write_color(tmp_path / "a.png", image().astype(np.float32))

@@ -9,7 +9,7 @@ from slam.networks.depth import wide_hypotheses
 FOCAL, H, W = 100.0, 48, 64
 
 
-def picture(shift_px: float, contrast: float = 1.0) -> torch.Tensor:
+def image(shift_px: float, contrast: float = 1.0) -> torch.Tensor:
     """(1, 1, H, W) of a smooth random wall that has moved to the left by `shift_px`, sampled exactly."""
     generator = torch.Generator().manual_seed(0)
     u, v = torch.arange(W) + shift_px, torch.arange(H)
@@ -29,11 +29,11 @@ def camera(baselines: list[float]) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("parallax_px", [1.5, 6.0])
 def test_the_true_plane_is_the_likeliest_even_at_a_fraction_of_a_pixel(parallax_px: float):
-    """Hypotheses from 0.4 to 1.6 in 13 steps: with 1.5 px of parallax each step moves the picture by 0.15 px."""
+    """Hypotheses from 0.4 to 1.6 in 13 steps: with 1.5 px of parallax each step moves the image by 0.15 px."""
     baseline = parallax_px / FOCAL
     T_jk, K = camera([baseline, -baseline])
     hypotheses = wide_hypotheses(torch.tensor([0.4]), torch.tensor([1.6]), 13)
-    found = likeness(picture(0), [picture(parallax_px), picture(-parallax_px)], T_jk, K, hypotheses)
+    found = likeness(image(0), [image(parallax_px), image(-parallax_px)], T_jk, K, hypotheses)
     assert found.shape == (1, 13, H // 4, W // 4, 2)
     best = hypotheses.flatten()[found.argmax(1)][0, 2:-2, 4:-4]
     assert (best - 1).abs().max() < 1e-5
@@ -43,12 +43,12 @@ def test_the_true_plane_is_the_likeliest_even_at_a_fraction_of_a_pixel(parallax_
 def test_brightness_and_contrast_of_a_view_do_not_matter_and_plain_windows_say_nothing():
     T_jk, K = camera([0.06])
     hypotheses = wide_hypotheses(torch.tensor([0.4]), torch.tensor([1.6]), 7)
-    usual = likeness(picture(0), [picture(6)], T_jk, K, hypotheses)
-    brighter = likeness(picture(0), [picture(6) + 0.7], T_jk, K, hypotheses)
+    usual = likeness(image(0), [image(6)], T_jk, K, hypotheses)
+    brighter = likeness(image(0), [image(6) + 0.7], T_jk, K, hypotheses)
     torch.testing.assert_close(brighter, usual, rtol=0, atol=1e-3)
-    stronger = likeness(picture(0), [1.5 * picture(6)], T_jk, K, hypotheses)
+    stronger = likeness(image(0), [1.5 * image(6)], T_jk, K, hypotheses)
     torch.testing.assert_close(stronger, usual, rtol=0, atol=0.15)  # its noise counts less
-    plain = likeness(picture(0, contrast=1e-3), [picture(6)], T_jk, K, hypotheses)
+    plain = likeness(image(0, contrast=1e-3), [image(6)], T_jk, K, hypotheses)
     assert plain.abs().max() < 0.1
 
 
@@ -56,30 +56,30 @@ def test_a_view_that_does_not_see_the_point_has_no_say():
     """A camera far to the right sees nothing of the wall's left side: the other view decides alone."""
     T_jk, K = camera([0.06, 0.6])
     hypotheses = wide_hypotheses(torch.tensor([0.4]), torch.tensor([1.6]), 7)
-    both = likeness(picture(0), [picture(6), picture(60)], T_jk, K, hypotheses)
-    one = likeness(picture(0), [picture(6)], T_jk[:, :1], K, hypotheses)
+    both = likeness(image(0), [image(6), image(60)], T_jk, K, hypotheses)
+    one = likeness(image(0), [image(6)], T_jk[:, :1], K, hypotheses)
     torch.testing.assert_close(both[:, -1, :, :8], one[:, -1, :, :8])
     behind = torch.eye(4, dtype=torch.float64)[None, None]
     behind[..., 2, 3] = -10.0
-    nothing = likeness(picture(0), [F.pad(picture(0)[..., 1:], (0, 1))], behind, K, hypotheses)
+    nothing = likeness(image(0), [F.pad(image(0)[..., 1:], (0, 1))], behind, K, hypotheses)
     assert torch.isfinite(nothing).all()
 
 
 def test_loops_and_tensors_give_the_same_moments():
-    """Two keyframes, motions that turn, that leave the picture and that go behind the camera, hypotheses per cell."""
+    """Two keyframes, motions that turn, that leave the image and that go behind the camera, hypotheses per cell."""
     g = torch.Generator().manual_seed(3)
-    grey_k, grey_j = torch.randn(2, 1, 2, H, W, generator=g).unbind(2)
+    gray_k, gray_j = torch.randn(2, 1, 2, H, W, generator=g).unbind(2)
     hypotheses = 0.2 + torch.rand(2, 5, H // 4, W // 4, generator=g)
     T_jk = se3.exp(0.2 * torch.randn(2, 6, generator=g))
     T_jk[1, 2, 3] = -1.5
     K = camera([])[1].float().expand(2, 3, 3)
     A, b = K @ T_jk[:, :3, :3] @ torch.linalg.inv(K), (K @ T_jk[:, :3, 3:])[..., 0]
-    given = (grey_k.transpose(0, 1).reshape(2, 1, H, W), grey_j.transpose(0, 1).reshape(2, 1, H, W), A, b, hypotheses)
+    given = (gray_k.transpose(0, 1).reshape(2, 1, H, W), gray_j.transpose(0, 1).reshape(2, 1, H, W), A, b, hypotheses)
     for loops, tensors in zip(_moments_cpu(*given), _moments(*given)):
         torch.testing.assert_close(loops, tensors, rtol=0, atol=2e-3)
 
 
 def test_a_pose_that_is_not_finite_reads_no_foreign_memory():
     T_jk, K = camera([float("nan")])
-    found = likeness(picture(0), [picture(6)], T_jk, K, wide_hypotheses(torch.tensor([0.4]), torch.tensor([1.6]), 7))
+    found = likeness(image(0), [image(6)], T_jk, K, wide_hypotheses(torch.tensor([0.4]), torch.tensor([1.6]), 7))
     assert found.shape == (1, 7, H // 4, W // 4, 2)

@@ -125,7 +125,7 @@ def test_growth_of_a_keyframe_moves_its_frames_by_the_same_factor():
 
 
 def test_younger_keyframes_are_carried_along():
-    """The backend moved and doubled keyframe 1 while 2 was added: the picture of the world from 2 must not change."""
+    """The backend moved and doubled keyframe 1 while 2 was added: the image of the world from 2 must not change."""
     store = KeyframeStore()
     for n in range(3):
         added(store, n, pose(n), n - 1)

@@ -23,7 +23,7 @@ def texture(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def pair(M: np.ndarray, height: int = H, width: int = W) -> tuple[np.ndarray, np.ndarray]:
-    """Two pictures; the pixel p of the first lies at M (p, 1) in the second."""
+    """Two images; the pixel p of the first lies at M (p, 1) in the second."""
     big = texture(height + 80, width + 80)
     inverse = cv2.invertAffineTransform(M)
     y, x = np.mgrid[:height, :width]
@@ -32,7 +32,7 @@ def pair(M: np.ndarray, height: int = H, width: int = W) -> tuple[np.ndarray, np
     return big[40 : 40 + height, 40 : 40 + width], second
 
 
-def picture(image: np.ndarray) -> Tensor:
+def batched(image: np.ndarray) -> Tensor:
     return torch.from_numpy(np.clip(image, 0, 255).round().astype(np.uint8)).permute(2, 0, 1)[None].float() / 255
 
 
@@ -41,13 +41,13 @@ def flow(first: np.ndarray, second: np.ndarray, start: Tensor | float = 0.0) -> 
     dis = DisFlow()
     cells = torch.from_numpy(grid(first.shape[0] // STRIDE, first.shape[1] // STRIDE))[None]
     uv = cells + start
-    state = dis.start(dis.encode(picture(first)), dis.encode(picture(second)))
+    state = dis.start(dis.encode(batched(first)), dis.encode(batched(second)))
     _, residual, weight = dis.update(state, uv)
     return (STRIDE * (uv + residual - cells))[0].numpy(), weight[0].numpy()
 
 
 def truth(M: np.ndarray, height: int = H, width: int = W, margin: int = 10) -> tuple[np.ndarray, np.ndarray]:
-    """True flow (h, w, 2) of the cell centres, and which of them end inside the picture."""
+    """True flow (h, w, 2) of the cell centres, and which of them end inside the image."""
     pixels = STRIDE * grid(height // STRIDE, width // STRIDE) + (STRIDE - 1) / 2
     end = pixels @ M[:, :2].T + M[:, 2]
     inside = ((end > margin) & (end < [width - 1 - margin, height - 1 - margin])).all(-1)
@@ -76,11 +76,11 @@ def test_exposure_may_change(M, gain, offset):
 
 
 def test_exposure_is_measured_despite_a_patch_that_changed():
-    """A fifth of the second picture shows something else, much brighter."""
+    """A fifth of the second image shows something else, much brighter."""
     first, second = pair(np.float64([[1, 0, 0], [0, 1, 0]]))
     second = 0.9 * second
     second[:, :32] = 250
-    gray = [DisFlow().encode(picture(image))[0].gray for image in (first, second)]
+    gray = [DisFlow().encode(batched(image))[0].gray for image in (first, second)]
     pixels = STRIDE * grid(H // STRIDE, W // STRIDE) + 1.5
     exposed = as_exposed(*gray, pixels, pixels).astype(float)
     assert np.median(np.abs(exposed - gray[1])[:, 36:]) <= 1
@@ -96,7 +96,7 @@ def test_a_start_near_a_motion_too_far_to_be_found_is_used():
     assert np.median(np.linalg.norm(found - true, axis=-1)[inside]) < 0.1 and np.median(weight[inside]) > 0.5
 
 
-def test_what_leaves_the_picture_has_no_weight():
+def test_what_leaves_the_image_has_no_weight():
     M = np.float64([[1, 0, 30], [0, 1, 0]])
     _, weight = flow(*pair(M), torch.tensor([7.0, 0.0]))
     assert weight[:, -7:].mean() < 0.02 < 0.5 < weight[:, 5:-11].mean()
@@ -107,20 +107,20 @@ def test_plain_walls_have_no_weight_and_lines_have_texture_only_across():
     found, weight = flow(plain, plain)
     assert weight.max() < 1e-6 and np.isfinite(found).all()
     stripes = plain + 60 * np.sin(0.5 * np.arange(W))[None, :, None]
-    across, along = DisFlow().encode(picture(stripes))[0].texture[3:-3, 3:-3].transpose(2, 0, 1)
+    across, along = DisFlow().encode(batched(stripes))[0].texture[3:-3, 3:-3].transpose(2, 0, 1)
     assert across.min() > 0.8 and along.max() < 1e-6
     assert flow(stripes, stripes)[1][..., 1].max() < 1e-6
 
 
 def test_noise_of_a_camera_is_no_texture():
-    """Two grey levels of noise on a plain wall: the gradient's square is about 1, the weight's half at 25."""
+    """Two gray levels of noise on a plain wall: the gradient's square is about 1, the weight's half at 25."""
     rng = np.random.default_rng(1)
     first, second = (90 + 2 * rng.standard_normal((H, W, 3)) for _ in range(2))
     _, weight = flow(first, second)
     assert weight.mean() < 0.03
 
 
-def test_what_is_hidden_in_the_second_picture_has_low_weight():
+def test_what_is_hidden_in_the_second_image_has_low_weight():
     first, second = pair(SHIFT)
     second = second.copy()
     second[40:80, 60:110] = texture(40, 50, seed=9)
@@ -129,7 +129,7 @@ def test_what_is_hidden_in_the_second_picture_has_low_weight():
     assert weight[2:-2, 2:12].mean() > 0.5
 
 
-def test_pictures_without_anything_in_common_have_little_weight():
+def test_images_without_anything_in_common_have_little_weight():
     _, weight = flow(texture(H, W, 1), texture(H, W, 2))
     assert weight.mean() < 0.1
 
@@ -148,18 +148,18 @@ def test_the_way_back_undoes_the_way():
 
 @pytest.mark.parametrize("nonsense", [float("nan"), float("inf"), -3e38])
 def test_a_nonsense_guess_gives_finite_flow(nonsense):
-    """A diverged pose reprojects to anywhere; OpenCV's DIS reads outside of its pictures where the start is NaN."""
+    """A diverged pose reprojects to anywhere; OpenCV's DIS reads outside of its images where the start is NaN."""
     dis, (first, second) = DisFlow(), pair(SHIFT)
     uv = torch.from_numpy(grid(H // STRIDE, W // STRIDE))[None].clone()
     uv[0, 4:12, 5:20] = nonsense
-    state, _, weight = dis.update(dis.start(dis.encode(picture(first)), dis.encode(picture(second))), uv)
+    state, _, weight = dis.update(dis.start(dis.encode(batched(first)), dis.encode(batched(second))), uv)
     assert torch.isfinite(state.target_uv).all() and torch.isfinite(weight).all()
 
 
 def test_later_updates_return_the_same_target():
     dis, (first, second) = DisFlow(), pair(SHIFT)
     uv = torch.from_numpy(grid(H // STRIDE, W // STRIDE))[None]
-    state = dis.start(dis.encode(picture(first)), dis.encode(picture(second)))
+    state = dis.start(dis.encode(batched(first)), dis.encode(batched(second)))
     state, residual, weight = dis.update(state, uv)
     _, again, weight_again = dis.update(state, uv + 0.7)
     torch.testing.assert_close(again + 0.7, residual, rtol=0, atol=1e-5)
@@ -168,8 +168,8 @@ def test_later_updates_return_the_same_target():
 
 def test_edges_of_a_batch_are_those_alone_and_the_same_every_time():
     dis = DisFlow()
-    pictures = [picture(image) for M in (SHIFT, AFFINE) for image in pair(M)]
-    features = dis.encode(torch.cat(pictures))
+    both = [batched(image) for M in (SHIFT, AFFINE) for image in pair(M)]
+    features = dis.encode(torch.cat(both))
     uv = torch.from_numpy(grid(H // STRIDE, W // STRIDE)).expand(2, -1, -1, -1)
     state = dis.start([features[0], features[2]], [features[1], features[3]])
     _, residual, weight = dis.update(state, uv)

@@ -54,7 +54,7 @@ def test_what_is_measured_is_right(world, wall_and_box):
     assert float(error.median()) * 4 < 0.1  # pixels
 
 
-def test_inliers_are_counted_in_pixels_of_the_picture(world, wall_and_box):
+def test_inliers_are_counted_in_pixels_of_the_image(world, wall_and_box):
     """Between a quarter and all of the cells, so that another unit would show."""
     depth, T_ck = world.cell_inv_depth(EYE), wall_and_box.moved(0.1, 0.03)
     view = world.view(T_ck, 1)
@@ -97,7 +97,7 @@ def test_weight_is_that_of_the_flow_not_of_the_depth(world, wall_and_box):
     torch.testing.assert_close(faint.weight, full.weight, rtol=0, atol=1e-3)
 
 
-def test_a_foreign_picture_is_not_believed(world, wall_and_box):
+def test_a_foreign_image_is_not_believed(world, wall_and_box):
     depth = world.cell_inv_depth(EYE)
     foreign = wall_and_box.World(seed=5).view(EYE, 1)
     match = Matcher(world.flow).match(world.view(EYE), (depth, 0.01 * depth), foreign, EYE, foreign.K)

@@ -10,12 +10,12 @@ from slam.errors import ConfigError
 from slam.geometry.camera import pixel_grid, sample
 from slam.kernels.lucas_kanade import UNKNOWN, warp
 from slam.matching.dis import DisFlow, grid
-from slam.matching.photometric import KEPT_PICTURES, STRIDE, AlignedFlow, AlignmentConfig, photometric_step, smoothed
+from slam.matching.photometric import KEPT_IMAGES, STRIDE, AlignedFlow, AlignmentConfig, photometric_step, smoothed
 
 H, W = 96, 128
 CELLS = grid(H // STRIDE, W // STRIDE)
 INNER = (slice(4, -4), slice(4, -4))
-SHIFT = np.array([0.6, -0.4], np.float32)  # of the second picture's content, pixels
+SHIFT = np.array([0.6, -0.4], np.float32)  # of the second image's content, pixels
 
 
 def texture(shift: np.ndarray = np.zeros(2)) -> np.ndarray:
@@ -27,7 +27,7 @@ def texture(shift: np.ndarray = np.zeros(2)) -> np.ndarray:
     return cv2.remap(big, x + 20 - np.float32(shift[0]), y + 20 - np.float32(shift[1]), cv2.INTER_LANCZOS4)
 
 
-def picture(gray: np.ndarray) -> Tensor:
+def image(gray: np.ndarray) -> Tensor:
     """(1, 3, H, W) float RGB in [0, 1]."""
     return torch.from_numpy(np.clip(gray, 0, 255).round().astype(np.float32) / 255).expand(1, 3, -1, -1)
 
@@ -50,7 +50,7 @@ def test_two_steps_find_a_shift_below_a_pixel(gain, offset):
 
 
 def test_the_variance_tells_good_patches_from_bad_ones():
-    """Where the second picture shows something else the fit is bad; where there is no texture, nothing is known."""
+    """Where the second image shows something else the fit is bad; where there is no texture, nothing is known."""
     first, second = texture(), texture(SHIFT)
     second[:, W // 2 :] = texture(np.array([0.0, 17.0]))[:, W // 2 :]
     first[: H // 3], second[: H // 3] = 128, 128
@@ -109,7 +109,7 @@ class Rough:
 def aligned(flow: Rough, uv: Tensor, follow: bool = True) -> tuple[Tensor, Tensor]:
     """Flow (h, w, 2), pixels, and weight after the last update; the reprojection follows the flow, or stays."""
     correspondence = AlignedFlow(flow)
-    features = [correspondence.encode(picture(texture(shift)))[0] for shift in (np.zeros(2), SHIFT)]
+    features = [correspondence.encode(image(texture(shift)))[0] for shift in (np.zeros(2), SHIFT)]
     state = correspondence.start(features[:1], features[1:])
     while not correspondence.finished(state):
         state, residual, weight = correspondence.update(state, uv)
@@ -118,7 +118,7 @@ def aligned(flow: Rough, uv: Tensor, follow: bool = True) -> tuple[Tensor, Tenso
     return ((target - pixel_grid(H // STRIDE, W // STRIDE, like=uv)) * STRIDE)[0], weight[0]
 
 
-def test_the_flow_has_its_turn_until_it_settles_and_the_pictures_the_last_word():
+def test_the_flow_has_its_turn_until_it_settles_and_the_images_the_last_word():
     flow = Rough(0.7)
     found, weight = aligned(flow, torch.from_numpy(CELLS)[None])
     assert flow.updates == 2  # the first moved the reprojection, the second did not
@@ -137,7 +137,7 @@ def test_a_flow_of_coarser_cells_is_asked_at_their_own_centres():
 
     flow, shift_px = Heard(0.0), torch.tensor([3.0, -2.0])
     correspondence = AlignedFlow(flow)
-    features = correspondence.encode(picture(texture()))
+    features = correspondence.encode(image(texture()))
     uv = torch.from_numpy(CELLS)[None] + shift_px / STRIDE
     _, residual, _ = correspondence.update(correspondence.start(features, features), uv)
     torch.testing.assert_close(flow.uv, pixel_grid(H // 8, W // 8, like=uv)[None] + shift_px / 8)
@@ -177,7 +177,7 @@ def test_strides_must_fit():
 
 
 def test_features_of_long_ago_are_encoded_again():
-    """A map has hundreds of pictures: those used last stay in memory, the others come back when they are asked for."""
+    """A map has hundreds of images: those used last stay in memory, the others come back when they are asked for."""
     dis, encoded = DisFlow(), []
 
     class Counted:
@@ -188,11 +188,11 @@ def test_features_of_long_ago_are_encoded_again():
             return dis.encode(images)
 
     flow = AlignedFlow(Counted())
-    features = [flow.encode(picture(texture(np.array([0.2 * n, 0]))))[0] for n in range(KEPT_PICTURES + 1)]
-    assert len(encoded) == KEPT_PICTURES + 1
+    features = [flow.encode(image(texture(np.array([0.2 * n, 0]))))[0] for n in range(KEPT_IMAGES + 1)]
+    assert len(encoded) == KEPT_IMAGES + 1
     first = features[1].flow
-    assert features[1].flow is first and len(encoded) == KEPT_PICTURES + 1  # kept, and now the one used last
+    assert features[1].flow is first and len(encoded) == KEPT_IMAGES + 1  # kept, and now the one used last
     again = features[0].flow  # forgotten; now 2 is
-    assert len(encoded) == KEPT_PICTURES + 2 and features[1].flow is first
+    assert len(encoded) == KEPT_IMAGES + 2 and features[1].flow is first
     assert again is features[0].flow
-    assert features[2].flow is not None and len(encoded) == KEPT_PICTURES + 3
+    assert features[2].flow is not None and len(encoded) == KEPT_IMAGES + 3

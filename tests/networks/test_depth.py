@@ -94,7 +94,7 @@ def test_network_output_stays_inside_the_hypotheses_at_any_size(height: int, wid
 
 
 def test_upsampling_reproduces_constants_and_selects_neighbours():
-    """Any mask keeps a constant; a mask for the left neighbour gives the coarse picture shifted right by one cell."""
+    """Any mask keeps a constant; a mask for the left neighbour gives the coarse image shifted right by one cell."""
     torch.manual_seed(0)
     logits = torch.randn(1, 144, 3, 5)
     torch.testing.assert_close(convex_upsample(torch.full((1, 1, 3, 5), 2.5), logits), torch.full((1, 1, 12, 20), 2.5))

@@ -17,7 +17,7 @@ def walk():
     return [frame for n, frame in enumerate(source) if n % 10 == 0], source.groundtruth().T_wc[::10]
 
 
-def test_a_pose_from_the_depth_of_another_picture(walk):
+def test_a_pose_from_the_depth_of_another_image(walk):
     frames, T_wc = walk
     a, b = (landmarks_of(frames[n].image) for n in (0, 2))
     pairs = matched(a, b)

@@ -1,4 +1,4 @@
-"""Pose and scale of a picture against a keyframe that it is far from."""
+"""Pose and scale of an image against a keyframe that it is far from."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ CONFIG = LandmarkConfig()
 
 @pytest.fixture(scope="module")
 def pair(world, wall_and_box) -> tuple[Keyframe, Keyframe]:
-    """Half a picture apart, and turned."""
+    """Half an image apart, and turned."""
     far = wall_and_box.moved(-1.0, 0.1, 0.1, 0, 0, 0.2)
     ends = [world.keyframe(wall_and_box.moved(), 0, 0), world.keyframe(far, 1, 1)]
     old, new = (replace(k, landmarks=landmarks_of(k.view.image)) for k in ends)
@@ -47,7 +47,7 @@ def test_depth_that_is_unknown_or_unsure_gives_no_pose(pair):
 
 
 def test_landmarks_at_the_very_edge_have_a_depth(pair):
-    """SIFT puts keypoints up to half a pixel outside of the picture's last pixel centre."""
+    """SIFT puts keypoints up to half a pixel outside of the image's last pixel centre."""
     old, new = pair
     h, w = old.inv_depth.shape
     uv = np.concatenate([[[w - 0.5, h - 0.5], [-0.5, -0.5]], old.landmarks.uv[2:]]).astype(np.float32)

@@ -46,8 +46,8 @@ def test_exposure_drifts_between_views():
     assert (out[:, 1].mean((1, 2, 3)) / out[:, 0].mean((1, 2, 3)) - 1).abs().max() > 0.05
 
 
-def test_grey_has_no_colour():
-    out = run(grey_chance=1.0)
+def test_gray_has_no_colour():
+    out = run(gray_chance=1.0)
     assert (out.amax(2) - out.amin(2)).max() < 1e-6
 
 

@@ -87,7 +87,7 @@ def test_a_turned_box_and_a_thin_pole_have_the_depth_of_their_shapes():
 
 
 def test_no_visible_primitive_is_culled():
-    """Tiles against all primitives: the same picture if every tile takes every primitive."""
+    """Tiles against all primitives: the same image if every tile takes every primitive."""
     generator = torch.Generator().manual_seed(3)
     scenes = stack([make_scene(kind, generator) for kind in SCENE_KINDS])
     T_wc = clip_poses(scenes, 2, generator)
@@ -173,13 +173,13 @@ def test_rolling_shutter_rows_are_rows_of_global_views():
 
 
 def test_a_seed_gives_the_same_bytes_and_another_does_not():
-    def picture(seed: int) -> torch.Tensor:
+    def image(seed: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(seed)
         scenes = stack([make_scene("desk", generator)])
         return render(scenes, clip_poses(scenes, 2, generator)[0], K, H, W).image
 
-    assert torch.equal(picture(7), picture(7))
-    assert not torch.equal(picture(7), picture(8))
+    assert torch.equal(image(7), image(7))
+    assert not torch.equal(image(7), image(8))
 
 
 def test_images_are_in_range_and_depths_in_the_room():
@@ -225,7 +225,7 @@ def test_supersampling_smooths_edges_and_keeps_depth():
     T_wc = clip_poses(scenes, 1, generator)[0]
     one, three = render(scenes, T_wc, K, H, W), render(scenes, T_wc, K, H, W, supersample=3)
     assert torch.equal(one.depth, three.depth)
-    assert (one.image - three.image).abs().mean() < 0.02  # the same picture, not shifted:
+    assert (one.image - three.image).abs().mean() < 0.02  # the same image, not shifted:
     shifted = (one.image[..., 1:] - three.image[..., :-1]).abs().mean()
     assert (one.image - three.image).abs().mean() < 0.8 * shifted
 
@@ -234,8 +234,8 @@ def test_light_is_dimmer_under_a_table_than_beside_it():
     b = builder()
     b.box(0, -0.8, 3.0, (2, 0.05, 2), b.material("plain", 1.0))
     b.ambient[:] = 0.2
-    grey = b.material("plain", 1.0, contrast=0.0)
-    b.rows[0][16:22] = grey  # floor, walls: even
+    gray = b.material("plain", 1.0, contrast=0.0)
+    b.rows[0][16:22] = gray  # floor, walls: even
     scenes = stack([b.finish("test", "cpu")])
     down = look_at(torch.tensor([[0.0, -0.7, 1.2]]).double(), torch.tensor([[0.0, 0.0, 3.0]]).double())
     beside = look_at(torch.tensor([[0.0, -0.7, -1.2]]).double(), torch.tensor([[0.0, 0.0, -3.0]]).double())

@@ -39,7 +39,7 @@ def test_levels_are_means_and_the_level_between_is_between():
     torch.testing.assert_close(middle, 0.75 * low + 0.25 * high)
 
 
-def test_distant_fine_texture_is_grey_and_near_is_not():
+def test_distant_fine_texture_is_gray_and_near_is_not():
     """Mip selection: a chessboard of 1 cm squares, a pixel covers 8 cm; without mips it would be black and white."""
     K = torch.tensor([[50.0, 0, 31.5], [0, 50, 31.5], [0, 0, 1]])
     squares = np.kron(np.indices((16, 16)).sum(0) % 2, np.ones((4, 4)))

@@ -1,14 +1,14 @@
-"""A camera on the network: pictures over HTTP on loopback."""
+"""A camera on the network: images over HTTP on loopback."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class MjpegServer:
-    """Pictures over HTTP on one port, in a loop, each next one going on where the last connection was."""
+    """Images over HTTP on one port, in a loop, each next one going on where the last connection was."""
 
-    def __init__(self, pictures: list[bytes], fps: float) -> None:
-        self.pictures, self.fps = pictures, fps
+    def __init__(self, images: list[bytes], fps: float) -> None:
+        self.images, self.fps = images, fps
         self.sent = 0
         self.silent = threading.Event()  # connected, but nothing comes
         self.port = 0
@@ -43,9 +43,9 @@ class MjpegServer:
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
     def part(self) -> bytes:
-        picture = self.pictures[self.sent % len(self.pictures)]
+        image = self.images[self.sent % len(self.images)]
         self.sent += 1
-        return b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%s\r\n" % (len(picture), picture)
+        return b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%s\r\n" % (len(image), image)
 
     def stop(self) -> None:
         self.ended.set()

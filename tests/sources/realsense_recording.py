@@ -71,7 +71,7 @@ class SoftwareCamera:
         self.device.create_matcher(rs.matchers.default)
 
     def add_others(self) -> None:
-        """Infrared pictures, a third of them missing, and the accelerometer."""
+        """Infrared images, a third of them missing, and the accelerometer."""
         infrared, motion = self.device.add_sensor("Infrared"), self.device.add_sensor("Motion")
         intrinsics = self.streams["color"][1].as_video_stream_profile().get_intrinsics()
         stream = _video_stream(rs.stream.infrared, 3, rs.format.y8, 1, intrinsics)

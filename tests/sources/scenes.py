@@ -8,7 +8,7 @@ import numpy as np
 WIDTH, HEIGHT = 32, 24
 
 
-def picture(number: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
+def image(number: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
     """RGB whose red says the number; green and blue differ from it."""
     image = np.empty((height, width, 3), np.uint8)
     image[...] = (5 * number, 200, 90)
@@ -21,7 +21,7 @@ def save(path: Path, image: np.ndarray) -> None:
 
 
 def number_of(image: np.ndarray) -> int:
-    """The number of a `picture`, checking that its channels are in RGB order."""
+    """The number of a `image`, checking that its channels are in RGB order."""
     assert abs(int(image[0, 0, 1]) - 200) < 12 and abs(int(image[0, 0, 2]) - 90) < 12
     return round(float(image[..., 0].mean()) / 5)
 
@@ -30,7 +30,7 @@ def tum_folder(path: Path, stamps: list[str], calibration: bool = True) -> Path:
     """A TUM folder with these image stamps, depth of n + 1 metres at each, 4 ms later."""
     lines = []
     for n, stamp in enumerate(stamps):
-        save(path / f"rgb/{stamp}.png", picture(n))
+        save(path / f"rgb/{stamp}.png", image(n))
         lines.append(f"{stamp} rgb/{stamp}.png\n")
     path.mkdir(exist_ok=True)
     (path / "rgb.txt").write_text("# colour images\n# timestamp filename\n" + "".join(lines))
@@ -51,7 +51,7 @@ def add_depth(path: Path, stamps: list[str]) -> None:
 
 def image_folder(path: Path, names: list[str]) -> Path:
     for n, name in enumerate(names):
-        save(path / name, picture(n))
+        save(path / name, image(n))
     return path
 
 
@@ -59,6 +59,6 @@ def video(path: Path, frames: int, fps: float = 25.0, code: str = "MJPG") -> Pat
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*code), fps, (WIDTH, HEIGHT))
     assert writer.isOpened()
     for n in range(frames):
-        writer.write(np.ascontiguousarray(picture(n)[..., ::-1]))
+        writer.write(np.ascontiguousarray(image(n)[..., ::-1]))
     writer.release()
     return path

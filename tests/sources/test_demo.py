@@ -30,7 +30,7 @@ def test_frames_are_complete_and_repeat():
     source.close()
 
 
-def test_true_depth_and_poses_explain_the_pictures():
+def test_true_depth_and_poses_explain_the_images():
     """Warping frame 8 into frame 0 by truth leaves noise; by no motion, much more."""
     source = DemoSource(DemoConfig(frames=9, width=96, height=72, seed=5, fps=10.0), with_depth=True)
     frames = list(source)

@@ -28,7 +28,7 @@ distortion_coefficients: [-0.28, 0.07, 0.0002, 1.8e-05]
 def folder(tmp_path, scenes):
     camera = tmp_path / "V1_01_easy/mav0/cam0"
     for n, time_ns in enumerate(TIMES):
-        scenes.save(camera / f"data/{time_ns}.png", scenes.picture(n))
+        scenes.save(camera / f"data/{time_ns}.png", scenes.image(n))
     rows = "".join(f"{time_ns},{time_ns}.png\r\n" for time_ns in TIMES)
     (camera / "data.csv").write_text("#timestamp [ns],filename\r\n" + rows)
     (camera / "sensor.yaml").write_text(SENSOR)

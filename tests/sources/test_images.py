@@ -1,4 +1,4 @@
-"""Folders of pictures: natural order, stamps by rate, and what is refused."""
+"""Folders of images: natural order, stamps by rate, and what is refused."""
 
 import pytest
 
@@ -11,7 +11,7 @@ from slam.sources.sequence import FrameWindow
 def test_natural_order_and_every_format(tmp_path, scenes):
     names = ["img2.png", "img10.png", "img9.PNG", "img1.bmp", "img11.tif", "img3.webp", "img4.jpg", "img5.jpeg"]
     path = scenes.image_folder(tmp_path / "s", names)
-    (path / "notes.txt").write_text("not a picture")
+    (path / "notes.txt").write_text("not an image")
     (path / "._img1.png").write_bytes(b"what macOS leaves behind")
     source = ImageFolderSource(path)
     assert [scenes.number_of(frame.image) for frame in source] == [3, 0, 5, 6, 7, 2, 1, 4]
@@ -37,8 +37,8 @@ def test_calibration_in_the_folder(tmp_path, scenes):
     assert ImageFolderSource(path).camera == Camera(32, 24, 30, 31, 15.5, 11.5)
 
 
-def test_guess_for_an_upright_picture_is_along_its_height(tmp_path, scenes, caplog):
-    scenes.save(tmp_path / "a.png", scenes.picture(0, 24, 32))
+def test_guess_for_an_upright_image_is_along_its_height(tmp_path, scenes, caplog):
+    scenes.save(tmp_path / "a.png", scenes.image(0, 24, 32))
     camera = ImageFolderSource(tmp_path).camera
     assert (camera.width, camera.height, camera.cx, camera.cy) == (24, 32, 11.5, 15.5)
     assert camera.fx == pytest.approx(16 * 3**0.5)
@@ -57,17 +57,17 @@ def test_what_is_no_folder_of_images(tmp_path):
         ImageFolderSource(tmp_path / "a.txt")
 
 
-def test_no_readable_picture(tmp_path):
+def test_no_readable_image(tmp_path):
     for name in ("a.png", "b.jpg"):
         (tmp_path / name).write_bytes(b"junk")
     with pytest.raises(SourceError, match=r"none of the 2 images of .* can be read; first: .*a.png: it is damaged"):
         ImageFolderSource(tmp_path)
 
 
-def test_first_picture_corrupt_the_rest_fine(tmp_path, scenes, caplog):
+def test_first_image_corrupt_the_rest_fine(tmp_path, scenes, caplog):
     path = scenes.image_folder(tmp_path / "s", ["a.png", "b.png", "c.jpg"])
     (path / "a.png").write_bytes((path / "a.png").read_bytes()[:60])
     source = ImageFolderSource(path)
     frames = list(source)
     assert [frame.id for frame in frames] == [0, 1] and [frame.time_ns for frame in frames] == [33333333, 66666667]
-    assert source.skipped == 1 and "skipped a frame: cannot read the picture" in caplog.text
+    assert source.skipped == 1 and "skipped a frame: cannot read the image" in caplog.text

@@ -115,7 +115,7 @@ def test_download_of_a_known_sequence(place, scenes, monkeypatch):
 def test_kinds_are_told_by_content(place, scenes):
     stamped = scenes.tum_folder(place / "b", ["1.5", "2.5"])
     (stamped / "rgb.txt").unlink()
-    scenes.save(place / "c/seq-01/frame-000000.color.png", scenes.picture(0))
+    scenes.save(place / "c/seq-01/frame-000000.color.png", scenes.image(0))
     (place / "d/mav0/cam0").mkdir(parents=True)
     (place / "d/mav0/cam0/data.csv").write_text("")
     kinds = {
@@ -134,7 +134,7 @@ def test_kinds_are_told_by_content(place, scenes):
 
 
 def test_every_kind_opens(place, scenes):
-    scenes.save(place / "c/frame-000000.color.png", scenes.picture(0, 640, 480))
+    scenes.save(place / "c/frame-000000.color.png", scenes.image(0, 640, 480))
     scenes.tum_folder(place / "a", ["1.0"])
     scenes.image_folder(place / "e", ["0001.png"])
     scenes.video(place / "f.avi", 2)
@@ -172,12 +172,12 @@ def test_what_cannot_be_opened(place, scenes):
     (place / "other").mkdir()
     (place / "other/readme.md").write_text("")
     (place / "text.txt").write_text("no video")
-    scenes.save(place / "one.png", scenes.picture(0))
+    scenes.save(place / "one.png", scenes.image(0))
     for path, message in (
         ("empty", "has no images .* it is empty"),
         ("other", "it holds readme.md"),
         ("text.txt", "text.txt is no video"),
-        ("one.png", "is one picture; name its folder"),
+        ("one.png", "is one image; name its folder"),
         ("tum/missing", "neither a path nor a known sequence"),
     ):
         with pytest.raises(SourceError, match=message):

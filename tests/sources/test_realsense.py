@@ -69,7 +69,7 @@ def test_depth_belongs_to_its_frame(db3, rendered):
         np.testing.assert_allclose(frame.depth, truth.depth, rtol=0, atol=0.000501)
 
 
-def test_depth_of_a_camera_beside_is_moved_into_the_picture(rendered, realsense_recording, tmp_path):
+def test_depth_of_a_camera_beside_is_moved_into_the_image(rendered, realsense_recording, tmp_path):
     """A gap in a wall at 2 m, seen from 5 cm to the side, is fx * 0.05 / 2 pixels to the right."""
     depth = np.full(rendered.frames[0].image.shape[:2], 2.0, np.float32)
     depth[:, 60:64] = 0.0
@@ -142,7 +142,7 @@ def test_depth_where_there_is_none(rendered, realsense_recording, tmp_path):
 
 
 def test_other_colour_formats_become_rgb(rendered, realsense_recording, tmp_path):
-    """BGR exactly; YUYV keeps colour at half the columns: a flat picture survives but for the rounding of the codes."""
+    """BGR exactly; YUYV keeps colour at half the columns: a flat image survives but for the rounding of the codes."""
     flat = np.full_like(rendered.frames[0].image, (200, 90, 40))
     frames = [replace(frame, image=flat) for frame in rendered.frames[:3]]
     # BT.601, studio range: 66 129 25 / -38 -74 112 / 112 -94 -18 over 256
@@ -295,7 +295,7 @@ def test_a_camera_that_is_silent_at_first_is_reset_once(plugged_in, caplog):
 def test_a_camera_that_stays_silent_is_given_up(plugged_in, monkeypatch):
     monkeypatch.setattr(realsense_camera, "OPEN_S", 1.5)
     plugged_in.fps = 0.1
-    with pytest.raises(SourceError, match=r"realsense:0001 gives no picture within 1.5 s"):
+    with pytest.raises(SourceError, match=r"realsense:0001 gives no image within 1.5 s"):
         RealSenseSource()
     assert plugged_in.resets == 1
 
@@ -324,7 +324,7 @@ def test_a_camera_that_is_gone_ends_the_run_in_order(plugged_in, tmp_path, capsy
     arguments = ["--camera", "realsense", "--record", str(kept), "--out", str(out), "--reconnect", "0.3", *SMALL]
     assert main(arguments) == 1
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("v2d-slam: no more pictures from realsense:0001, given up after 0.3 s")
+    assert error.startswith("v2d-slam: no more images from realsense:0001, given up after 0.3 s")
     again = list(open_source(SourceSpec(str(kept))))
     assert len(again) > 5 and all(frame.depth is not None for frame in again)
     assert [frame.depth for frame in open_source(SourceSpec(str(kept), with_depth=False))] == [None] * len(again)

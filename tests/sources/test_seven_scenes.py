@@ -14,7 +14,7 @@ def scene(tmp_path, scenes):
     for sequence, numbers in (("seq-01", (0, 1, 10)), ("seq-02", (0,))):
         for n in numbers:
             base = tmp_path / "chess" / sequence / f"frame-{n:06d}"
-            scenes.save(base.with_suffix(".color.png"), scenes.picture(n, 640, 480))
+            scenes.save(base.with_suffix(".color.png"), scenes.image(n, 640, 480))
             depth = np.full((480, 640), 1500, np.uint16)
             depth[0, :2] = 0, 65535
             scenes.save(base.with_suffix(".depth.png"), depth)

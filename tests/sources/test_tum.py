@@ -121,7 +121,7 @@ def test_corrupt_images_are_skipped_and_counted(tmp_path, scenes, caplog):
     path = scenes.tum_folder(tmp_path / "s", STAMPS)
     (path / f"rgb/{STAMPS[1]}.png").write_bytes(b"junk")
     (path / f"rgb/{STAMPS[3]}.png").unlink()
-    scenes.save(path / f"rgb/{STAMPS[4]}.png", scenes.picture(4, 16, 12))
+    scenes.save(path / f"rgb/{STAMPS[4]}.png", scenes.image(4, 16, 12))
     source = TumSource(path)
     assert [scenes.number_of(frame.image) for frame in source] == [0, 2]
     assert source.skipped == 3
@@ -134,7 +134,7 @@ def test_no_readable_image_at_all(tmp_path, scenes):
     path = scenes.tum_folder(tmp_path / "s", STAMPS)
     for file in (path / "rgb").iterdir():
         file.write_bytes(b"junk")
-    with pytest.raises(SourceError, match=r"none of the 5 images of .* can be read; first: cannot read the picture"):
+    with pytest.raises(SourceError, match=r"none of the 5 images of .* can be read; first: cannot read the image"):
         TumSource(path)
 
 
@@ -180,11 +180,11 @@ def test_calibration_for_other_images_is_refused(tmp_path, scenes):
 )
 def test_benchmark_folders_have_their_calibration(tmp_path, scenes, name: str, fx: float, k1: float | None):
     path = scenes.tum_folder(tmp_path / name, [], calibration=False)
-    scenes.save(path / "rgb/1.png", scenes.picture(0, 640, 480))
+    scenes.save(path / "rgb/1.png", scenes.image(0, 640, 480))
     (path / "rgb.txt").write_text("1.0 rgb/1.png\n")
     camera = TumSource(path).camera
     assert camera.fx == fx and (camera.distortion[0] if camera.distortion else None) == k1
-    scenes.save(path / "rgb/1.png", scenes.picture(0, 320, 240))
+    scenes.save(path / "rgb/1.png", scenes.image(0, 320, 240))
     with pytest.raises(CalibrationError, match=r"the known calibration of .* is for 640x480 images but these are 320x"):
         TumSource(path)
 

@@ -1,4 +1,4 @@
-"""Cameras as streams over HTTP: served pictures are tracked, interruptions survived or reported, and all is kept."""
+"""Cameras as streams over HTTP: served images are tracked, interruptions survived or reported, and all is kept."""
 
 import json
 import logging
@@ -35,11 +35,11 @@ SMALL = ["--set", "pixels=19200", "--quiet"]  # 160x120
 @pytest.fixture
 def serve(rendered, mjpeg_server) -> Iterator:
     """Starts servers of the rendered recording, there and back, so that the loop has no jump."""
-    pictures = [cv2.imencode(".jpg", frame.image[..., ::-1])[1].tobytes() for frame in rendered.frames]
+    images = [cv2.imencode(".jpg", frame.image[..., ::-1])[1].tobytes() for frame in rendered.frames]
     servers = []
 
     def start(fps: float = 30.0):
-        servers.append(mjpeg_server.MjpegServer(pictures + pictures[::-1], fps))
+        servers.append(mjpeg_server.MjpegServer(images + images[::-1], fps))
         return servers[-1]
 
     yield start
@@ -127,14 +127,14 @@ def test_a_server_that_is_gone_for_good_leaves_a_complete_run(serve, recording, 
     calib = str(recording / "calibration.yaml")
     arguments = ["--camera", server.url, "--calib", calib, "--out", str(out), "--reconnect", "0.5"]
     assert main([*arguments, *SMALL]) == 1
-    assert capsys.readouterr().err.splitlines()[-1].startswith(f"v2d-slam: no more pictures from {server.url}, given")
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"v2d-slam: no more images from {server.url}, given")
     run = json.loads((out / "run.json").read_text())
     assert run["missing"] == {} and "given up" in run["end"]
     assert len(read_tum(out / "trajectory.txt")) == run["frames_tracked"] > 0
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows cannot send Ctrl-C to one process")
-def test_ctrl_c_ends_a_run_though_no_picture_comes(serve, tmp_path, caplog):
+def test_ctrl_c_ends_a_run_though_no_image_comes(serve, tmp_path, caplog):
     server, out = serve(), tmp_path / "run"
     later(1.0, server.silent.set)
     interrupted_s = []

@@ -20,7 +20,7 @@ CENTRES = {"right": (0.2, 0.0, 0.0), "left": (-0.2, 0.0, 0.0), "up": (0.0, -0.2,
 
 
 def noise_texture(seed: int, contrast: float = 60.0) -> np.ndarray:
-    """(512, 512) grey with detail of several sizes, repeated outside."""
+    """(512, 512) gray with detail of several sizes, repeated outside."""
     rng = np.random.default_rng(seed)
     layers = [cv2.GaussianBlur(rng.normal(size=(512, 512)).astype(np.float32), (0, 0), s) * s for s in (3, 6, 12)]
     texture = sum(layers)
@@ -28,7 +28,7 @@ def noise_texture(seed: int, contrast: float = 60.0) -> np.ndarray:
 
 
 def view(T_jk: np.ndarray, contrast: float = 60.0) -> tuple[np.ndarray, np.ndarray]:
-    """Grey uint8 and inverse depth (H, W) of the two planes from camera j."""
+    """Gray uint8 and inverse depth (H, W) of the two planes from camera j."""
     v, u = np.mgrid[:H, :W]
     rays = np.stack([u, v, np.ones_like(u)], -1) @ np.linalg.inv(K).T  # (H, W, 3) in camera j
     T_kj = np.linalg.inv(T_jk)
@@ -140,7 +140,7 @@ def test_same_input_gives_same_bytes(scene, result):
 
 
 def test_plain_walls_are_not_believed():
-    """Noise of one grey level, different in each view, and nothing else."""
+    """Noise of one gray level, different in each view, and nothing else."""
     rng = np.random.default_rng(3)
     plain = [np.clip(np.rint(128 + rng.normal(size=(H, W))), 0, 255).astype(np.uint8) for _ in range(4)]
     noisy = plane_sweep(plain[0], plain[1:], K, POSES, RANGE)

@@ -22,12 +22,12 @@ from slam.training.validation import NO_CHANGE
 
 CPU = torch.device("cpu")
 CROPPED = AugmentConfig(
-    crop_height=40, crop_width=48, flip=1.0, grey=0, exposure=0, gamma=0, blur=0, noise=0, rolling=0, lens=0
+    crop_height=40, crop_width=48, flip=1.0, gray=0, exposure=0, gamma=0, blur=0, noise=0, rolling=0, lens=0
 )
 
 
 def colour_error(batch, stride: int = 1) -> float:
-    """Mean absolute difference of a picture and its neighbour read at the true flow: small if and only if all agree."""
+    """Mean absolute difference of an image and its neighbour read at the true flow: small if and only if all agree."""
     a, b = 0, 1
     T_ji = se3.inverse(batch.T_wc[:, b]) @ batch.T_wc[:, a]
     uv, _, _ = reproject(batch.inv_depth[:, a], T_ji, batch.K)
@@ -37,7 +37,7 @@ def colour_error(batch, stride: int = 1) -> float:
     return difference[inside].mean().item()
 
 
-def test_crop_and_mirror_keep_pictures_depth_poses_and_intrinsics_together(plane_clip):
+def test_crop_and_mirror_keep_images_depth_poses_and_intrinsics_together(plane_clip):
     """Photo-consistency of the true flow: 0.01 as made; a forgotten principal point or sign costs far more."""
     g = torch.Generator().manual_seed(0)
     clips = [plane_clip(g) for _ in range(4)]
@@ -55,15 +55,15 @@ def test_crop_and_mirror_keep_pictures_depth_poses_and_intrinsics_together(plane
 def shifts(config: AugmentConfig, clips: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(clips, 3, 96, 128, 2) shift that `warp` gives each pixel, and its offset from the centre, off the middle.
 
-    Depth is 1 at the left, 3 at the right; the picture's colours are its coordinates, which bilinear reading keeps.
+    Depth is 1 at the left, 3 at the right; the image's colours are its coordinates, which bilinear reading keeps.
     """
     uv = torch.stack(torch.meshgrid(torch.arange(128.0), torch.arange(96.0), indexing="xy"), 0)
     K = torch.tensor([[100.0, 0, 60], [0, 100, 50], [0, 0, 1]], dtype=torch.float64)
     inv_depth = (1 / torch.linspace(1, 3, 128)).expand(clips, 3, 96, 128)
-    pictures = torch.cat([uv, torch.zeros(1, 96, 128)]).expand(clips, 3, 3, 96, 128).contiguous()
+    images = torch.cat([uv, torch.zeros(1, 96, 128)]).expand(clips, 3, 3, 96, 128).contiguous()
     row_time = torch.full((clips,), 1 / 96)
-    warped = warp(pictures, inv_depth, K.expand(clips, 3, 3), row_time, config, torch.Generator().manual_seed(4))
-    return (warped - pictures)[:, :, :2].permute(0, 1, 3, 4, 2), (uv - K[:2, 2, None, None]).permute(1, 2, 0).float()
+    warped = warp(images, inv_depth, K.expand(clips, 3, 3), row_time, config, torch.Generator().manual_seed(4))
+    return (warped - images)[:, :, :2].permute(0, 1, 3, 4, 2), (uv - K[:2, 2, None, None]).permute(1, 2, 0).float()
 
 
 def test_a_rolling_shutter_keeps_the_middle_row_and_shifts_the_others_by_their_time():

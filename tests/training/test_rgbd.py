@@ -9,7 +9,7 @@ from slam.training.rgbd import Mixture, RgbdClips, RgbdFolder
 
 @pytest.fixture
 def recording(tmp_path):
-    """Ten frames of 64x48: frame k is of grey level 10 k, depth 1 + k / 10 m where k is even, 0.1 m apart along x."""
+    """Ten frames of 64x48: frame k is of gray level 10 k, depth 1 + k / 10 m where k is even, 0.1 m apart along x."""
     (tmp_path / "rgb").mkdir()
     (tmp_path / "depth").mkdir()
     lines: dict[str, list[str]] = {"rgb": [], "depth": [], "groundtruth": []}

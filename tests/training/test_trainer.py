@@ -152,7 +152,7 @@ import sys, torch
 sys.path.insert(0, sys.argv[2])
 torch.set_num_threads(1)
 from conftest import make_plane_clip
-from test_trainer import picture_loss, trainer
+from test_trainer import image_loss, trainer
 from slam.networks.storage import state_of
 from slam.training.distributed import agreed, average_gradients, join
 from slam.networks import precision
@@ -161,7 +161,7 @@ t = trainer("motion", make_plane_clip, rank=rank)
 t.step(0.2); t.step(0.2)
 shared = trainer("motion", make_plane_clip, rank=rank)
 precision.has_fast_half = lambda device: False  # half precision would hide small differences
-picture_loss(shared, [rank]).backward()
+image_loss(shared, [rank]).backward()
 average_gradients(shared.parameters)
 gradients = [p.grad for p in shared.parameters]
 result = [state_of(t.motion, t.stereo), t.generator.get_state(), agreed(float(rank), device), gradients]
@@ -169,8 +169,8 @@ torch.save(result, f"{sys.argv[1]}/{rank}.pt")
 """
 
 
-def picture_loss(t: Trainer, chosen: list[int]) -> torch.Tensor:
-    """Mean over the chosen ones of two pictures of a loss that touches most of the motion network."""
+def image_loss(t: Trainer, chosen: list[int]) -> torch.Tensor:
+    """Mean over the chosen ones of two images of a loss that touches most of the motion network."""
     images = torch.rand(2, 3, 48, 64, generator=torch.Generator().manual_seed(5))[chosen]
     maps = t.motion.encode_maps(images)
     context = t.motion.context(maps)
@@ -198,8 +198,8 @@ def test_two_processes_draw_different_samples_share_gradients_and_keep_the_same_
     assert first_a == first_b == 0.0
     monkeypatch.setattr("slam.networks.precision.has_fast_half", lambda device: False)
     alone, half = trainer("motion", plane_clip), trainer("motion", plane_clip)
-    picture_loss(alone, [0, 1]).backward()
-    picture_loss(half, [0]).backward()
+    image_loss(alone, [0, 1]).backward()
+    image_loss(half, [0]).backward()
     used = 0
     for joint, one, mean_a, mean_b in zip(alone.parameters, half.parameters, grad_a, grad_b):
         if joint.grad is None or not joint.grad.any():

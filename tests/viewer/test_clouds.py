@@ -33,7 +33,7 @@ def with_last(shown: Shown, **changes) -> Shown:
 def test_points_lie_on_the_wall_in_the_colours_of_their_pixels(shown):
     clouds = Clouds(10**6)
     assert sorted(settled(clouds, shown)) == [0, 1, 2, 3]
-    cloud = clouds.made[1].cloud  # every second row and column of a picture that its neighbours see nearly whole
+    cloud = clouds.made[1].cloud  # every second row and column of an image that its neighbours see nearly whole
     assert 0.9 * 24 * 32 < len(cloud) <= 24 * 32 and cloud.colors is not None
     np.testing.assert_allclose(cloud.points[:, 2], 2.0, atol=1e-3)
     corner = cloud.points[:, :2].sum(1).argmin()
@@ -51,7 +51,7 @@ def test_only_a_new_depth_or_another_confidence_makes_points_again(shown):
     refined = with_last(moved, confidence=moved.keyframes[-1].confidence.clone())
     assert settled(clouds, refined) == [3] and clouds.made[3].scale == 1.5
     before = len(clouds.made[0].cloud)
-    assert sorted(settled(clouds, refined, 0.7)) == [0, 1, 2, 3]  # the lower half of each picture is less sure
+    assert sorted(settled(clouds, refined, 0.7)) == [0, 1, 2, 3]  # the lower half of each image is less sure
     assert len(clouds.made[0].cloud) == pytest.approx(before / 2, rel=0.05)
     clouds.close()
 

@@ -40,8 +40,8 @@ needs_window = [
 @pytest.fixture
 def stream(rendered, mjpeg_server) -> Iterator[str]:
     """The address of an endless camera: the rendered recording there and back."""
-    pictures = [cv2.imencode(".jpg", frame.image[..., ::-1])[1].tobytes() for frame in rendered.frames]
-    server = mjpeg_server.MjpegServer(pictures + pictures[::-1], 30.0)
+    images = [cv2.imencode(".jpg", frame.image[..., ::-1])[1].tobytes() for frame in rendered.frames]
+    server = mjpeg_server.MjpegServer(images + images[::-1], 30.0)
     yield server.url
     server.stop()
 
@@ -205,12 +205,12 @@ def test_what_the_run_dies_of_comes_through_the_window(tmp_path):
 def test_a_screenshot_that_fails_is_one_line_and_loses_nothing(recording, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("VK_ICD_FILENAMES", "/nowhere")
     monkeypatch.setenv("VK_DRIVER_FILES", "/nowhere")
-    out, picture = tmp_path / "run", tmp_path / "map.png"
+    out, image = tmp_path / "run", tmp_path / "map.png"
     options = ["--sequence", str(recording), "--out", str(out), *SMALL, "--headless"]
     assert main([*options, "--screenshot", str(tmp_path / "map.txt")]) == 2
     assert "map.txt: the name must end in .png" in capsys.readouterr().err and not out.exists()
-    assert main([*options, "--screenshot", str(picture)]) == 1
-    assert f"v2d-slam: no screenshot {picture}: no Vulkan driver" in capsys.readouterr().err and not picture.exists()
+    assert main([*options, "--screenshot", str(image)]) == 1
+    assert f"v2d-slam: no screenshot {image}: no Vulkan driver" in capsys.readouterr().err and not image.exists()
     assert json.loads((out / "run.json").read_text())["missing"] == {}
 
 

@@ -47,11 +47,11 @@ def test_stepping_pauses_and_stops_at_the_end(run_path):
     assert playback.shown().count == 4
 
 
-def test_a_frustum_is_the_picture_at_its_depth(run_path):
+def test_a_frustum_is_the_image_at_its_depth(run_path):
     lines = frustum(read_run(run_path).keyframes[0], 0.5)
     np.testing.assert_allclose(lines.points[0], 0)
     np.testing.assert_allclose(lines.points[1], [0.5 * -32 / 50, 0.5 * -24 / 50, 0.5])  # outer edge of pixel (0, 0)
-    assert lines.points[5, 1] < lines.points[1, 1]  # the peak is above the picture
+    assert lines.points[5, 1] < lines.points[1, 1]  # the peak is above the image
 
 
 def test_frusta_stand_where_their_keyframes_do(run_path):

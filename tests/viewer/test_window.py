@@ -33,7 +33,7 @@ def wait_for(path: Path) -> None:
         time.sleep(0.1)
 
 
-SHOTS = 20  # pictures taken at most while the window is still being drawn
+SHOTS = 20  # images taken at most while the window is still being drawn
 
 
 def shows_the_wall(image: np.ndarray) -> bool:
@@ -45,7 +45,7 @@ def shows_the_wall(image: np.ndarray) -> bool:
     return all(seen)
 
 
-def test_keys_save_points_and_a_picture_and_quit(run_path, display, tmp_path):
+def test_keys_save_points_and_a_image_and_quit(run_path, display, tmp_path):
     environment = {k: v for k, v in os.environ.items() if k != "WAYLAND_DISPLAY"} | {"DISPLAY": display}
 
     def xdotool(*words: str) -> str:
@@ -65,7 +65,7 @@ def test_keys_save_points_and_a_picture_and_quit(run_path, display, tmp_path):
         xdotool("key", "bracketright", "bracketright", "p")  # only what is at least 0.7 sure: the upper half
         wait_for(run_path / "view_002.ply")
         xdotool("key", "bracketleft", "bracketleft", "g")
-        for shot in range(1, SHOTS + 1):  # a picture shows what was drawn last, which may be older than the keys
+        for shot in range(1, SHOTS + 1):  # an image shows what was drawn last, which may be older than the keys
             xdotool("key", "s")
             wait_for(run_path / f"view_{shot:03d}.png")
             image = read_color(run_path / f"view_{shot:03d}.png").astype(int)

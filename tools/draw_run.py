@@ -1,6 +1,6 @@
-"""Pictures of a finished run: its keyframes with depth and confidence, and its map from above and from the side.
+"""Images of a finished run: its keyframes with depth and confidence, and its map from above and from the side.
 
-python tools/picture_run.py results/latest --out pictures/
+python tools/draw_run.py results/latest --out images/
 """
 
 import argparse
@@ -14,7 +14,7 @@ from slam.io.images import read_color, read_confidence, read_depth, write_color
 from slam.io.ply import PointCloud, read_ply
 from slam.io.trajectory import read_tum
 
-SKY = 250  # grey level of the background
+SKY = 250  # gray level of the background
 PATH_COLOR = (220, 40, 40)
 
 
@@ -37,14 +37,14 @@ def keyframe_strip(run: Path, count: int) -> np.ndarray:
 
 
 def map_view(cloud: PointCloud, path_p_w: np.ndarray, R_vw: np.ndarray, width: int = 1400) -> np.ndarray:
-    """Orthographic picture of a cloud and a camera path, (H, W, 3) uint8; rows of R_vw: right, down, away."""
+    """Orthographic image of a cloud and a camera path, (H, W, 3) uint8; rows of R_vw: right, down, away."""
     assert cloud.colors is not None
     points, path = cloud.points @ R_vw.T, path_p_w @ R_vw.T
     low, high = np.quantile(points, [0.01, 0.99], axis=0)
     low, high = np.minimum(low, path.min(0)), np.maximum(high, path.max(0))
     scale = (width - 1) / (high[0] - low[0])
     height = int(scale * (high[1] - low[1])) + 1
-    picture = np.full((height, width, 3), SKY, np.uint8)
+    image = np.full((height, width, 3), SKY, np.uint8)
     steps = np.linspace(path[:-1], path[1:], 20, axis=1).reshape(-1, 3)
     layers = [(points, cloud.colors), (steps, np.tile(np.array(PATH_COLOR, np.uint8), (len(steps), 1)))]
     for xyz, colors in layers:  # the path is drawn last, over the map
@@ -54,8 +54,8 @@ def map_view(cloud: PointCloud, path_p_w: np.ndarray, R_vw: np.ndarray, width: i
             for dv in (0, 1):
                 u, v = uv[:, 0] + du, uv[:, 1] + dv
                 inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)
-                picture[v[inside], u[inside]] = colors[order][inside]
-    even = picture[: height // 2 * 2, : width // 2 * 2].astype(np.float32)
+                image[v[inside], u[inside]] = colors[order][inside]
+    even = image[: height // 2 * 2, : width // 2 * 2].astype(np.float32)
     return even.reshape(height // 2, 2, width // 2, 2, 3).mean((1, 3)).astype(np.uint8)  # drawn twice as large: smooth
 
 

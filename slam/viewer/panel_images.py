@@ -1,14 +1,14 @@
-"""Images, depths and confidences as pictures of one size for the panel."""
+"""Images, depths and confidences at one size for the panel."""
 
 import cv2
 import numpy as np
 
 SIZE = (192, 256)  # rows, columns
-BACKGROUND = 18  # grey level beside pictures of another shape
+BACKGROUND = 18  # gray level beside images of another shape
 
 
 def stacked(images: list[np.ndarray], count: int) -> np.ndarray:
-    """Room for `count` pictures of SIZE one below the other, the first ones filled: scaled, not stretched.
+    """Room for `count` images of SIZE one below the other, the first ones filled: scaled, not stretched.
 
     Args:
         images: (H, W, 3) uint8 each.
@@ -24,7 +24,7 @@ def stacked(images: list[np.ndarray], count: int) -> np.ndarray:
     return out
 
 
-def depth_picture(inv_depth: np.ndarray) -> np.ndarray:
+def depth_image(inv_depth: np.ndarray) -> np.ndarray:
     """(h, w) inverse depths in colours, (h, w, 3) uint8 RGB: near is bright; unknown is black."""
     known = inv_depth > 0
     near = float(np.percentile(inv_depth[known], 98)) if known.any() else 1.0
@@ -32,6 +32,6 @@ def depth_picture(inv_depth: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(colors[..., ::-1] * known[..., None].astype(np.uint8))
 
 
-def confidence_picture(confidence: np.ndarray) -> np.ndarray:
-    """(h, w) confidences in [0, 1] as grey, (h, w, 3) uint8: white is sure."""
+def confidence_image(confidence: np.ndarray) -> np.ndarray:
+    """(h, w) confidences in [0, 1] as gray, (h, w, 3) uint8: white is sure."""
     return np.repeat(np.rint(255 * confidence).astype(np.uint8)[..., None], 3, axis=2)

@@ -1,4 +1,4 @@
-"""Pictures of a calibration board through a lens with known intrinsics and distortion."""
+"""Images of a calibration board through a lens with known intrinsics and distortion."""
 
 import functools
 import itertools
@@ -15,7 +15,7 @@ SAMPLES = 2  # per pixel and axis
 
 
 def board_poses(count: int, tilted: bool = True, seed: int = 3) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Rotation (3, 3) board to camera, and where the board's middle is in the picture with its share of the width."""
+    """Rotation (3, 3) board to camera, and where the board's middle is in the image with its share of the width."""
     rng = np.random.default_rng(seed)
     poses = []
     for k in range(count):
@@ -54,5 +54,5 @@ def photograph(board: Board, camera: Camera, R: np.ndarray, place: np.ndarray) -
         points = origin[:2] - rays[..., :2] * (origin[2] / rays[..., 2:])
         at = ((points / square_m + 1) * SQUARE_PX - 0.5).astype(np.float32)
         total += cv2.remap(drawing, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=150)
-    gray = 20 + 0.8 * total / SAMPLES**2  # neither black nor white in the picture
+    gray = 20 + 0.8 * total / SAMPLES**2  # neither black nor white in the image
     return np.repeat(gray[..., None], 3, -1).round().clip(0, 255).astype(np.uint8)
