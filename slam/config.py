@@ -13,7 +13,7 @@ from slam.frontend.relocaliser import RelocaliserConfig
 from slam.mapping.fusion import FusionConfig
 from slam.matching.dis import DisConfig
 from slam.matching.matcher import MatcherConfig
-from slam.matching.photometric import AlignmentConfig
+from slam.matching.photometric import RefinementConfig
 from slam.settings import build_config, dump_config, load_config
 from slam.stereo.plane_sweep import PlaneSweepConfig
 
@@ -27,7 +27,7 @@ class MotionConfig:
     flow: Literal["dis", "learned"] = "learned"
     dis: DisConfig = DisConfig()
     align: Literal["learned", "always", "never"] = "learned"  # which flow is aligned on the images afterwards
-    alignment: AlignmentConfig = AlignmentConfig()
+    alignment: RefinementConfig = RefinementConfig()
 
 
 @dataclass(frozen=True)

@@ -42,16 +42,16 @@ class View:
 
 
 @dataclass(frozen=True)
-class Landmarks:
+class Keypoints:
     """Keypoints of one image."""
 
     uv: np.ndarray  # (N, 2) float32 pixels
     descriptors: np.ndarray  # (N, 128) float32, unit vectors
 
     @staticmethod
-    def none() -> "Landmarks":
+    def none() -> "Keypoints":
         """Of an image with nothing to see."""
-        return Landmarks(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32))
+        return Keypoints(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32))
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Keyframe:
     refined: bool = False  # the backend has worked on it
     parent_id: int = -1  # the keyframe it was tracked against; -1 of the first
     metric: bool = False  # one map unit is a metre, by sensor depth
-    landmarks: Landmarks | None = None  # to know the place by, once the backend has looked
+    keypoints: Keypoints | None = None  # to know the place by, once the backend has looked
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class LookBack:
+class DensifyAndCloseLoops:
     """The backend's second job for a keyframe: its dense depth, and does it show a place seen before? Nobody waits
     for this one."""
 

@@ -15,7 +15,7 @@ from slam.backend.loops import Loop, LoopCloser
 from slam.backend.optimizer import Optimizer
 from slam.config import SlamConfig
 from slam.errors import MapError, OutputError, UsageError
-from slam.frames import Counts, Estimate, Frame, Keyframe, LookBack, Progress, Status, Update, View, Window
+from slam.frames import Counts, DensifyAndCloseLoops, Estimate, Frame, Keyframe, Progress, Status, Update, View, Window
 from slam.frontend.initialiser import Initialiser, InitialMap
 from slam.frontend.keyframing import Keyframing
 from slam.frontend.motion_model import MotionModel
@@ -24,13 +24,13 @@ from slam.frontend.relocaliser import Relocaliser
 from slam.frontend.tracker import track
 from slam.geometry import se3
 from slam.geometry.camera import Camera, scaled_intrinsics
-from slam.mapping.culling import least_needed
-from slam.mapping.sensor import overlaid, sensor_cells, sensor_dense
+from slam.mapping.culling import most_redundant
+from slam.mapping.sensor import prefer_measured, sensor_cells, sensor_dense
 from slam.mapping.store import KeyframeStore
-from slam.mapping.warp import UNKNOWN_DEVIATION, certainty, enlarged, filled, warp_inv_depth
+from slam.mapping.warp import UNKNOWN_DEVIATION, confidence_from_sigma, inpainted, upsampled, warp_inv_depth
 from slam.matching.dis import DisFlow
 from slam.matching.matcher import Matcher
-from slam.matching.photometric import AlignedFlow, UnboundFlow
+from slam.matching.photometric import DepthFreeFlow, PhotometricRefinement
 from slam.networks.storage import load_network, weights_path
 from slam.sources import Source
 from slam.stereo.stereo import ClassicalStereo, LearnedStereo, Stereo, batched
@@ -62,16 +62,18 @@ class Slam:
         self.preparation = Preparation(camera, config.pixels)
         self.correspondence = correspondence
         self.matcher = Matcher(correspondence, config.matcher)
-        unbound = UnboundFlow(config.motion.dis) if isinstance(correspondence, AlignedFlow) else correspondence
-        self.surveyor = Matcher(unbound, config.matcher)  # where depth is sought, not used
-        self.initialiser = Initialiser(self.surveyor, config.initialiser)
+        unbound = (
+            DepthFreeFlow(config.motion.dis) if isinstance(correspondence, PhotometricRefinement) else correspondence
+        )
+        self.mapping_matcher = Matcher(unbound, config.matcher)  # where depth is sought, not used
+        self.initialiser = Initialiser(self.mapping_matcher, config.initialiser)
         self.motion_model = MotionModel(config.motion_model)
         self.keyframing = Keyframing(config.keyframing)
         self.relocaliser = Relocaliser(self.matcher, config.relocaliser)
         self.store = KeyframeStore()
         closer = LoopCloser(self.matcher, config.loops) if config.loops.enabled else None
-        self._mapper = Backend(Optimizer(self.surveyor, stereo, config.backend), closer)
-        self.backend: Worker[Window | LookBack, Update] | Inline[Window | LookBack, Update] = (
+        self._mapper = Backend(Optimizer(self.mapping_matcher, stereo, config.backend), closer)
+        self.backend: Worker[Window | DensifyAndCloseLoops, Update] | Inline[Window | DensifyAndCloseLoops, Update] = (
             Worker(self._mapper.process, "backend", capacity=4) if threads else Inline(self._mapper.process)
         )
         self.status = Status.INIT
@@ -219,7 +221,9 @@ class Slam:
             return []
         at = first.view if first.metric else replace(first.view, sensor_depth=None)
         cells = (first.cell_inv_depth, first.cell_sigma)
-        depth = overlaid((enlarged(cells[0], at), enlarged(certainty(*cells), at)), sensor_dense(at))
+        depth = prefer_measured(
+            (upsampled(cells[0], at), upsampled(confidence_from_sigma(*cells), at)), sensor_dense(at)
+        )
         keyframe = self.store.add(at, se3.identity(), depth, cells, metric=first.metric)
         self._reference_id = keyframe.id
         estimates = self._placed(first, keyframe)
@@ -240,9 +244,9 @@ class Slam:
         measured, sigma = sensor_cells(view, self.correspondence.stride)
         if (measured > 0).float().mean() < START_MEASURED:
             return None
-        smooth = filled(measured, (measured > 0).float())
-        cells = overlaid((smooth, UNKNOWN_DEVIATION * smooth), (measured, sigma))
-        if not self.surveyor.match(view, cells, view, se3.identity(), view.K).ok:
+        smooth = inpainted(measured, (measured > 0).float())
+        cells = prefer_measured((smooth, UNKNOWN_DEVIATION * smooth), (measured, sigma))
+        if not self.mapping_matcher.match(view, cells, view, se3.identity(), view.K).ok:
             return None  # dark or plain
         before = (*self.initialiser.dropped, *self.initialiser.views)
         return InitialMap(view, *cells, (), (), before, metric=True)
@@ -326,23 +330,24 @@ class Slam:
             view = replace(view, sensor_depth=None)  # the map's unit is not the metre
         cells = sensor_cells(view, self.correspondence.stride)
         K_cells = scaled_intrinsics(view.K, 1 / self.correspondence.stride)
-        carried = certainty(reference.cell_inv_depth, reference.cell_sigma)
-        inv_depth, weight = overlaid(
-            warp_inv_depth(reference.cell_inv_depth, carried, estimate.T_ck, K_cells), (cells[0], certainty(*cells))
+        carried = confidence_from_sigma(reference.cell_inv_depth, reference.cell_sigma)
+        inv_depth, weight = prefer_measured(
+            warp_inv_depth(reference.cell_inv_depth, carried, estimate.T_ck, K_cells),
+            (cells[0], confidence_from_sigma(*cells)),
         )
-        inv_depth = torch.where(inv_depth > 0, inv_depth, filled(inv_depth, weight))
+        inv_depth = torch.where(inv_depth > 0, inv_depth, inpainted(inv_depth, weight))
         deviation = torch.where(weight > 0, CARRIED_DEVIATION / weight.clamp_min(1e-3).sqrt(), UNKNOWN_DEVIATION)
-        cells = overlaid((inv_depth, deviation * inv_depth), cells)
-        depth = overlaid((enlarged(inv_depth, view), enlarged(weight, view)), sensor_dense(view))
+        cells = prefer_measured((inv_depth, deviation * inv_depth), cells)
+        depth = prefer_measured((upsampled(inv_depth, view), upsampled(weight, view)), sensor_dense(view))
         keyframe = self.store.add(view, estimate.T_wc, depth, cells, reference.id, reference.metric)
         self._pending_id = keyframe.id
         self._make_room()
         window = self.store.window(keyframe.id, self.config.backend.window)
         if not self._live:
             self.backend.submit(window)
-            self.backend.submit(LookBack(keyframe.id))
+            self.backend.submit(DensifyAndCloseLoops(keyframe.id))
         elif self.backend.try_submit(window):
-            self.backend.try_submit(LookBack(keyframe.id))
+            self.backend.try_submit(DensifyAndCloseLoops(keyframe.id))
         else:  # later windows will hold it; until then it serves as it is
             self.jobs_skipped += 1
             self._reference_id, self._pending_id = keyframe.id, None
@@ -352,7 +357,7 @@ class Slam:
         while len(self.store) > self.config.max_keyframes and not self._disk_refused:
             keyframes = self.store.keyframes
             recent = {k.id for k in keyframes[-2 * self.config.backend.window :]}
-            spare = least_needed(keyframes, recent | {keyframes[0].id, self._reference_id})
+            spare = most_redundant(keyframes, recent | {keyframes[0].id, self._reference_id})
             if spare is None:
                 return
             try:
@@ -406,5 +411,5 @@ def build(
     elif weights is not None:
         raise UsageError(f"--weights {weights} is not used: motion.flow is 'dis' and depth.stereo 'classical'")
     if config.motion.align in ("always", config.motion.flow):
-        correspondence = AlignedFlow(correspondence, config.motion.alignment)
+        correspondence = PhotometricRefinement(correspondence, config.motion.alignment)
     return Slam(config, camera, correspondence, stereo, threads), facts

@@ -16,7 +16,7 @@ import torch
 from slam.config import SlamConfig, load_config
 from slam.evaluation.trajectory import ate
 from slam.geometry import se3, sim3
-from slam.recognition.places import median_inv_depth
+from slam.recognition.relative_pose import median_inv_depth
 from slam.sources import SourceSpec, open_source
 from slam.sources.groundtruth import known_truth
 from slam.system import build

@@ -32,9 +32,9 @@ from slam.geometry import se3
 from slam.geometry.camera import scaled_intrinsics
 from slam.geometry.flow import in_image, reproject
 from slam.matching.dis import DisFlow
-from slam.matching.photometric import AlignedFlow
-from slam.networks.depth import StereoNet
+from slam.matching.photometric import PhotometricRefinement
 from slam.networks.motion import FlowSE3
+from slam.networks.stereo import StereoNet
 from slam.networks.storage import load_network
 from slam.solvers.flow_se3 import flow_se3
 from slam.stereo.plane_sweep import plane_sweep
@@ -279,7 +279,7 @@ def main() -> None:
     if a.classical:
         methods["DIS"] = DisFlow()
         sweeps["plane sweep"] = classical_depth
-    methods |= {f"{name}, aligned": AlignedFlow(flow) for name, flow in methods.items()}
+    methods |= {f"{name}, aligned": PhotometricRefinement(flow) for name, flow in methods.items()}
     results: dict[str, Any] = {}
     with torch.inference_mode():
         for data, (clips, frames) in sets.items():

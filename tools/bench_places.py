@@ -24,7 +24,7 @@ from slam.geometry.align import umeyama
 from slam.geometry.camera import scaled_intrinsics
 from slam.geometry.flow import in_image, reproject
 from slam.networks.storage import load_network, weights_path
-from slam.recognition.landmarks import landmarks_of, votes
+from slam.recognition.keypoints import detect_keypoints, rank_places
 from slam.sources import SourceSpec, open_source
 from slam.sources.groundtruth import known_truth
 from slam.system import build
@@ -100,12 +100,12 @@ def bag_of_words(keyframes: list[Keyframe]) -> Scores:
     return by_vectors(counts * np.log(len(keyframes) / np.maximum((counts > 0).sum(0), 1)))
 
 
-def landmark_votes(keyframes: list[Keyframe]) -> Scores:
+def keypoint_votes(keyframes: list[Keyframe]) -> Scores:
     """What the system uses."""
-    found = [landmarks_of(k.view.image) for k in keyframes]
+    found = [detect_keypoints(k.view.image) for k in keyframes]
     scores = []
     for n in range(len(keyframes)):
-        given = dict(votes(found[n], dict(enumerate(found[: max(0, n - GAP)]))))
+        given = dict(rank_places(found[n], dict(enumerate(found[: max(0, n - GAP)]))))
         scores.append(np.array([given.get(m, 0) for m in range(max(0, n - GAP))], float))
     return scores
 
@@ -129,7 +129,7 @@ WAYS: dict[str, Callable[[list[Keyframe]], Scores]] = {
     "thumbnail": thumbnails,
     "pooled encoder features": encoder,
     "ORB bag of words": bag_of_words,
-    "landmark votes": landmark_votes,
+    "keypoint votes": keypoint_votes,
 }
 
 

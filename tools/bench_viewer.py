@@ -21,7 +21,7 @@ import torch
 
 from apps.viewing import load_window
 from slam.frames import Keyframe, View
-from slam.viewer.shown import Shown
+from slam.viewer.view_state import ViewState
 
 SIZE = (192, 256)  # rows, columns of a keyframe
 REDRAWS = 12
@@ -62,7 +62,7 @@ class Ring:
         self.turned = 0
         self.stepped_s: list[float] = []
 
-    def shown(self) -> Shown:
+    def shown(self) -> ViewState:
         """All keyframes, a little further on than before."""
         self.turned += 1
         a = 1e-3 * self.turned
@@ -71,7 +71,7 @@ class Ring:
         turn[0, 2], turn[2, 0] = math.sin(a), -math.sin(a)
         keyframes = tuple(Keyframe(**{**vars(k), "T_wc": turn @ k.T_wc}) for k in self.keyframes)
         path = np.stack([k.T_wc[:3, 3].numpy() for k in keyframes])
-        return Shown(keyframes, len(keyframes), path, keyframes[-1].T_wc.numpy(), keyframes[-1].view.image, "bench")
+        return ViewState(keyframes, len(keyframes), path, keyframes[-1].T_wc.numpy(), keyframes[-1].view.image, "bench")
 
     def play(self) -> None:
         """Nothing to pause."""

@@ -7,8 +7,8 @@ import torch
 
 from slam.backend.loops import LoopCloser
 from slam.backend.optimizer import Edge, Optimizer
-from slam.frames import Keyframe, LookBack, Update, Window
-from slam.recognition.landmarks import landmarks_of
+from slam.frames import DensifyAndCloseLoops, Keyframe, Update, Window
+from slam.recognition.keypoints import detect_keypoints
 
 
 class Backend:
@@ -20,7 +20,7 @@ class Backend:
         self.refinements_skipped = 0  # of a map too large to be adjusted while a run goes on
 
     @torch.inference_mode()  # of the thread it runs on
-    def process(self, job: Window | LookBack) -> Update:
+    def process(self, job: Window | DensifyAndCloseLoops) -> Update:
         """One job: to adjust the newest keyframe with those it was tracked from, or what nobody waits for."""
         return self.optimizer.process(job) if isinstance(job, Window) else self._look_back(job.keyframe_id)
 
@@ -38,7 +38,7 @@ class Backend:
         return Update(tuple(changed[n] for n in sorted(changed)), clock)
 
     def _looped(self, closer: LoopCloser, keyframe_id: int) -> list[Keyframe]:
-        """Keyframes that have got landmarks, or all of them if a loop was found."""
+        """Keyframes that have got keypoints, or all of them if a loop was found."""
         changed = [k for k in map(self._recognisable, self._in_order()) if k is not self.optimizer.keyframes[k.id]]
         self.optimizer.keyframes |= {k.id: k for k in changed}
         if closer.found(self.optimizer.keyframes[keyframe_id], self._in_order()):
@@ -68,7 +68,7 @@ class Backend:
         return [self.optimizer.keyframes[n] for n in sorted(self.optimizer.keyframes)]
 
     def _recognisable(self, keyframe: Keyframe) -> Keyframe:
-        if keyframe.landmarks is not None:
+        if keyframe.keypoints is not None:
             return keyframe
         assert self.closer is not None
-        return replace(keyframe, landmarks=landmarks_of(keyframe.view.image, self.closer.config.landmarks))
+        return replace(keyframe, keypoints=detect_keypoints(keyframe.view.image, self.closer.config.keypoints))

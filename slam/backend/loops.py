@@ -1,6 +1,6 @@
 """Loop closure: places seen before are recognised, verified by flow both ways, and the map is bent to fit.
 
-Retrieval proposes, geometry decides: landmarks vote for earlier keyframes, P3P on the earlier one's depth gives a
+Retrieval proposes, geometry decides: keypoints vote for earlier keyframes, P3P on the earlier one's depth gives a
 first pose, and Flow-SE3 from each of the two to the other must arrive at the same motion. What is left goes into a
 pose graph over Sim(3) with the keyframes' present relative poses.
 
@@ -20,8 +20,8 @@ from slam.frames import Keyframe
 from slam.geometry import se3, sim3
 from slam.mapping.transforms import grown, rescaled
 from slam.matching.matcher import Match, Matcher
-from slam.recognition.landmarks import LandmarkConfig, votes
-from slam.recognition.places import first_pose, median_inv_depth, scale_ratio
+from slam.recognition.keypoints import KeypointConfig, rank_places
+from slam.recognition.relative_pose import median_inv_depth, pose_from_keypoints, scale_ratio
 from slam.solvers.pose_graph import pose_graph
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class LoopConfig:
     enabled: bool = True
     min_gap: int = 8  # keyframes between the two
     candidates: int = 1  # verified for each new keyframe
-    min_votes: int = 10  # landmarks
+    min_votes: int = 10  # keypoints
     min_inlier_ratio: float = 0.7  # of the flow, both ways
     min_visible_ratio: float = 0.4
     max_cycle_deg: float = 0.8  # rotation left after going there and back
@@ -49,7 +49,7 @@ class LoopConfig:
     agreement: float = 1.0  # a loop that fits the map within so many standard deviations needs no closing
     refined_keyframes: int = 30  # largest map that is adjusted as a whole when a loop is closed: a third of a second
     max_strain: float = 20.0  # standard deviations that a loop may still be off by when closed; else it is false
-    landmarks: LandmarkConfig = field(default_factory=LandmarkConfig)
+    keypoints: KeypointConfig = field(default_factory=KeypointConfig)
 
     def __post_init__(self) -> None:
         check_range(self, 1, 1000, "min_gap", "candidates", "min_votes")
@@ -70,7 +70,7 @@ class Loop:
     scales: tuple[float, float]  # `Keyframe.scale` of old and new
     shift: float  # what going there and back left, relative to depth ...
     turn_rad: float  # ... and in angle
-    flows: tuple[Edge, Edge]  # thinned; old to new, new to old
+    flows: tuple[Edge, Edge]  # subsampled; old to new, new to old
 
     def present(self, old: Keyframe, new: Keyframe) -> Tensor:
         """`S_on` in the present scales of the two."""
@@ -98,9 +98,9 @@ class LoopCloser:
         self.loops = [loop for loop in self.loops if loop.old_id in position and loop.new_id in position]
         index = position[new.id]
         earlier = {k.id: k for k in keyframes[: max(0, index - self.config.min_gap)]}
-        places = {k.id: k.landmarks for k in earlier.values() if k.landmarks is not None}
-        assert new.landmarks is not None
-        ranked = votes(new.landmarks, places, self.config.landmarks)
+        places = {k.id: k.keypoints for k in earlier.values() if k.keypoints is not None}
+        assert new.keypoints is not None
+        ranked = rank_places(new.keypoints, places, self.config.keypoints)
         loops = []
         for old_id, count in ranked[: self.config.candidates]:
             if count < self.config.min_votes:
@@ -119,8 +119,8 @@ class LoopCloser:
 
     def _verified(self, old: Keyframe, new: Keyframe) -> Loop | None:
         config = self.config
-        assert new.landmarks is not None
-        T_no = first_pose(old, new.landmarks, new.view.K.numpy(), config.landmarks)
+        assert new.keypoints is not None
+        T_no = pose_from_keypoints(old, new.keypoints, new.view.K.numpy(), config.keypoints)
         if T_no is None:
             return None
         there = self._match(old, new, T_no)
@@ -140,7 +140,7 @@ class LoopCloser:
             return None
         S_on = se3.inverse(there.T_ck)
         S_on[:3, :3] *= ratio
-        flows = Edge(there.target_uv, there.weight).thinned(), Edge(back.target_uv, back.weight).thinned()
+        flows = Edge(there.target_uv, there.weight).subsampled(), Edge(back.target_uv, back.weight).subsampled()
         return Loop(old.id, new.id, S_on, (old.scale, new.scale), shift, turn_rad, flows)
 
     def _match(self, k: Keyframe, other: Keyframe, T_ck: Tensor) -> Match | None:
@@ -159,7 +159,7 @@ class LoopCloser:
             return None
         S_wk = torch.stack([k.T_wc for k in keyframes])
         edges, measured, weight = self._constraints(loops, keyframes)
-        chain = torch.tensor(chain_of(keyframes))
+        chain = torch.tensor(odometry_edges(keyframes))
         tied = se3.inverse(S_wk[chain[:, 0]]) @ S_wk[chain[:, 1]]
         stiffness = torch.stack([self._weight(keyframes[i], keyframes[j]) for i, j in chain.tolist()])
         solution = pose_graph(
@@ -213,7 +213,7 @@ class LoopCloser:
         return deviation.square().reciprocal()
 
 
-def chain_of(keyframes: list[Keyframe]) -> list[tuple[int, int]]:
+def odometry_edges(keyframes: list[Keyframe]) -> list[tuple[int, int]]:
     """Index pairs (i, j): each keyframe and its parent; the one before stands for an unknown.
 
     No further ties: all would say the same once more, and stiffen the map against the loops.

@@ -17,9 +17,9 @@ from slam.errors import check_range
 from slam.frames import Keyframe, Update, Window
 from slam.geometry import se3
 from slam.geometry.camera import scaled_intrinsics
-from slam.mapping.sensor import overlaid, sensor_cells, sensor_dense
+from slam.mapping.sensor import prefer_measured, sensor_cells, sensor_dense
 from slam.mapping.transforms import carried_along
-from slam.mapping.warp import certainty, filled, sigma_of
+from slam.mapping.warp import confidence_from_sigma, inpainted, sigma_from_confidence
 from slam.matching.matcher import Match, Matcher
 from slam.solvers.bundle import BundleSolution, bundle_adjust
 from slam.stereo.stereo import Stereo
@@ -38,7 +38,7 @@ class BackendConfig:
     steps: int = 4  # Gauss-Newton steps of an adjustment
     huber_px: float = 0.5
     flow_sigma_px: float = 0.3  # standard deviation of a good flow
-    prior_deviation: float = 1.0  # relative standard deviation of depth that was only carried over or filled in
+    prior_deviation: float = 1.0  # relative standard deviation of depth that was only carried over or inpainted in
     neighbours: int = 3  # views in the stereo of a keyframe
 
     def __post_init__(self) -> None:
@@ -61,7 +61,7 @@ class Edge:
     target_uv: Tensor  # (hc, wc, 2) cells
     weight: Tensor  # (hc, wc, 2)
 
-    def thinned(self) -> "Edge":
+    def subsampled(self) -> "Edge":
         """Every THIN-th row and column, in a grid of its own."""
         return Edge((self.target_uv[::THIN, ::THIN] / THIN).contiguous(), self.weight[::THIN, ::THIN].contiguous())
 
@@ -74,7 +74,7 @@ class Optimizer:
         self.stereo = stereo
         self.config = config
         self.keyframes: dict[int, Keyframe] = {}  # as they are now, of the active map
-        self.graph: dict[tuple[int, int], Edge] = {}  # thinned flows between them
+        self.graph: dict[tuple[int, int], Edge] = {}  # subsampled flows between them
         self._edges: dict[tuple[int, int], Edge | None] = {}  # of the last window
 
     @torch.inference_mode()  # of the thread it runs on
@@ -110,12 +110,12 @@ class Optimizer:
 
     @torch.inference_mode()
     def refined(self, edges: dict[tuple[int, int], Edge]) -> tuple[Keyframe, ...]:
-        """All keyframes, poses and depths of those with flows adjusted together on the thinned flows of the graph.
+        """All keyframes, poses and depths of those with flows adjusted together on the subsampled flows of the graph.
 
         Args:
-            edges: more of them, thinned, such as those of loops.
+            edges: more of them, subsampled, such as those of loops.
         """
-        recent = {pair: edge.thinned() for pair, edge in self._edges.items() if edge is not None}
+        recent = {pair: edge.subsampled() for pair, edge in self._edges.items() if edge is not None}
         every = self.graph | recent | edges
         known = {pair: edge for pair, edge in every.items() if set(pair) <= self.keyframes.keys()}
         for part in linked(known.keys()):  # each holds its first; none has those of a loaded map that nobody saw again
@@ -142,7 +142,7 @@ class Optimizer:
         return tuple(current)
 
     def _forget(self, oldest_id: int, active: frozenset[int] | None) -> None:
-        """What left the map; of what left the window, thinned flows are kept."""
+        """What left the map; of what left the window, subsampled flows are kept."""
         self._retire({pair: edge for pair, edge in self._edges.items() if min(pair) < oldest_id})
         if active is not None:
             self.keyframes = {n: k for n, k in self.keyframes.items() if n in active}
@@ -151,7 +151,7 @@ class Optimizer:
     def _retire(self, edges: dict[tuple[int, int], Edge | None]) -> None:
         for pair, edge in edges.items():
             if edge is not None:
-                self.graph[pair] = edge.thinned()
+                self.graph[pair] = edge.subsampled()
             self._edges.pop(pair, None)
 
     def _matched(self, keyframes: tuple[Keyframe, ...]) -> tuple[list[tuple[int, int]], list[Edge]]:
@@ -186,12 +186,12 @@ class Optimizer:
         config, stride = self.config, self.matcher.correspondence.stride * thin
         T_cw = torch.stack([se3.inverse(k.T_wc) for k in keyframes])
         inv_depth = torch.stack([k.cell_inv_depth[::thin, ::thin] for k in keyframes])
-        trust = torch.stack([certainty(k.cell_inv_depth, k.cell_sigma)[::thin, ::thin] for k in keyframes])
-        smooth = torch.stack([filled(d, w) for d, w in zip(inv_depth, trust, strict=True)])
+        trust = torch.stack([confidence_from_sigma(k.cell_inv_depth, k.cell_sigma)[::thin, ::thin] for k in keyframes])
+        smooth = torch.stack([inpainted(d, w) for d, w in zip(inv_depth, trust, strict=True)])
         sigma = config.flow_sigma_px / stride
         sensed = [sensor_cells(k.view, self.matcher.correspondence.stride) for k in keyframes]
         measured, deviation = (torch.stack(m)[:, ::thin, ::thin] for m in zip(*sensed, strict=True))
-        prior, prior_weight = overlaid(
+        prior, prior_weight = prefer_measured(
             (smooth, (sigma / (config.prior_deviation * smooth)) ** 2),
             (measured, (sigma / deviation.clamp_min(1e-9)) ** 2),
         )
@@ -237,7 +237,7 @@ class Optimizer:
             others = [keyframes[m] for m in near[: self.config.neighbours]]
             T_jk = [se3.inverse(o.T_wc) @ k.T_wc for o in others]
             depth = self.stereo(k, [o.view for o in others], T_jk)
-            inv_depth, confidence = overlaid((depth.inv_depth, depth.confidence), measured)
+            inv_depth, confidence = prefer_measured((depth.inv_depth, depth.confidence), measured)
             out[n] = replace(k, inv_depth=inv_depth, confidence=confidence)
             if self.config.adjust != "joint":
                 out[n] = _with_cells(out[n], self.matcher.correspondence.stride)
@@ -255,7 +255,9 @@ def linked(pairs: Iterable[tuple[int, int]]) -> list[set[int]]:
 
 def _with_depth(k: Keyframe, T_wc: Tensor, cell_inv_depth: Tensor, cell_sigma: Tensor) -> Keyframe:
     """The keyframe with a new pose and cell depth; `scale` and dense depth follow the median change of depth."""
-    sure = (certainty(k.cell_inv_depth, k.cell_sigma) * certainty(cell_inv_depth, cell_sigma)).flatten()
+    sure = (
+        confidence_from_sigma(k.cell_inv_depth, k.cell_sigma) * confidence_from_sigma(cell_inv_depth, cell_sigma)
+    ).flatten()
     ratio = (k.cell_inv_depth / cell_inv_depth).flatten()[sure >= sure.quantile(0.5)]
     growth = float(ratio.median())
     return replace(
@@ -284,4 +286,4 @@ def _with_cells(k: Keyframe, stride: int) -> Keyframe:
     weight = torch.nn.functional.avg_pool2d(k.confidence[None], stride)[0]
     mean = torch.nn.functional.avg_pool2d((k.confidence * k.inv_depth)[None], stride)[0] / weight.clamp_min(1e-6)
     inv_depth = torch.where(weight > 0, mean, k.cell_inv_depth)
-    return replace(k, cell_inv_depth=inv_depth, cell_sigma=sigma_of(weight, inv_depth))
+    return replace(k, cell_inv_depth=inv_depth, cell_sigma=sigma_from_confidence(weight, inv_depth))

@@ -17,7 +17,7 @@ from slam.geometry import se3
 from slam.geometry.camera import pixel_grid, scaled_intrinsics
 from slam.geometry.flow import in_image, reproject, reprojection_jacobians
 from slam.mapping.transforms import rescaled
-from slam.mapping.warp import UNKNOWN_DEVIATION, filled
+from slam.mapping.warp import UNKNOWN_DEVIATION, inpainted
 from slam.matching.matcher import Match, Matcher
 from slam.solvers.bundle import bundle_adjust
 from slam.solvers.gauss_newton import pose_step, rotation_step
@@ -84,7 +84,7 @@ class Initialiser:
         self.config = config
         self.views: list[View] = []
         self.matches: list[Match] = []  # of views[1:] to views[0]
-        self.thinned: list[View] = []  # between them, without features
+        self.subsampled: list[View] = []  # between them, without features
         self.dropped: list[View] = []  # before views[0], without features
         self._tried_px = 0.0  # parallax of the last attempt
 
@@ -94,7 +94,7 @@ class Initialiser:
             self.views.append(view)
             return None
         match = self._match(view)
-        if not match.ok or len(self.views) + len(self.thinned) >= self.config.max_gathered:
+        if not match.ok or len(self.views) + len(self.subsampled) >= self.config.max_gathered:
             self._restart(view)
             return None
         self.views.append(view)
@@ -102,7 +102,7 @@ class Initialiser:
         if len(self.views) > HELD:
             self._thin()
         parallax_px = self._parallax_px(match)
-        wanted_px = self.config.parallax_px * (PATIENT_PARALLAX if self.thinned else 1)
+        wanted_px = self.config.parallax_px * (PATIENT_PARALLAX if self.subsampled else 1)
         if len(self.views) < self.config.min_views or parallax_px < max(wanted_px, 1.2 * self._tried_px):
             return None
         self._tried_px = parallax_px
@@ -121,7 +121,7 @@ class Initialiser:
         """Put aside the view whose neighbours are nearest in time, neither the first nor the last."""
         times = np.array([view.time_ns for view in self.views])
         n = 1 + int((times[2:] - times[:-2]).argmin())
-        self.thinned.append(replace(self.views.pop(n), features=None))
+        self.subsampled.append(replace(self.views.pop(n), features=None))
         del self.matches[n - 1]
 
     def _restart(self, view: View) -> None:
@@ -131,11 +131,11 @@ class Initialiser:
 
     def _begin(self, dropped: list[View], kept: list[View]) -> None:
         log.debug("initialisation starts again from frame %d", kept[0].frame_id)
-        aside = [replace(view, features=None) for view in dropped] + self.thinned
+        aside = [replace(view, features=None) for view in dropped] + self.subsampled
         aside.sort(key=lambda view: view.frame_id)
         self.dropped += [view for view in aside if view.frame_id < kept[0].frame_id]
         self.dropped = self.dropped[-self.config.max_gathered :]
-        self.thinned = [view for view in aside if view.frame_id > kept[0].frame_id]
+        self.subsampled = [view for view in aside if view.frame_id > kept[0].frame_id]
         self.views, self.matches, self._tried_px = kept[:1], [], 0.0
         for n, view in enumerate(kept[1:], 1):
             match = self._match(view)
@@ -178,7 +178,7 @@ class Initialiser:
         if not (best.error_cells * stride <= config.max_error_px and known_ratio >= config.min_known_ratio):
             return None
         scale = float(d[known].median())
-        views = sorted(self.views[1:] + self.thinned, key=lambda view: view.frame_id)
+        views = sorted(self.views[1:] + self.subsampled, key=lambda view: view.frame_id)
         return InitialMap(
             self.views[0],
             d / scale,
@@ -212,7 +212,7 @@ class Initialiser:
         if good.sum() < MIN_TRIANGULATED:
             return None
         d = (d / d[good].median()).clamp(0.05, 20.0).float()
-        return filled(d, (good * match.weight.mean(-1)).float())
+        return inpainted(d, (good * match.weight.mean(-1)).float())
 
     def _adjusted(self, matches: list[Match], start: Tensor) -> "Candidate | None":
         """Poses and depth of the first view from a start (hc, wc) of its inverse depth; None if that leads nowhere."""

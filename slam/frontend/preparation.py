@@ -33,8 +33,8 @@ class Preparation:
             self._maps = cv2.convertMaps(uv, None, cv2.CV_16SC2)
         self.camera = pinhole.resized(width, height)
         # of images smaller than the network size, INTER_AREA would make flat blocks with edges between them
-        enlarged = width > camera.width or height > camera.height
-        self._interpolation = cv2.INTER_LINEAR if enlarged else cv2.INTER_AREA
+        upsampled = width > camera.width or height > camera.height
+        self._interpolation = cv2.INTER_LINEAR if upsampled else cv2.INTER_AREA
 
     def __call__(self, frame: Frame) -> tuple[np.ndarray, np.ndarray | None]:
         """Image (h, w, 3) uint8 and sensor depth (h, w) float32 metres or None, at `self.camera`'s size.

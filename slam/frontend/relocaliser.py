@@ -12,10 +12,10 @@ from slam.frontend.tracker import track
 from slam.geometry import se3
 from slam.geometry.camera import scaled_intrinsics
 from slam.mapping.store import KeyframeStore
-from slam.mapping.warp import UNKNOWN_DEVIATION, certainty, filled, warp_inv_depth
+from slam.mapping.warp import UNKNOWN_DEVIATION, confidence_from_sigma, inpainted, warp_inv_depth
 from slam.matching.matcher import Matcher
-from slam.recognition.landmarks import LandmarkConfig, landmarks_of, votes
-from slam.recognition.places import first_pose, median_inv_depth
+from slam.recognition.keypoints import KeypointConfig, detect_keypoints, rank_places
+from slam.recognition.relative_pose import median_inv_depth, pose_from_keypoints
 
 THUMBNAIL = (15, 20)  # rows and columns: small enough that a few degrees and centimetres do not matter
 
@@ -24,13 +24,13 @@ THUMBNAIL = (15, 20)  # rows and columns: small enough that a few degrees and ce
 class RelocaliserConfig:
     """How hard to look, and when to believe. Distances are relative to the median depth."""
 
-    candidates: int = 2  # keyframes tried by landmarks, and as many by look
-    min_votes: int = 8  # landmarks
+    candidates: int = 2  # keyframes tried by keypoints, and as many by look
+    min_votes: int = 8  # keypoints
     min_inlier_ratio: float = 0.6  # stricter than tracking: there is no motion prior
     min_visible_ratio: float = 0.4
     max_cycle_deg: float = 1.5  # rotation left after going there and back
     max_cycle_shift: float = 0.04  # and translation
-    landmarks: LandmarkConfig = LandmarkConfig()
+    keypoints: KeypointConfig = KeypointConfig()
 
     def __post_init__(self) -> None:
         check_range(self, 1, 1000, "candidates", "min_votes")
@@ -59,14 +59,14 @@ class Relocaliser:
         return replace(best, status=Status.LOST)
 
     def _guesses(self, view: View, store: KeyframeStore) -> list[tuple[Keyframe, Tensor]]:
-        """Keyframes and first poses (4, 4): by landmarks, then those that look most alike as if nothing had moved."""
+        """Keyframes and first poses (4, 4): by keypoints, then those that look most alike as if nothing had moved."""
         config = self.config
-        landmarks = landmarks_of(view.image, config.landmarks)
-        places = {k.id: k.landmarks for k in store.keyframes if k.landmarks is not None}
+        keypoints = detect_keypoints(view.image, config.keypoints)
+        places = {k.id: k.keypoints for k in store.keyframes if k.keypoints is not None}
         guesses = []
-        for keyframe_id, count in votes(landmarks, places, config.landmarks)[: config.candidates]:
+        for keyframe_id, count in rank_places(keypoints, places, config.keypoints)[: config.candidates]:
             if count >= config.min_votes:
-                T_ck = first_pose(store[keyframe_id], landmarks, view.K.numpy(), config.landmarks)
+                T_ck = pose_from_keypoints(store[keyframe_id], keypoints, view.K.numpy(), config.keypoints)
                 guesses += [(store[keyframe_id], T_ck)] if T_ck is not None else []
         return guesses + [(store[n], se3.identity()) for n in self._similar(view, store)]
 
@@ -90,9 +90,9 @@ class Relocaliser:
         ):
             return False
         K_cells = scaled_intrinsics(view.K, 1 / self.matcher.correspondence.stride)
-        sure = certainty(keyframe.cell_inv_depth, keyframe.cell_sigma)
+        sure = confidence_from_sigma(keyframe.cell_inv_depth, keyframe.cell_sigma)
         inv_depth, weight = warp_inv_depth(keyframe.cell_inv_depth, sure, estimate.T_ck, K_cells)
-        smooth = filled(inv_depth, weight)
+        smooth = inpainted(inv_depth, weight)
         cells = torch.where(inv_depth > 0, inv_depth, smooth)
         sigma = torch.where(weight > 0, 0.05 / weight.clamp_min(1e-3).sqrt(), UNKNOWN_DEVIATION) * cells
         back = self.matcher.match(view, (cells, sigma), keyframe.view, se3.inverse(estimate.T_ck), view.K)

@@ -64,7 +64,7 @@ def reproject(inv_depth: Tensor, T_ji: Tensor, K: Tensor) -> tuple[Tensor, Tenso
     return project(q, K.to(inv_depth)), q, valid
 
 
-def continued(inv_depth: Tensor, rings: int = 6) -> Tensor:
+def inpainted_holes(inv_depth: Tensor, rings: int = 6) -> Tensor:
     """Inverse depth (B, H, W) with its holes (0) closed: by the mean of known neighbours, ring by ring, then by all."""
     if (inv_depth > 0).all():
         return inv_depth

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from slam.errors import MapError, OutputError
-from slam.frames import Keyframe, Landmarks, View
+from slam.frames import Keyframe, Keypoints, View
 from slam.io.files import reason
 from slam.io.tensor_file import read_header, read_tensors, write_tensors
 
@@ -25,9 +25,9 @@ SHAPES = {  # of N keyframes; h, w pixels, hc, wc cells
     "ids": "N 2",
     "time_ns": "N",
     "metric": "N",
-    "landmarks": "N",
-    "landmark_uv": "L 2",
-    "landmark_descriptors": "L 128",
+    "keypoints": "N",
+    "keypoint_uv": "L 2",
+    "keypoint_descriptors": "L 128",
 }
 
 
@@ -37,7 +37,7 @@ def save_map(path: Path, keyframes: Sequence[Keyframe]) -> None:
     Raises:
         OutputError: if the file cannot be written.
     """
-    landmarks = [k.landmarks or Landmarks.none() for k in keyframes]
+    keypoints = [k.keypoints or Keypoints.none() for k in keyframes]
     tensors = {
         "image": torch.from_numpy(np.stack([k.view.image for k in keyframes])),
         "K": torch.stack([k.view.K for k in keyframes]),
@@ -49,9 +49,9 @@ def save_map(path: Path, keyframes: Sequence[Keyframe]) -> None:
         "ids": torch.tensor([(k.id, k.parent_id) for k in keyframes]),
         "time_ns": torch.tensor([k.view.time_ns for k in keyframes]),
         "metric": torch.tensor([k.metric for k in keyframes]),
-        "landmarks": torch.tensor([len(found.uv) for found in landmarks]),
-        "landmark_uv": torch.from_numpy(np.concatenate([found.uv for found in landmarks])),
-        "landmark_descriptors": torch.from_numpy(np.concatenate([found.descriptors for found in landmarks])).half(),
+        "keypoints": torch.tensor([len(found.uv) for found in keypoints]),
+        "keypoint_uv": torch.from_numpy(np.concatenate([found.uv for found in keypoints])),
+        "keypoint_descriptors": torch.from_numpy(np.concatenate([found.descriptors for found in keypoints])).half(),
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,9 +79,9 @@ def load_map(path: Path) -> list[Keyframe]:
             f"{path} is a map of version {metadata.get('version')}, this program reads {VERSION}; make it anew"
         )
     _check_shapes(path, tensors)
-    ends = tensors["landmarks"].cumsum(0).tolist()
+    ends = tensors["keypoints"].cumsum(0).tolist()
     starts = [0, *ends[:-1]]
-    uv, descriptors = tensors["landmark_uv"].numpy(), tensors["landmark_descriptors"].float().numpy()
+    uv, descriptors = tensors["keypoint_uv"].numpy(), tensors["keypoint_descriptors"].float().numpy()
     return [
         Keyframe(
             id=int(tensors["ids"][n, 0]),
@@ -94,7 +94,7 @@ def load_map(path: Path) -> list[Keyframe]:
             refined=True,
             parent_id=int(tensors["ids"][n, 1]),
             metric=bool(tensors["metric"][n]),
-            landmarks=Landmarks(uv[starts[n] : ends[n]], descriptors[starts[n] : ends[n]]),
+            keypoints=Keypoints(uv[starts[n] : ends[n]], descriptors[starts[n] : ends[n]]),
         )
         for n in range(len(ends))
     ]
@@ -113,5 +113,5 @@ def _check_shapes(path: Path, tensors: dict[str, Tensor]) -> None:
         )
         if not fits or (tensors[name].is_floating_point() and not bool(torch.isfinite(tensors[name]).all())):
             raise MapError(f"{path} is damaged: {name} has shape {tuple(shape)} or holds what is no number")
-    if sizes["N"] == 0 or int(tensors["landmarks"].sum()) != sizes["L"] or bool((tensors["cell_inv_depth"] <= 0).any()):
+    if sizes["N"] == 0 or int(tensors["keypoints"].sum()) != sizes["L"] or bool((tensors["cell_inv_depth"] <= 0).any()):
         raise MapError(f"{path} is damaged: it holds no keyframes that could be used")

@@ -49,7 +49,7 @@ class Archive:
         self._remove: Callable[[], object] | None = None  # once there is something to remove
 
     def stored(self, keyframe: Keyframe) -> Keyframe:
-        """The keyframe with its arrays in a file; without features and landmarks.
+        """The keyframe with its arrays in a file; without features and keypoints.
 
         Raises:
             OutputError: if the disk refuses.
@@ -68,7 +68,7 @@ class Archive:
             confidence=confidence,
             cell_inv_depth=cell_inv_depth,
             cell_sigma=cell_sigma,
-            landmarks=None,
+            keypoints=None,
         )
 
     def close(self) -> None:

@@ -18,16 +18,16 @@ MAX_COARSENING = 1.5  # depth ratio beyond which the other one sees it too coars
 STEP = 8  # cells between the points that are asked
 
 
-def least_needed(keyframes: tuple[Keyframe, ...], protected: set[int]) -> Keyframe | None:
+def most_redundant(keyframes: tuple[Keyframe, ...], protected: set[int]) -> Keyframe | None:
     """The oldest redundant keyframe, or else the most redundant of the oldest; None if all are protected."""
     asked = [n for n, k in enumerate(keyframes) if k.id not in protected][:ASKED]
     if not asked:
         return None
-    shares = seen_shares(keyframes, asked, REDUNDANT)
+    shares = covisible_ratios(keyframes, asked, REDUNDANT)
     return keyframes[asked[int(torch.tensor(shares).argmax())]]
 
 
-def seen_shares(keyframes: tuple[Keyframe, ...], asked: list[int], enough: float = 2.0) -> list[float]:
+def covisible_ratios(keyframes: tuple[Keyframe, ...], asked: list[int], enough: float = 2.0) -> list[float]:
     """Of each asked one, the part of its points that WITNESSES others see at the same depth and as finely; up to the
     first that has `enough`."""
     inv_depth = torch.stack([k.cell_inv_depth for k in keyframes]).double()

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from slam.frames import View
-from slam.mapping.warp import certainty
+from slam.mapping.warp import confidence_from_sigma
 
 LINEAR = 0.005  # relative deviation of a near depth: calibration and alignment to the image
 QUADRATIC_M = 0.0019  # standard deviation at 1 m, growing with the square of the depth: Nguyen, Izadi & Lovell,
@@ -47,7 +47,9 @@ def sensor_dense(view: View) -> tuple[Tensor, Tensor]:
         return torch.zeros(view.image.shape[:2]), torch.zeros(view.image.shape[:2])
     z = torch.from_numpy(view.sensor_depth)
     inv_depth = torch.where(z > 0, 1 / z, 0.0)
-    return inv_depth, torch.where(z > 0, certainty(inv_depth, relative_deviation(inv_depth) * inv_depth), 0.0)
+    return inv_depth, torch.where(
+        z > 0, confidence_from_sigma(inv_depth, relative_deviation(inv_depth) * inv_depth), 0.0
+    )
 
 
 def relative_deviation(inv_depth: Tensor) -> Tensor:
@@ -55,7 +57,7 @@ def relative_deviation(inv_depth: Tensor) -> Tensor:
     return (QUADRATIC_M / inv_depth.clamp_min(1e-3)).clamp_min(LINEAR)
 
 
-def overlaid(base: tuple[Tensor, Tensor], measured: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def prefer_measured(base: tuple[Tensor, Tensor], measured: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """An inverse depth and what goes with it, replaced where there is a measured one."""
     known = measured[0] > 0
     return torch.where(known, measured[0], base[0]), torch.where(known, measured[1], base[1])

@@ -11,7 +11,7 @@ from slam.geometry.flow import reproject
 from slam.kernels.splat import splat
 
 HALF_CERTAIN = 0.1  # relative standard deviation
-UNKNOWN_DEVIATION = 1.0  # relative, of a depth without flow or parallax, or only continued from its surroundings
+UNKNOWN_DEVIATION = 1.0  # relative, of a depth without flow or parallax, or only inpainted from its surroundings
 
 
 def warp_inv_depth(inv_depth: Tensor, weight: Tensor, T_ji: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
@@ -35,7 +35,7 @@ def warp_inv_depth(inv_depth: Tensor, weight: Tensor, T_ji: Tensor, K: Tensor) -
     return torch.from_numpy(out), torch.from_numpy(out_weight)
 
 
-def filled(value: Tensor, weight: Tensor, sigma: float = 2.0, floor: float = 1e-4) -> Tensor:
+def inpainted(value: Tensor, weight: Tensor, sigma: float = 2.0, floor: float = 1e-4) -> Tensor:
     """Smooth continuation (H, W) of values into places of no weight, by normalised convolution at growing widths.
 
     Reference: Knutsson & Westin, Normalized and differential convolution, CVPR 1993.
@@ -49,17 +49,17 @@ def filled(value: Tensor, weight: Tensor, sigma: float = 2.0, floor: float = 1e-
     return numerator / denominator
 
 
-def certainty(inv_depth: Tensor, sigma: Tensor) -> Tensor:
+def confidence_from_sigma(inv_depth: Tensor, sigma: Tensor) -> Tensor:
     """Weight in [0, 1] of an inverse depth with a standard deviation: one half where that is a tenth of it."""
     return 1 / (1 + (sigma / (HALF_CERTAIN * inv_depth).clamp_min(1e-9)).square())
 
 
-def sigma_of(certain: Tensor, inv_depth: Tensor) -> Tensor:
-    """Standard deviation of an inverse depth of that certainty: the inverse of `certainty`."""
+def sigma_from_confidence(certain: Tensor, inv_depth: Tensor) -> Tensor:
+    """Standard deviation of an inverse depth of that confidence: the inverse of `confidence_from_sigma`."""
     return HALF_CERTAIN * inv_depth * (1 / certain.clamp_min(1e-2) - 1).clamp_min(1e-4).sqrt()
 
 
-def enlarged(cells: Tensor, view: View) -> Tensor:
+def upsampled(cells: Tensor, view: View) -> Tensor:
     """Values (hc, wc) at cell centres, interpolated to the view's pixels (h, w)."""
     size = view.image.shape[:2]
     return torch.nn.functional.interpolate(cells[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]

@@ -24,7 +24,7 @@ MAX_FLOW = 16.0  # ... clipped to this many pixels
 
 
 @dataclass(frozen=True)
-class MotionConfig:
+class MotionNetConfig:
     """Sizes of the recurrent unit."""
 
     hidden: int = 64  # channels of the hidden state
@@ -47,7 +47,7 @@ class Context:
 
 @dataclass
 class ImageFeatures:
-    """Features of one image, opaque outside the networks. The context is filled at the first use as view i;
+    """Features of one image, opaque outside the networks. The context is inpainted at the first use as view i;
     threads that meet there write the same value."""
 
     maps: FeatureMaps  # of one image (N = 1)
@@ -89,7 +89,9 @@ class FlowSE3(nn.Module, Correspondence):
 
     stride = 8
 
-    def __init__(self, encoder_config: EncoderConfig = EncoderConfig(), config: MotionConfig = MotionConfig()) -> None:
+    def __init__(
+        self, encoder_config: EncoderConfig = EncoderConfig(), config: MotionNetConfig = MotionNetConfig()
+    ) -> None:
         super().__init__()
         self.config = config
         n, m = config.hidden, config.motion

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from slam.errors import ConfigError, WeightsError
 from slam.io.tensor_file import read_header, read_tensors, write_tensors
-from slam.networks.depth import StereoConfig, StereoNet
 from slam.networks.encoder import EncoderConfig
-from slam.networks.motion import FlowSE3, MotionConfig
+from slam.networks.motion import FlowSE3, MotionNetConfig
+from slam.networks.stereo import StereoNet, StereoNetConfig
 
 FORMAT = "v2d-slam networks"
 FORMAT_VERSION = 2
@@ -28,8 +28,8 @@ class NetworkConfig:
     width: int = 256  # image size the networks were trained for; others work, sides are multiples of 8
     height: int = 192
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    motion: MotionConfig = field(default_factory=MotionConfig)
-    stereo: StereoConfig = field(default_factory=StereoConfig)
+    motion: MotionNetConfig = field(default_factory=MotionNetConfig)
+    stereo: StereoNetConfig = field(default_factory=StereoNetConfig)
 
     def __post_init__(self) -> None:
         if self.width % 8 or self.height % 8 or self.width < 8 or self.height < 8:
@@ -43,8 +43,8 @@ PROFILES = {
         320,
         240,
         EncoderConfig(64, 96, 128, blocks_4=2, blocks_8=3, image=32),
-        MotionConfig(hidden=128, motion=96, levels=4),
-        StereoConfig(width=32, planes=48, near_planes=24),
+        MotionNetConfig(hidden=128, motion=96, levels=4),
+        StereoNetConfig(width=32, planes=48, near_planes=24),
     ),
 }
 
@@ -116,7 +116,7 @@ def read_config(metadata: Mapping[str, str]) -> NetworkConfig:
     """
     try:
         values: dict[str, Any] = json.loads(metadata["config"])
-        parts = {"encoder": EncoderConfig, "motion": MotionConfig, "stereo": StereoConfig}
+        parts = {"encoder": EncoderConfig, "motion": MotionNetConfig, "stereo": StereoNetConfig}
         return NetworkConfig(**{k: parts[k](**v) if k in parts else v for k, v in values.items()})
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise WeightsError(f"the weights file has no usable network configuration ({error})") from error

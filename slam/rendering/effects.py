@@ -30,7 +30,7 @@ class EffectsConfig:
     motion_blur_chance: float = 0.3
     defocus_px: float = 1.2  # largest standard deviation
     defocus_chance: float = 0.3
-    resample_chance: float = 0.25  # rendered smaller (down to half size) and enlarged
+    resample_chance: float = 0.25  # rendered smaller (down to half size) and upsampled
     jpeg_chance: float = 0.5
     jpeg_quality: tuple[float, float] = (35.0, 95.0)
 

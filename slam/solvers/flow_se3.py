@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from slam.geometry.flow import continued, reproject, reprojection_jacobians
+from slam.geometry.flow import inpainted_holes, reproject, reprojection_jacobians
 from slam.solvers.gauss_newton import Damping, pose_step
 
 # update(state, uv (E, h, w, 2)) -> state, residual_uv (E, h, w, 2), weight (E, h, w, 2) in [0, 1]
@@ -72,7 +72,7 @@ def flow_se3(
         The iterations in order; the last holds the result.
     """
     known = (inv_depth > 0)[..., None]
-    inv_depth = continued(inv_depth)
+    inv_depth = inpainted_holes(inv_depth)
     steps: list[MotionStep] = []
     while len(steps) < iters and not finished(state):
         T_ji = T_ji.detach()

@@ -13,7 +13,7 @@ from slam.errors import SourceError
 from slam.frames import Trajectory
 from slam.io.files import read_text
 from slam.io.quaternion import matrix_from_quat_xyzw
-from slam.sources.sequence import ALL_FRAMES, OWN_CAMERA, CameraChoice, FrameWindow, ImageSequence, Shot
+from slam.sources.sequence import ALL_FRAMES, OWN_CAMERA, CameraChoice, FrameWindow, ImageSequence, ListedImage
 
 GROUND_TRUTHS = ("state_groundtruth_estimate0", "mocap0", "vicon0", "leica0")
 
@@ -29,7 +29,9 @@ class EurocSource(ImageSequence):
             CalibrationError: if the calibration is unreadable or for other images.
         """
         camera = camera_folder(path)
-        shots = [Shot(time_ns, camera / "data" / words[0].strip()) for time_ns, words in _rows(camera / "data.csv", 1)]
+        shots = [
+            ListedImage(time_ns, camera / "data" / words[0].strip()) for time_ns, words in _rows(camera / "data.csv", 1)
+        ]
         super().__init__(
             str(path),
             shots,

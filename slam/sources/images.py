@@ -12,7 +12,7 @@ from slam.sources.sequence import (
     CameraChoice,
     FrameWindow,
     ImageSequence,
-    Shot,
+    ListedImage,
     checked_fps,
     frame_time_ns,
 )
@@ -42,7 +42,7 @@ class ImageFolderSource(ImageSequence):
             CalibrationError: if the calibration is unreadable or for other images.
         """
         rate = checked_fps(fps) or DEFAULT_FPS
-        shots = [Shot(frame_time_ns(i, rate), file) for i, file in enumerate(list_images(path))]
+        shots = [ListedImage(frame_time_ns(i, rate), file) for i, file in enumerate(list_images(path))]
         if fps is None:
             log.info("%s: time stamps by %g frames per second (--fps)", path, rate)
         super().__init__(

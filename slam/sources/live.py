@@ -27,7 +27,7 @@ Size = tuple[int | None, int | None]
 
 
 @dataclass(frozen=True)
-class Shot:
+class CameraImage:
     """What a camera delivers at one moment."""
 
     time_ns: int  # since the epoch
@@ -35,7 +35,7 @@ class Shot:
     depth: np.ndarray | None = None  # (H, W) float32 metres, 0 unknown; aligned to the image
 
 
-Shots = Generator[Shot | None, None, None]  # one connection: None now and then, while nothing comes
+CameraImages = Generator[CameraImage | None, None, None]  # one connection: None now and then, while nothing comes
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class LiveSource:
     def __init__(
         self,
         name: str,
-        connect: Callable[[], Shots],
+        connect: Callable[[], CameraImages],
         camera_of: Callable[[int, int], Camera],
         patience: Patience,
         max_frames: int | None,
@@ -115,7 +115,7 @@ class LiveSource:
             self._closed.set()
             self._link.close()
 
-    def _frame(self, index: int, shot: Shot) -> Frame:
+    def _frame(self, index: int, shot: CameraImage) -> Frame:
         height, width = shot.image.shape[:2]
         if (width, height) != (self.camera.width, self.camera.height):
             raise SourceError(
@@ -125,7 +125,7 @@ class LiveSource:
         self._last_ns = max(shot.time_ns, self._last_ns + 1)
         return Frame(index, self._last_ns, shot.image, self.camera, shot.depth)
 
-    def _again(self) -> Shot | None:
+    def _again(self) -> CameraImage | None:
         """The first image of a new connection; None if the source was closed meanwhile."""
         reconnect_s = self._patience.reconnect_s
         start_s = time.monotonic()
@@ -160,15 +160,15 @@ class LiveSource:
 class _Link:
     """One connection, opened and read on a thread of its own: a read that never returns holds up nobody else."""
 
-    def __init__(self, connect: Callable[[], Shots]) -> None:
+    def __init__(self, connect: Callable[[], CameraImages]) -> None:
         self.error: BaseException | None = None  # what it ended of
         self._connect = connect
-        self._shots: queue.Queue[Shot | None] = queue.Queue(2)
+        self._shots: queue.Queue[CameraImage | None] = queue.Queue(2)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="camera", daemon=True)
         self._thread.start()
 
-    def take(self, timeout_s: float) -> Shot | None:
+    def take(self, timeout_s: float) -> CameraImage | None:
         """The next image; None at the end, or if none comes in time. A programming error of the thread is raised."""
         with contextlib.suppress(queue.Empty):
             shot = self._shots.get(timeout=timeout_s)
@@ -197,7 +197,7 @@ class _Link:
         finally:
             self._post(None)
 
-    def _post(self, shot: Shot | None) -> None:
+    def _post(self, shot: CameraImage | None) -> None:
         """Newest last; the oldest makes room (before the run begins nobody takes them)."""
         while True:
             try:

@@ -14,7 +14,7 @@ import torch
 from slam.errors import CalibrationError, SourceError
 from slam.frames import Frame
 from slam.geometry.camera import Camera, distort
-from slam.sources.live import Shot, Shots
+from slam.sources.live import CameraImage, CameraImages
 from slam.sources.registration import Registration
 from slam.sources.sequence import ALL_FRAMES, OWN_CAMERA, CameraChoice, FrameWindow
 
@@ -162,7 +162,7 @@ class Stream:
         own = [] if given else [camera_of(self._rs, self.color.get_intrinsics(), self._name)]
         return choice.camera(self.color.width(), self.color.height(), own, self._name)
 
-    def shots(self) -> Shots:
+    def shots(self) -> CameraImages:
         """Every colour frame once, with the depth nearest in time; None where none comes within POLL_MS.
 
         The library pairs colour and depth on its own, and delivers some colour frames twice, once with the depth of a
@@ -171,7 +171,7 @@ class Stream:
         Raises:
             SourceError: if the library breaks off, or sends colour in an unknown format.
         """
-        held: Shot | None = None
+        held: CameraImage | None = None
         last: tuple[int, int] | None = None
         try:
             while True:
@@ -192,7 +192,7 @@ class Stream:
         except RuntimeError as error:
             raise SourceError(f"{self._name} broke off: {one_line(error)}") from error
 
-    def _next(self, done: tuple[int, int] | None) -> tuple[tuple[int, int] | None, Shot | None, bool]:
+    def _next(self, done: tuple[int, int] | None) -> tuple[tuple[int, int] | None, CameraImage | None, bool]:
         """What the next frames are; nothing if none come in time, and no shot if it is the one `done` already.
 
         Returns:
@@ -232,7 +232,7 @@ class Stream:
         depth = frames.get_depth_frame() if self._with_depth else None
         return bool(depth) and abs(stamp_ns(depth) - stamp_ns(frames.get_color_frame())) <= self._closest_ns
 
-    def _shot(self, frames: Any, with_depth: bool) -> Shot:
+    def _shot(self, frames: Any, with_depth: bool) -> CameraImage:
         """Copies: the memory is the library's."""
         color = frames.get_color_frame()
         profile = color.get_profile().as_video_stream_profile()
@@ -242,7 +242,7 @@ class Stream:
         if with_depth:
             depth = self._metres * np.asanyarray(frames.get_depth_frame().get_data()).astype(np.float32)
             depth = depth if self._registration is None else self._registration(depth)
-        return Shot(self._clock(color), image, depth)
+        return CameraImage(self._clock(color), image, depth)
 
 
 def one_line(error: Exception) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from slam.errors import SourceError, UsageError
-from slam.sources.live import LiveSource, Patience, Shots, Size, check_asked
+from slam.sources.live import CameraImages, LiveSource, Patience, Size, check_asked
 from slam.sources.realsense import Stream, import_realsense, one_line, stamp_ns
 from slam.sources.sequence import OWN_CAMERA, CameraChoice
 
@@ -126,7 +126,7 @@ class RealSenseSource(LiveSource):
             wanted = "x".join(str(n or "?") for n in size) + (f" at {fps:g}" if fps else "")
             log.warning("%s gives %dx%d at %d, not the %s asked for", self.name, *given, wanted)
 
-    def _shots(self, may_reset: bool = True) -> Shots:
+    def _shots(self, may_reset: bool = True) -> CameraImages:
         """One connection; where nothing comes at all, once more after a reset of the camera."""
         device = self._device()
         self._stream = stream = self._open()

@@ -120,7 +120,7 @@ def checked_fps(fps: float | None) -> float | None:
 
 
 @dataclass(frozen=True)
-class Shot:
+class ListedImage:
     """One listed image, not read yet."""
 
     time_ns: int
@@ -147,7 +147,7 @@ class ImageSequence:
     def __init__(
         self,
         name: str,
-        shots: Sequence[Shot],
+        shots: Sequence[ListedImage],
         window: FrameWindow,
         camera_of: Callable[[int, int], Camera],
         depth: DepthFormat | None = None,
@@ -204,7 +204,7 @@ class ImageSequence:
                 first_error = first_error or error
         raise SourceError(f"none of the {len(self._shots)} images of {self.name} can be read; first: {first_error}")
 
-    def _image(self, shot: Shot) -> np.ndarray:
+    def _image(self, shot: ListedImage) -> np.ndarray:
         image = read_color(shot.image)
         height, width = image.shape[:2]
         if (width, height) != (self.camera.width, self.camera.height):
@@ -213,7 +213,7 @@ class ImageSequence:
             )
         return image
 
-    def _depth_map(self, shot: Shot) -> np.ndarray | None:
+    def _depth_map(self, shot: ListedImage) -> np.ndarray | None:
         """The depth of a frame, None if it has none or it cannot be read (a frame without depth is still a frame)."""
         if self._depth is None or shot.depth is None:
             return None

@@ -20,7 +20,7 @@ from slam.sources.sequence import (
     DepthFormat,
     FrameWindow,
     ImageSequence,
-    Shot,
+    ListedImage,
     frame_time_ns,
 )
 
@@ -47,7 +47,9 @@ class SevenScenesSource(ImageSequence):
         """
         folder = sequence_folder(path)
         shots = [
-            Shot(frame_time_ns(number, FPS), file, folder / f"frame-{number:06d}.depth.png" if with_depth else None)
+            ListedImage(
+                frame_time_ns(number, FPS), file, folder / f"frame-{number:06d}.depth.png" if with_depth else None
+            )
             for number, file in _numbered(folder, ".color.png")
         ]
         super().__init__(

@@ -14,7 +14,15 @@ from slam.io.files import read_text
 from slam.io.trajectory import format_time_ns, parse_time_ns
 from slam.sources.alias import known_camera
 from slam.sources.images import IMAGE_SUFFIXES
-from slam.sources.sequence import ALL_FRAMES, OWN_CAMERA, CameraChoice, DepthFormat, FrameWindow, ImageSequence, Shot
+from slam.sources.sequence import (
+    ALL_FRAMES,
+    OWN_CAMERA,
+    CameraChoice,
+    DepthFormat,
+    FrameWindow,
+    ImageSequence,
+    ListedImage,
+)
 
 MAX_DIFFERENCE_NS = 20_000_000  # between an image and its depth, as in the benchmark's own tools
 DEPTH = DepthFormat(scale=5000.0)
@@ -51,7 +59,7 @@ class TumSource(ImageSequence):
             depths = {i: depth_files[j] for i, j in pairs}
         super().__init__(
             str(path),
-            [Shot(time_ns, file, depths.get(i)) for i, (time_ns, file) in enumerate(images)],
+            [ListedImage(time_ns, file, depths.get(i)) for i, (time_ns, file) in enumerate(images)],
             window,
             lambda width, height: choice.camera(width, height, _own_calibrations(path), str(path)),
             DEPTH if with_depth else None,

@@ -12,7 +12,7 @@ import numpy as np
 
 from slam.errors import SourceError, UsageError
 from slam.sources.cameras import public_name
-from slam.sources.live import LiveSource, Patience, Shot, Shots, Size, check_asked
+from slam.sources.live import CameraImage, CameraImages, LiveSource, Patience, Size, check_asked
 from slam.sources.sequence import OWN_CAMERA, CameraChoice
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class WebcamSource(LiveSource):
         if any(asked not in (None, got) for asked, got in zip(size, given)):
             log.warning("%s gives %dx%d, not the %sx%s asked for", name, *given, *(n or "?" for n in size))
 
-    def _shots(self) -> Shots:
+    def _shots(self) -> CameraImages:
         seen = False
         try:
             capture = self._open()
@@ -74,7 +74,7 @@ class WebcamSource(LiveSource):
                 while capture.grab():
                     time_ns = time.monotonic_ns() + self._epoch_ns
                     decoded, bgr = capture.retrieve()
-                    yield Shot(time_ns, np.ascontiguousarray(bgr[..., ::-1])) if decoded else None
+                    yield CameraImage(time_ns, np.ascontiguousarray(bgr[..., ::-1])) if decoded else None
                     seen = seen or decoded
             finally:
                 capture.release()

@@ -24,7 +24,7 @@ from slam.kernels.plane_sweep import fuse_views, parallax, project, semi_global,
 
 Prior = tuple[np.ndarray, np.ndarray]  # inverse depth (H, W) and its standard deviation (H, W); 0 is unknown
 
-UNSEEN_COST = 0.5  # as of a window without any likeness
+UNSEEN_COST = 0.5  # as of a window without any similarity
 COARSE_DIVISOR = 4  # the first sweep is this much smaller
 COARSE_HYPOTHESES = 32
 UNIFORM_SHARE = 0.5  # of the hypotheses that the histogram of the first sweep does not move

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from slam.frames import Keyframe, View
-from slam.mapping.warp import certainty
-from slam.networks.depth import StereoNet
+from slam.mapping.warp import confidence_from_sigma
 from slam.networks.motion import FlowSE3, ImageFeatures
+from slam.networks.stereo import StereoNet
 from slam.stereo.plane_sweep import PlaneSweepConfig, plane_sweep
 
 RANGE_MARGIN = 0.6  # of inverse depth, beyond the range seen at the cells: new surfaces come into view
@@ -23,7 +23,7 @@ CONFIDENT_DEVIATION = 0.12  # relative standard deviation at which the confidenc
 
 @dataclass(frozen=True)
 class DenseDepth:
-    """A dense depth map and its certainty."""
+    """A dense depth map and its confidence."""
 
     inv_depth: Tensor  # (h, w) float32
     confidence: Tensor  # (h, w) float32 in [0, 1]
@@ -35,7 +35,7 @@ Stereo = Callable[[Keyframe, list[View], list[Tensor]], DenseDepth]
 
 def inv_depth_range(keyframe: Keyframe) -> tuple[float, float]:
     """Inverse depths to search, from the certain cells of the keyframe."""
-    certain = keyframe.cell_inv_depth[certainty(keyframe.cell_inv_depth, keyframe.cell_sigma) > CERTAIN]
+    certain = keyframe.cell_inv_depth[confidence_from_sigma(keyframe.cell_inv_depth, keyframe.cell_sigma) > CERTAIN]
     d = certain if len(certain) >= MIN_CELLS else keyframe.cell_inv_depth.flatten()
     low, high = float(d.quantile(0.01)), float(d.quantile(0.99))
     return low * (1 - RANGE_MARGIN), high * (1 + RANGE_MARGIN)

@@ -244,7 +244,7 @@ def pick_edges(
 
 
 def smooth_field(count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
-    """(count, height, width) smooth noise of about unit variance: a 3x4 grid of normal numbers, enlarged."""
+    """(count, height, width) smooth noise of about unit variance: a 3x4 grid of normal numbers, upsampled."""
     grid = torch.randn(count, 1, 3, 4, generator=generator) * 1.3
     return F.interpolate(grid, (height, width), mode="bilinear", align_corners=True)[:, 0]
 

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from slam.errors import WeightsError
-from slam.kernels.likeness import WINDOWS
+from slam.kernels.zncc import WINDOWS
 from slam.networks.storage import NetworkConfig, build_networks, state_of
 
 Sizes = tuple[int, ...]
 
 
-def grown(weights: Mapping[str, Tensor], small: NetworkConfig, large: NetworkConfig) -> dict[str, Tensor]:
+def grow_weights(weights: Mapping[str, Tensor], small: NetworkConfig, large: NetworkConfig) -> dict[str, Tensor]:
     """Weights of a larger network, as `state_of` names them, that computes what a smaller one does.
 
     Args:

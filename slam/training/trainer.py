@@ -37,7 +37,7 @@ from slam.training.data import (
     uniform,
 )
 from slam.training.distributed import agreed, average_gradients, share_weights
-from slam.training.growth import grown
+from slam.training.growth import grow_weights
 from slam.training.losses import motion_loss, stereo_loss
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class TrainConfig:
 
 
 @dataclass
-class Counts:
+class SampleCounts:
     """What a model card tells; goes on through resumed runs."""
 
     step: int = 0  # of this schedule
@@ -123,7 +123,7 @@ class Trainer:
         share_weights([*self.motion.parameters(), *self.stereo.parameters()])
         self.average = {k: v.detach().clone() for k, v in state_of(self.motion, self.stereo).items()}
         self.generator = torch.Generator().manual_seed(config.seed + RANK_SEED * rank)
-        self.counts = Counts()
+        self.counts = SampleCounts()
         self.is_finished = False  # this schedule
         self.render_s = 0.0  # spent on clips since the last line of the log
 
@@ -220,8 +220,8 @@ class Trainer:
         truth = torch.where(useful, truth, torch.zeros_like(truth))
         self.counts.stereo_keyframes += B
         found = (output.first_inv_depth, output.first_sigma)
-        enlarged = [torch.nn.functional.interpolate(x[:, None], truth.shape[-2:])[:, 0] for x in found]
-        first, first_parts = stereo_loss(enlarged[0], enlarged[1], truth)
+        upsampled = [torch.nn.functional.interpolate(x[:, None], truth.shape[-2:])[:, 0] for x in found]
+        first, first_parts = stereo_loss(upsampled[0], upsampled[1], truth)
         second, parts = stereo_loss(output.inv_depth, output.sigma, truth)
         return FIRST_SWEEP * first + second, parts | {"first": first_parts["depth"]}
 
@@ -283,7 +283,7 @@ class Trainer:
             checkpoint = torch.load(path, map_location=self.device, weights_only=True)
             weights, average = checkpoint["weights"], checkpoint["average"]
             optimiser, generator, stage = checkpoint["optimiser"], checkpoint["generator"].cpu(), checkpoint["stage"]
-            counts = Counts(**checkpoint["counts"])
+            counts = SampleCounts(**checkpoint["counts"])
         except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise WeightsError(f"{path} is no checkpoint of this program ({reason})") from error
@@ -313,12 +313,12 @@ class Trainer:
         notes = read_metadata(path)
         weights, config = state_of(*load_network(path)), read_config(notes)
         if config.profile != self.network.profile:
-            weights = grown(weights, config, self.network)
+            weights = grow_weights(weights, config, self.network)
             log.info("the weights of %s are grown into those of %s", config.profile, self.network.profile)
         load_state(self.motion, self.stereo, weights, str(path))
         self.average = {k: v.detach().clone() for k, v in state_of(self.motion, self.stereo).items()}
-        done = {k: type(v)(float(notes.get(f"train_{k}", 0))) for k, v in vars(Counts()).items()}
-        self.counts = Counts(**done | {"step": 0, "stage_seconds": 0.0, "schedules": int(done["schedules"]) + 1})
+        done = {k: type(v)(float(notes.get(f"train_{k}", 0))) for k, v in vars(SampleCounts()).items()}
+        self.counts = SampleCounts(**done | {"step": 0, "stage_seconds": 0.0, "schedules": int(done["schedules"]) + 1})
         log.info("resume: a new schedule of %s begins from the weights %s", self.config.stage, path.name)
 
     def fit(

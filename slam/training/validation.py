@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from slam.geometry import se3
-from slam.networks.depth import StereoNet
 from slam.networks.motion import FlowSE3
+from slam.networks.stereo import StereoNet
 from slam.solvers.flow_se3 import MotionStep
 from slam.training.clips import Clip
 from slam.training.data import AugmentConfig, Edges, all_edges, make_batch, mean_flow

@@ -9,9 +9,9 @@ from slam.frames import Keyframe
 from slam.io.ply import PointCloud
 from slam.mapping.fusion import FusionConfig, keyframe_cloud, nearest_keyframes
 from slam.threads import Worker
-from slam.viewer.shown import Shown
+from slam.viewer.view_state import ViewState
 
-NEWEST = 3  # clouds that are never thinned
+NEWEST = 3  # clouds that are never subsampled
 UNDER_WAY = 16  # clouds being made at once
 
 
@@ -47,7 +47,7 @@ class Clouds:
         """True if points are being made."""
         return bool(self._asked)
 
-    def update(self, shown: Shown, min_confidence: float) -> set[int]:
+    def update(self, shown: ViewState, min_confidence: float) -> set[int]:
         """Collect what is ready and ask for what is missing or outdated, the newest first.
 
         Returns:

@@ -10,7 +10,7 @@ import numpy as np
 
 from slam.frames import Estimate, Keyframe, Progress, Status
 from slam.threads import Mailbox
-from slam.viewer.shown import Shown
+from slam.viewer.view_state import ViewState
 
 RATE_PERIOD_S = 1.0  # frames per second are counted over at least so long
 STOP_PERIOD_S = 0.1  # how often one who waits at the gate asks whether to stop
@@ -73,7 +73,7 @@ class LiveRun:
         self._rate = Rate()
         self._progress: Progress | None = None
         self._was_open = True
-        self._shown = Shown((), 0, np.zeros((0, 3)), None, None, "waiting for the first frame")
+        self._shown = ViewState((), 0, np.zeros((0, 3)), None, None, "waiting for the first frame")
 
     def publish(self, progress: Progress) -> None:
         """Hand over the state after a frame (tracking thread); never waits."""
@@ -92,7 +92,7 @@ class LiveRun:
         """Pause after one frame more."""
         self.gate.step()
 
-    def shown(self) -> Shown:
+    def shown(self) -> ViewState:
         """The newest state (window's thread)."""
         progress, is_open = self._mailbox.take(), self.gate.is_open
         if progress is None and is_open == self._was_open:
@@ -105,12 +105,12 @@ class LiveRun:
         self._shown = self._moment(self._progress)
         return self._shown
 
-    def _moment(self, progress: Progress) -> Shown:
+    def _moment(self, progress: Progress) -> ViewState:
         keyframes = progress.snapshot.keyframes
         believed = tuple(k for k in keyframes if k.refined)
         estimate, frame = progress.snapshot.estimate, progress.frame
         is_placed = estimate is not None and estimate.status is Status.TRACKING
-        return Shown(
+        return ViewState(
             keyframes=believed,
             count=len(believed),
             path=self._places.positions(keyframes),

@@ -14,7 +14,7 @@ from slam.io.ply import PointCloud
 from slam.viewer.clouds import Made
 from slam.viewer.controls import Controls
 from slam.viewer.shapes import Lines, frustum, graph, median_depth, path, placed, poses
-from slam.viewer.shown import Shown
+from slam.viewer.view_state import ViewState
 
 BACKGROUND = (0.07, 0.08, 0.10, 1.0)
 FRUSTUM_COLOR = (0.35, 0.75, 1.0)
@@ -44,7 +44,7 @@ class Painter:
         quality, mapping = rendering.ColorGrading.Quality.HIGH, rendering.ColorGrading.ToneMapping.LINEAR
         scene.view.set_color_grading(rendering.ColorGrading(quality, mapping))  # colours as they are in the images
 
-    def draw_points(self, shown: Shown, made: dict[int, Made], changed: set[int], point_size: int) -> None:
+    def draw_points(self, shown: ViewState, made: dict[int, Made], changed: set[int], point_size: int) -> None:
         """Bring the keyframes' points up to date: sent where `changed`, else only moved or hidden."""
         drawn = {keyframe.id: keyframe for keyframe in shown.drawn}
         if point_size != self._point_size:
@@ -79,7 +79,7 @@ class Painter:
             points.colors = o3d.utility.Vector3dVector(cloud.colors / 255.0)
         self.scene.add_geometry(name, points, point_material(self._point_size))
 
-    def draw_lines(self, shown: Shown, controls: Controls) -> None:
+    def draw_lines(self, shown: ViewState, controls: Controls) -> None:
         """Cameras, trajectory and graph: few lines, sent anew at each change."""
         if not shown.keyframes:
             return

@@ -14,7 +14,7 @@ from slam.io.files import read_text
 from slam.io.images import read_color, read_confidence, read_depth
 from slam.io.ply import PointCloud, read_ply
 from slam.io.trajectory import read_tum
-from slam.viewer.shown import Shown
+from slam.viewer.view_state import ViewState
 
 PLAY_PERIOD_S = 0.25  # a keyframe, when played
 
@@ -35,12 +35,12 @@ class FinishedRun:
         """
         return read_ply(self.path / "map.ply")
 
-    def until(self, count: int, words: str) -> Shown:
+    def until(self, count: int, words: str) -> ViewState:
         """The run up to its keyframe number `count`, from 1; all frames with the last one."""
         current = self.keyframes[count - 1]
         until_ns = self.trajectory.time_ns[-1:].max(initial=0) if count == len(self.keyframes) else current.view.time_ns
         path = self.trajectory.T_wc[self.trajectory.time_ns <= until_ns, :3, 3]
-        return Shown(self.keyframes, count, path, current.T_wc.numpy(), current.view.image, words)
+        return ViewState(self.keyframes, count, path, current.T_wc.numpy(), current.view.image, words)
 
 
 class Playback:
@@ -55,7 +55,7 @@ class Playback:
         self.count = len(run.keyframes)
         self.is_playing = False
         self._played_s = 0.0
-        self._shown: Shown | None = None
+        self._shown: ViewState | None = None
 
     def play(self) -> None:
         """Play, from the start again if at the end, or pause."""
@@ -69,7 +69,7 @@ class Playback:
         self.is_playing = False
         self._advance()
 
-    def shown(self) -> Shown:
+    def shown(self) -> ViewState:
         """The keyframes until now."""
         now_s = time.monotonic()
         if self.is_playing and now_s - self._played_s >= PLAY_PERIOD_S:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from slam.frames import Keyframe
-from slam.viewer.shown import Shown
+from slam.viewer.view_state import ViewState
 
 MAX_PATH = 5000  # about so many pieces of a path
 FRUSTUM_EDGES = np.array([[0, 1], [0, 2], [0, 3], [0, 4], [1, 2], [2, 3], [3, 4], [4, 1], [1, 5], [5, 2]])
@@ -82,7 +82,7 @@ def behind(T_wc: np.ndarray, distance: float) -> Viewpoint:
     return Viewpoint(eye[:3], center[:3], -T_wc[:3, 1])
 
 
-def overview(shown: Shown) -> Viewpoint:
+def overview(shown: ViewState) -> Viewpoint:
     """From behind the cameras, far enough to have their path and the map in view; needs a keyframe."""
     T_wcs, z = poses(shown.keyframes), median_depth(shown.keyframes)
     positions = np.concatenate([T_wcs[:, :3, 3], shown.path])

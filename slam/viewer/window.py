@@ -26,7 +26,7 @@ from slam.viewer.driver import RenderThreads, check_display, check_driver, threa
 from slam.viewer.painter import Painter
 from slam.viewer.panel_images import confidence_image, depth_image, stacked
 from slam.viewer.shapes import Viewpoint, behind, overview, poses
-from slam.viewer.shown import Feed, Shown
+from slam.viewer.view_state import Feed, ViewState
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Window:
         self.feed = feed
         self.controls = Controls(follows=feed.is_live)
         self.note = "H: help"
-        self._drawn: tuple[Shown, Controls, str] | None = None
+        self._drawn: tuple[ViewState, Controls, str] | None = None
         self._is_posted = False  # a callback is under way
         self._redrawn_s = 0.0
         self._reach = 0.0  # of the points of a keyframe
@@ -145,7 +145,7 @@ class Window:
         self._window.set_needs_layout()
         self._drawn = (shown, controls, self.note)
 
-    def _update_panel(self, shown: Shown, controls: Controls) -> None:
+    def _update_panel(self, shown: ViewState, controls: Controls) -> None:
         self._images = [*self._images[-1:], o3d.geometry.Image(column(shown))]  # kept: read after this returns
         self._panel_image.update_image(self._images[-1])
         self._settings.text = f"confidence from {controls.min_confidence:.1f}, points {controls.point_size} px"
@@ -154,7 +154,7 @@ class Window:
             if key.switch is not None:
                 self._app.menubar.set_checked(number, getattr(controls, key.switch))
 
-    def _point_camera(self, shown: Shown, controls: Controls) -> None:
+    def _point_camera(self, shown: ViewState, controls: Controls) -> None:
         """Follow the camera, or keep the view; make room for what has grown."""
         positions = np.concatenate([poses(shown.keyframes)[:, :3, 3], shown.path])
         reach = max(self._reach, self._painter.median_depth)
@@ -269,7 +269,7 @@ class Window:
         self.note = "saving..." if is_taken else "still saving: try again"
 
 
-def column(shown: Shown) -> np.ndarray:
+def column(shown: ViewState) -> np.ndarray:
     """What the camera sees, depth and confidence of the newest keyframe drawn, one below the other, uint8 RGB."""
     found = [np.zeros((1, 1, 3), np.uint8) if shown.image is None else shown.image]
     if shown.drawn:

@@ -11,7 +11,7 @@ from torch import Tensor
 from slam.backend.backend import Backend
 from slam.backend.loops import LoopCloser, LoopConfig
 from slam.backend.optimizer import THIN, BackendConfig, Edge, Optimizer
-from slam.frames import Keyframe, LookBack, Update, Window
+from slam.frames import DensifyAndCloseLoops, Keyframe, Update, Window
 from slam.geometry import se3
 from slam.geometry.camera import scaled_intrinsics
 from slam.geometry.flow import reproject
@@ -44,7 +44,7 @@ def processed(backend: Backend, keyframes: list[Keyframe]) -> list[Update]:
     for n in range(len(keyframes)):
         window = tuple(keyframes[max(0, n + 1 - WINDOW) : n + 1])
         update = backend.process(Window(window, frozenset(range(n + 1))))
-        looked = backend.process(LookBack(keyframes[n].id))
+        looked = backend.process(DensifyAndCloseLoops(keyframes[n].id))
         updates.append(looked if len(looked.keyframes) > WINDOW else update)
     return updates
 
@@ -65,7 +65,7 @@ def test_a_job_gives_its_window_back_and_a_closed_loop_the_whole_map(world, path
     for n, update in enumerate(updates[:closing]):
         assert [k.id for k in update.keyframes] == list(range(max(0, n + 1 - WINDOW), n + 1))
         assert all(k.refined for k in update.keyframes) and set(update.seconds) == {"match", "adjust"}
-    assert all(k.landmarks is not None for k in backend.optimizer.keyframes.values())
+    assert all(k.keypoints is not None for k in backend.optimizer.keyframes.values())
     bent = updates[closing].keyframes
     assert [k.id for k in bent] == list(range(closing + 1))
     before, after = position_errors(tuple(start[: closing + 1]), path), position_errors(bent, path)
@@ -75,10 +75,10 @@ def test_a_job_gives_its_window_back_and_a_closed_loop_the_whole_map(world, path
     assert backend.optimizer.keyframes[later.id].T_wc is later.T_wc  # the next job goes on from there
 
 
-def test_without_loops_no_landmarks_are_looked_for(world, path):
+def test_without_loops_no_keypoints_are_looked_for(world, path):
     backend = Backend(Optimizer(Matcher(world.flow), None, BackendConfig(adjust="off")), None)
     updates = processed(backend, list(path[:3]))
-    assert all(k.landmarks is None for update in updates for k in update.keyframes)
+    assert all(k.keypoints is None for update in updates for k in update.keyframes)
     assert "loops" not in updates[-1].seconds
 
 
@@ -173,7 +173,7 @@ def test_thinned_flows_belong_to_the_same_camera(world, path):
     exact = {}
     for a, b in itertools.permutations(keyframes, 2):
         uv, _, valid = reproject(a.cell_inv_depth[None], (se3.inverse(b.T_wc) @ a.T_wc)[None], K_cells)
-        exact[a.id, b.id] = Edge(uv[0], valid[0, ..., None].float().expand(-1, -1, 2)).thinned()
+        exact[a.id, b.id] = Edge(uv[0], valid[0, ..., None].float().expand(-1, -1, 2)).subsampled()
         assert exact[a.id, b.id].target_uv.shape[0] == -(-a.cell_inv_depth.shape[0] // THIN)
     found = optimizer.refined(exact)
     assert position_errors(found, path).max() < 1e-4

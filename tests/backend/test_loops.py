@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from slam.backend.loops import NEAR, Loop, LoopCloser, LoopConfig, chain_of
+from slam.backend.loops import NEAR, Loop, LoopCloser, LoopConfig, odometry_edges
 from slam.frames import Keyframe
 from slam.geometry import se3, sim3
 from slam.mapping.transforms import grown
 from slam.matching.matcher import Matcher
-from slam.recognition.landmarks import landmarks_of
+from slam.recognition.keypoints import detect_keypoints
 
 F64 = torch.float64
 COUNT = 12
@@ -37,7 +37,7 @@ def circle(world, wall_and_box) -> list[Keyframe]:
             0.5 - 0.5 * math.cos(angle), 0.5 * math.sin(angle), 0.05 * math.sin(angle), 0, 0.01, 0
         )
         k = world.keyframe(T_cw, n, 5 * n)
-        keyframes.append(replace(k, landmarks=landmarks_of(k.view.image)))
+        keyframes.append(replace(k, keypoints=detect_keypoints(k.view.image)))
     return keyframes
 
 
@@ -150,7 +150,7 @@ def test_a_loop_follows_the_growth_of_both_ends(found, growth):
 
 def test_another_room_is_no_loop(world, wall_and_box, circle):
     foreign = wall_and_box.World(seed=5).keyframe(se3.inverse(circle[-1].T_wc), COUNT, 999)
-    foreign = replace(foreign, landmarks=landmarks_of(foreign.view.image))
+    foreign = replace(foreign, keypoints=detect_keypoints(foreign.view.image))
     blind = LoopConfig(min_votes=1)  # even if every candidate is looked at
     assert LoopCloser(Matcher(world.flow), blind).found(foreign, [*circle, foreign]) == []
 
@@ -161,9 +161,9 @@ def test_a_repeated_pattern_is_no_loop(world, wall_and_box):
     papered.textures = tuple(np.tile(cv2.resize(t[:128, :128], (32, 32)), (16, 16, 1)) for t in papered.textures)
     period = 32 / wall_and_box.TEXELS
     ends = [papered.keyframe(wall_and_box.moved(x), n, n) for n, x in ((0, 0.0), (20, -2 * period))]
-    old, new = (replace(k, landmarks=landmarks_of(k.view.image)) for k in ends)
-    assert len(old.landmarks.uv) > 50  # there is much to see
-    between = [replace(old, id=n, landmarks=None) for n in range(1, 20)]
+    old, new = (replace(k, keypoints=detect_keypoints(k.view.image)) for k in ends)
+    assert len(old.keypoints.uv) > 50  # there is much to see
+    between = [replace(old, id=n, keypoints=None) for n in range(1, 20)]
     closer = LoopCloser(Matcher(world.flow))
     assert closer.found(new, [old, *between, new]) == []
 
@@ -173,7 +173,7 @@ def test_what_does_not_come_back_to_where_it_began_is_not_proved(world, circle, 
     bent = circle[0].cell_inv_depth.clone()
     bent[:, :20] *= 1.15
     keyframes = [replace(circle[0], cell_inv_depth=bent), *circle[1:]]
-    monkeypatch.setattr("slam.backend.loops.votes", lambda *given: [(0, 99)])
+    monkeypatch.setattr("slam.backend.loops.rank_places", lambda *given: [(0, 99)])
     blind = LoopConfig(max_cycle_deg=90, max_cycle_shift=90)
     (loop,) = LoopCloser(Matcher(world.flow), blind).found(keyframes[-1], keyframes)
     strict = LoopConfig(max_cycle_deg=90, max_cycle_shift=loop.shift / 2)
@@ -196,7 +196,7 @@ def test_a_loop_beside_a_known_one_is_remembered_only_if_the_map_disagrees(world
 
 def test_recent_keyframes_are_not_candidates(world, circle):
     assert LoopCloser(Matcher(world.flow), LoopConfig(min_gap=COUNT)).found(circle[-1], circle) == []
-    unknown = [replace(k, landmarks=None) for k in circle[:-1]]  # the backend has not looked at them
+    unknown = [replace(k, keypoints=None) for k in circle[:-1]]  # the backend has not looked at them
     assert LoopCloser(Matcher(world.flow)).found(circle[-1], [*unknown, circle[-1]]) == []
 
 
@@ -211,5 +211,5 @@ def test_loops_of_keyframes_that_left_the_map_are_forgotten(world, found):
 
 def test_the_chain_follows_parents_and_bridges_those_that_left(circle):
     lineage = [replace(k, parent_id=p) for k, p in zip(circle, [-1, 0, 1, 0, 3], strict=False)]
-    assert chain_of(lineage) == [(0, 1), (1, 2), (0, 3), (3, 4)]
-    assert chain_of([k for k in lineage if k.id != 3]) == [(0, 1), (1, 2), (2, 3)]  # 4 hung on it
+    assert odometry_edges(lineage) == [(0, 1), (1, 2), (0, 3), (3, 4)]
+    assert odometry_edges([k for k in lineage if k.id != 3]) == [(0, 1), (1, 2), (2, 3)]  # 4 hung on it

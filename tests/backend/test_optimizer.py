@@ -9,7 +9,7 @@ from torch import Tensor
 from slam.backend.optimizer import BackendConfig, Optimizer
 from slam.frames import Keyframe, Window
 from slam.geometry import se3
-from slam.mapping.warp import certainty
+from slam.mapping.warp import confidence_from_sigma
 from slam.matching.matcher import Matcher
 from slam.stereo.stereo import DenseDepth
 
@@ -78,7 +78,7 @@ def test_a_keyframe_of_wrong_scale_is_corrected_and_says_so(world, truth):
     out = update.keyframes[3]
     assert 1.05 < out.scale / 3.0 < 1.12
     torch.testing.assert_close(out.inv_depth, wrong.inv_depth * 3.0 / out.scale)
-    sure = certainty(out.cell_inv_depth, out.cell_sigma) > 0.5
+    sure = confidence_from_sigma(out.cell_inv_depth, out.cell_sigma) > 0.5
     assert float((out.cell_inv_depth / last.cell_inv_depth)[sure].median()) == pytest.approx(1, abs=0.04)
 
 

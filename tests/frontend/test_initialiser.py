@@ -9,7 +9,7 @@ import torch
 from slam.errors import ConfigError
 from slam.frontend.initialiser import Initialiser, InitialiserConfig, InitialMap
 from slam.geometry import se3
-from slam.mapping.warp import certainty
+from slam.mapping.warp import confidence_from_sigma
 from slam.matching.matcher import Matcher
 
 F64 = torch.float64
@@ -41,7 +41,7 @@ def test_a_sideways_motion_gives_a_map(sideways, world):
 def test_its_depth_is_the_truth_up_to_scale(sideways, world):
     _, first, _ = sideways
     truth = world.cell_inv_depth(torch.eye(4, dtype=F64))
-    sure = certainty(first.cell_inv_depth, first.cell_sigma) > 0.5
+    sure = confidence_from_sigma(first.cell_inv_depth, first.cell_sigma) > 0.5
     assert sure.float().mean() > 0.3
     ratio = first.cell_inv_depth[sure] / truth[sure]
     assert float((ratio / ratio.median() - 1).abs().median()) < 0.1
@@ -56,7 +56,7 @@ def test_the_box_stands_before_the_wall(sideways, world, wall_and_box):
     eye = torch.eye(4, dtype=F64)
     K_cells = torch.tensor([[35.0, 0, 19.5], [0, 35.0, 14.5], [0, 0, 1]], dtype=F64)
     on_box = world.cast(eye, K_cells, 30, 40)[2]
-    sure = certainty(first.cell_inv_depth, first.cell_sigma) > 0.5
+    sure = confidence_from_sigma(first.cell_inv_depth, first.cell_sigma) > 0.5
     box, wall = first.cell_inv_depth[on_box & sure], first.cell_inv_depth[~on_box & sure]
     assert 1.3 < float(box.median() / wall.median()) < 1.9
 
@@ -65,7 +65,7 @@ def test_its_poses_are_the_truth_in_the_scale_of_the_map(sideways, world):
     """The pose of a gathered view is that of the nearest adjusted one: right to a step of 0.03."""
     poses, first, count = sideways
     truth = world.cell_inv_depth(torch.eye(4, dtype=F64))
-    sure = certainty(first.cell_inv_depth, first.cell_sigma) > 0.5
+    sure = confidence_from_sigma(first.cell_inv_depth, first.cell_sigma) > 0.5
     scale = float((truth[sure] / first.cell_inv_depth[sure]).median())  # unit of the world over that of the map
     for T_cw, T_ck in zip(poses[1:count], first.T_cks, strict=True):
         assert abs(float(T_ck[0, 3]) / scale - float(T_cw[0, 3])) < 0.05
@@ -149,7 +149,7 @@ def test_a_restart_forgets_no_view_that_was_put_aside(world, wall_and_box, monke
         assert initialiser.add(world.view(wall_and_box.moved(0.001 * n), n)) is None
     first_id = initialiser.views[0].frame_id
     assert 0 < first_id < 14 and [v.frame_id for v in initialiser.dropped] == list(range(first_id))
-    kept = sorted(v.frame_id for v in initialiser.views + initialiser.thinned)
+    kept = sorted(v.frame_id for v in initialiser.views + initialiser.subsampled)
     assert kept == list(range(first_id, 18)) and all(v.features is None for v in initialiser.dropped)
 
 

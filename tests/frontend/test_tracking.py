@@ -16,7 +16,7 @@ from slam.geometry import se3
 from slam.mapping.store import KeyframeStore
 from slam.mapping.transforms import rescaled
 from slam.matching.matcher import Matcher
-from slam.recognition.landmarks import landmarks_of
+from slam.recognition.keypoints import detect_keypoints
 
 F64 = torch.float64
 
@@ -201,7 +201,7 @@ def test_relocalisation_is_stricter_than_tracking(places, world, wall_and_box):
     assert Relocaliser(Matcher(world.flow), strict).find(view, places).status is Status.LOST
 
 
-def test_landmarks_find_a_place_half_a_image_away(places, world, wall_and_box):
+def test_keypoints_find_a_place_half_a_image_away(places, world, wall_and_box):
     """Thumbnails of images so far apart have nothing in common, and flow from a standing start is lost."""
     known = KeyframeStore()
     for k in (places[0], places[3]):
@@ -210,7 +210,7 @@ def test_landmarks_find_a_place_half_a_image_away(places, world, wall_and_box):
     view = world.view(T_cw, 7)
     finder = Relocaliser(Matcher(world.flow))
     assert finder.find(view, known).status is Status.LOST
-    known.apply(Update(tuple(replace(k, landmarks=landmarks_of(k.view.image)) for k in known.keyframes), {}))
+    known.apply(Update(tuple(replace(k, keypoints=detect_keypoints(k.view.image)) for k in known.keyframes), {}))
     found = finder.find(view, known)
     assert found.status is Status.TRACKING and found.keyframe_id == 0 and found.mean_flow_px > 65  # of 160
     assert float(se3.log(T_cw @ found.T_wc).norm()) < 0.02  # 1 % of the depth

@@ -155,12 +155,12 @@ def test_in_image_counts_the_outermost_centres():
 
 def test_holes_continue_their_neighbours_and_what_is_known_stays():
     inv_depth = torch.rand(2, 8, 10, generator=torch.Generator().manual_seed(0)) + 0.5
-    assert flow.continued(inv_depth) is inv_depth
+    assert flow.inpainted_holes(inv_depth) is inv_depth
     holed = inv_depth.clone()
     holed[0, 3, 4] = 0
     holed[0, 0, 0] = 0
     holed[1] = 0
-    closed = flow.continued(holed)
+    closed = flow.inpainted_holes(holed)
     assert torch.equal(closed[holed > 0], holed[holed > 0]) and not closed[1].any()
     around = holed[0, 2:5, 3:6]
     torch.testing.assert_close(closed[0, 3, 4], around.sum() / 8)

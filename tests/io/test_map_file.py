@@ -8,21 +8,21 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from slam.errors import MapError, OutputError
-from slam.frames import Keyframe, Landmarks, View
+from slam.frames import Keyframe, Keypoints, View
 from slam.geometry import se3
 from slam.io.map_file import load_map, save_map
 
 
 def keyframe(n: int) -> Keyframe:
-    """Random, with n landmarks."""
+    """Random, with n keypoints."""
     g = torch.Generator().manual_seed(n)
     rng = np.random.default_rng(n)
     view = View(n, 10**9 + n, rng.integers(0, 256, (48, 64, 3), np.uint8), 50 * torch.eye(3, dtype=torch.float64), "f")
     dense, cells = 0.2 + torch.rand(48, 64, generator=g), 0.2 + torch.rand(12, 16, generator=g)
-    found = Landmarks(rng.random((n, 2), np.float32), rng.random((n, 128), np.float32))
+    found = Keypoints(rng.random((n, 2), np.float32), rng.random((n, 128), np.float32))
     T_wc = se3.exp(torch.randn(6, dtype=torch.float64, generator=g))
     confidence = torch.rand(48, 64, generator=g)
-    return Keyframe(n, view, T_wc, dense, confidence, cells, 0.1 * cells, 2.0, True, n - 1, landmarks=found)
+    return Keyframe(n, view, T_wc, dense, confidence, cells, 0.1 * cells, 2.0, True, n - 1, keypoints=found)
 
 
 @pytest.fixture
@@ -41,14 +41,14 @@ def test_a_map_comes_back(path):
         assert torch.equal(k.T_wc, was.T_wc) and torch.equal(k.cell_inv_depth, was.cell_inv_depth)
         torch.testing.assert_close(k.inv_depth, was.inv_depth, atol=0, rtol=1e-3)
         torch.testing.assert_close(k.confidence, was.confidence, atol=0.5 / 255 + 1e-6, rtol=0)
-        np.testing.assert_array_equal(k.landmarks.uv, was.landmarks.uv)
-        np.testing.assert_allclose(k.landmarks.descriptors, was.landmarks.descriptors, atol=1e-3)
+        np.testing.assert_array_equal(k.keypoints.uv, was.keypoints.uv)
+        np.testing.assert_allclose(k.keypoints.descriptors, was.keypoints.descriptors, atol=1e-3)
         assert k.scale == 1.0 and k.refined and not k.metric
 
 
-def test_without_landmarks(tmp_path):
-    save_map(tmp_path / "m", [replace(keyframe(1), landmarks=None)])
-    assert load_map(tmp_path / "m")[0].landmarks.uv.shape == (0, 2)
+def test_without_keypoints(tmp_path):
+    save_map(tmp_path / "m", [replace(keyframe(1), keypoints=None)])
+    assert load_map(tmp_path / "m")[0].keypoints.uv.shape == (0, 2)
 
 
 def test_what_is_no_map_is_refused(path, tmp_path):
@@ -72,7 +72,7 @@ def test_what_is_no_map_is_refused(path, tmp_path):
         ("inv_depth", lambda t: t[:, :, :60]),
         ("cell_sigma", lambda t: t * float("nan")),
         ("cell_inv_depth", lambda t: 0 * t),
-        ("landmark_uv", lambda t: t[1:]),
+        ("keypoint_uv", lambda t: t[1:]),
         ("K", None),
     ],
 )

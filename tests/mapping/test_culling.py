@@ -11,7 +11,7 @@ import torch
 from slam.errors import OutputError
 from slam.frames import Keyframe
 from slam.mapping.archive import Archive
-from slam.mapping.culling import REDUNDANT, least_needed, seen_shares
+from slam.mapping.culling import REDUNDANT, covisible_ratios, most_redundant
 
 
 @pytest.fixture(scope="module")
@@ -22,35 +22,35 @@ def seen_often(world, wall_and_box) -> tuple[Keyframe, ...]:
 
 
 def test_what_others_see_as_well_is_redundant(seen_often):
-    shares = seen_shares(seen_often, list(range(7)))
+    shares = covisible_ratios(seen_often, list(range(7)))
     assert all(shares[n] >= REDUNDANT for n in (2, 3, 4)) and max(shares[0], shares[6]) < 0.5
 
 
 def test_the_oldest_redundant_keyframe_goes_unless_it_is_protected(seen_often):
-    shares = seen_shares(seen_often, list(range(7)))
+    shares = covisible_ratios(seen_often, list(range(7)))
     redundant = [n for n, share in enumerate(shares) if share >= REDUNDANT]
-    assert least_needed(seen_often, set()).id == redundant[0]
-    assert least_needed(seen_often, {redundant[0]}).id == redundant[1]
-    assert least_needed(seen_often, set(range(7))) is None
+    assert most_redundant(seen_often, set()).id == redundant[0]
+    assert most_redundant(seen_often, {redundant[0]}).id == redundant[1]
+    assert most_redundant(seen_often, set(range(7))) is None
 
 
 def test_without_a_redundant_one_the_most_redundant_goes(world, wall_and_box):
     along = tuple(world.keyframe(wall_and_box.moved(0.35 * n), n, n) for n in range(6))
-    shares = seen_shares(along, list(range(6)))
+    shares = covisible_ratios(along, list(range(6)))
     assert 0 < max(shares) < REDUNDANT
     best = int(np.argmax(shares))
-    assert 0 < best < 5 and least_needed(along, set()).id == best
-    assert least_needed(along, {best}).id != best
+    assert 0 < best < 5 and most_redundant(along, set()).id == best
+    assert most_redundant(along, {best}).id != best
 
 
 def test_a_witness_must_see_the_same_surface_and_as_finely(world, wall_and_box, seen_often):
     """Four who look at it through a wall, or from four times as far, do not replace a keyframe."""
     k = seen_often[1]
     blocked = [replace(k, id=9 + n, cell_inv_depth=2 * k.cell_inv_depth) for n in range(4)]
-    assert seen_shares((k, *blocked), [0]) == [0.0]
+    assert covisible_ratios((k, *blocked), [0]) == [0.0]
     far = [world.keyframe(wall_and_box.moved(z=6.0), 9 + n, n) for n in range(4)]
     assert (
-        seen_shares((k, *far), [0]) == [0.0] and seen_shares((*far, k), [0])[0] > 0.9
+        covisible_ratios((k, *far), [0]) == [0.0] and covisible_ratios((*far, k), [0])[0] > 0.9
     )  # they are spared by each other
 
 
@@ -61,7 +61,7 @@ def test_archived_keyframes_are_the_same_and_hold_no_files_open(tmp_path, seen_o
     stored = [archive.stored(replace(seen_often[n % 7], id=n)) for n in range(30)]
     assert len(os.listdir("/dev/fd")) == before
     for k, old in zip(stored, seen_often, strict=False):
-        assert np.array_equal(k.view.image, old.view.image) and k.view.features is None and k.landmarks is None
+        assert np.array_equal(k.view.image, old.view.image) and k.view.features is None and k.keypoints is None
         assert all(
             torch.equal(getattr(k, name), getattr(old, name))
             for name in ("inv_depth", "confidence", "cell_inv_depth", "cell_sigma", "T_wc")

@@ -53,8 +53,8 @@ def test_cloud_lies_on_the_surfaces_with_their_colours(keyframes):
     np.testing.assert_array_equal(cloud.colors, first.view.image[uv[:, 1], uv[:, 0]])
     np.testing.assert_allclose(1 / cloud.points[:, 2], first.inv_depth.numpy()[uv[:, 1], uv[:, 0]], rtol=1e-5)
     assert not ((uv[:, 0] > 61) & (uv[:, 0] < 88) & (uv[:, 1] > 81) & (uv[:, 1] < 98)).any()
-    thinned = keyframe_cloud(first, list(keyframes[1:]), FusionConfig(stride=2))
-    assert 0.2 < len(thinned) / len(cloud) < 0.3
+    subsampled = keyframe_cloud(first, list(keyframes[1:]), FusionConfig(stride=2))
+    assert 0.2 < len(subsampled) / len(cloud) < 0.3
 
 
 def test_confidence_and_unknown_depth_keep_pixels_out(keyframes):

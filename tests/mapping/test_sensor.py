@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from slam.frames import View
-from slam.mapping.sensor import overlaid, relative_deviation, sensor_cells, sensor_dense
+from slam.mapping.sensor import prefer_measured, relative_deviation, sensor_cells, sensor_dense
 
 F64 = torch.float64
 
@@ -74,7 +74,7 @@ def test_dense_depth_is_the_inverse_and_sure_where_known():
 
 def test_without_a_sensor_everything_is_unknown_and_nothing_is_changed():
     base = (torch.rand(6, 8), torch.rand(6, 8))
-    after = overlaid(base, sensor_cells(view(None), 4))
+    after = prefer_measured(base, sensor_cells(view(None), 4))
     assert all(torch.equal(a, b) for a, b in zip(after, base))
     assert not sensor_dense(view(None))[0].any() and sensor_dense(view(None))[0].shape == (24, 32)
     assert not sensor_cells(view(np.zeros((24, 32), np.float32)), 4)[0].any()

@@ -1,11 +1,11 @@
-"""Depth carried into another view, and continued into holes."""
+"""Depth carried into another view, and inpainted where there is none."""
 
 import numpy as np
 import torch
 
 from slam.frames import View
 from slam.geometry import se3
-from slam.mapping.warp import enlarged, filled, warp_inv_depth
+from slam.mapping.warp import inpainted, upsampled, warp_inv_depth
 
 F64 = torch.float64
 
@@ -57,14 +57,14 @@ def test_unknown_depth_and_points_behind_land_nowhere(wall_and_box):
 def test_filled_keeps_constants_and_continues_smoothly():
     value, weight = torch.zeros(30, 40), torch.zeros(30, 40)
     value[:, :20], weight[:, :20] = 0.8, 1.0
-    torch.testing.assert_close(filled(value, weight), torch.full((30, 40), 0.8), rtol=1e-4, atol=0)
+    torch.testing.assert_close(inpainted(value, weight), torch.full((30, 40), 0.8), rtol=1e-4, atol=0)
 
 
 def test_filled_takes_the_values_nearby_and_ignores_those_without_weight():
     value, weight = torch.full((30, 60), 9.0), torch.zeros(30, 60)
     value[:, :10], weight[:, :10] = 0.5, 1.0
     value[:, -10:], weight[:, -10:] = 1.5, 1.0
-    out = filled(value, weight)
+    out = inpainted(value, weight)
     assert abs(float(out[15, 2]) - 0.5) < 0.01 and abs(float(out[15, -3]) - 1.5) < 0.01
     assert abs(float(out[15, 30]) - 1.0) < 0.1
     assert float(out[15, 14]) < 0.7 and float(out[15, 45]) > 1.3
@@ -72,15 +72,15 @@ def test_filled_takes_the_values_nearby_and_ignores_those_without_weight():
 
 
 def test_filled_of_nothing_is_unknown():
-    assert not filled(torch.zeros(8, 8), torch.zeros(8, 8)).any()
+    assert not inpainted(torch.zeros(8, 8), torch.zeros(8, 8)).any()
     value = torch.zeros(20, 20)
     value[:, :10] = 0.5
-    assert abs(float(filled(value, torch.ones(20, 20))[10, 19]) - 0.5) < 0.01  # 0 is unknown, whatever its weight
+    assert abs(float(inpainted(value, torch.ones(20, 20))[10, 19]) - 0.5) < 0.01  # 0 is unknown, whatever its weight
 
 
 def test_enlarged_puts_the_cells_at_their_centres():
     """A ramp over the cells is the same ramp over the pixels: cell c is centred at pixel 4 c + 1.5."""
     view = View(0, 0, np.zeros((24, 32, 3), np.uint8), torch.eye(3, dtype=F64), None)
     cells = (4 * torch.arange(8.0) + 1.5).expand(6, 8)
-    out = enlarged(cells, view)
+    out = upsampled(cells, view)
     torch.testing.assert_close(out[:, 2:-2], torch.arange(2.0, 30.0).expand(24, 28))

@@ -10,7 +10,14 @@ from slam.errors import ConfigError
 from slam.geometry.camera import pixel_grid, sample
 from slam.kernels.lucas_kanade import UNKNOWN, warp
 from slam.matching.dis import DisFlow, grid
-from slam.matching.photometric import KEPT_IMAGES, STRIDE, AlignedFlow, AlignmentConfig, photometric_step, smoothed
+from slam.matching.photometric import (
+    KEPT_IMAGES,
+    STRIDE,
+    PhotometricRefinement,
+    RefinementConfig,
+    photometric_step,
+    smoothed,
+)
 
 H, W = 96, 128
 CELLS = grid(H // STRIDE, W // STRIDE)
@@ -108,7 +115,7 @@ class Rough:
 
 def aligned(flow: Rough, uv: Tensor, follow: bool = True) -> tuple[Tensor, Tensor]:
     """Flow (h, w, 2), pixels, and weight after the last update; the reprojection follows the flow, or stays."""
-    correspondence = AlignedFlow(flow)
+    correspondence = PhotometricRefinement(flow)
     features = [correspondence.encode(image(texture(shift)))[0] for shift in (np.zeros(2), SHIFT)]
     state = correspondence.start(features[:1], features[1:])
     while not correspondence.finished(state):
@@ -136,7 +143,7 @@ def test_a_flow_of_coarser_cells_is_asked_at_their_own_centres():
             return super().update(state, uv)
 
     flow, shift_px = Heard(0.0), torch.tensor([3.0, -2.0])
-    correspondence = AlignedFlow(flow)
+    correspondence = PhotometricRefinement(flow)
     features = correspondence.encode(image(texture()))
     uv = torch.from_numpy(CELLS)[None] + shift_px / STRIDE
     _, residual, _ = correspondence.update(correspondence.start(features, features), uv)
@@ -160,20 +167,20 @@ def test_it_goes_on_after_a_bounded_number_of_updates():
 
     flow = Restless(0.0)
     aligned(flow, torch.from_numpy(CELLS)[None])
-    assert flow.updates == AlignmentConfig().max_flow_updates
+    assert flow.updates == RefinementConfig().max_flow_updates
 
 
 @pytest.mark.parametrize("wrong", [{"patch_px": 5}, {"patch_px": 64}, {"updates": 0}, {"sigma_px": 0.0}])
 def test_settings_out_of_range(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
-        AlignmentConfig(**wrong)
+        RefinementConfig(**wrong)
 
 
 def test_strides_must_fit():
     flow = Rough(0.0)
     flow.stride = 6
     with pytest.raises(ValueError, match="multiple"):
-        AlignedFlow(flow)
+        PhotometricRefinement(flow)
 
 
 def test_features_of_long_ago_are_encoded_again():
@@ -187,7 +194,7 @@ def test_features_of_long_ago_are_encoded_again():
             encoded.append(len(images))
             return dis.encode(images)
 
-    flow = AlignedFlow(Counted())
+    flow = PhotometricRefinement(Counted())
     features = [flow.encode(image(texture(np.array([0.2 * n, 0]))))[0] for n in range(KEPT_IMAGES + 1)]
     assert len(encoded) == KEPT_IMAGES + 1
     first = features[1].flow

@@ -4,7 +4,7 @@ import torch
 from slam.geometry.camera import pixel_grid
 from slam.geometry.flow import reproject
 from slam.networks.encoder import EncoderConfig, ResidualBlock, standardise
-from slam.networks.motion import FlowSE3, MotionConfig
+from slam.networks.motion import FlowSE3, MotionNetConfig
 from slam.solvers.flow_se3 import flow_se3
 
 H, W = 48, 64
@@ -14,7 +14,9 @@ K = torch.tensor([[7.0, 0, 3.5], [0, 7.0, 2.5], [0, 0, 1]], dtype=torch.float64)
 @pytest.fixture
 def network() -> FlowSE3:
     torch.manual_seed(0)
-    return FlowSE3(EncoderConfig(8, 16, 24, matching=24, stereo=8, image=8), MotionConfig(16, 16, levels=2, radius=2))
+    return FlowSE3(
+        EncoderConfig(8, 16, 24, matching=24, stereo=8, image=8), MotionNetConfig(16, 16, levels=2, radius=2)
+    )
 
 
 def eye(count: int) -> torch.Tensor:

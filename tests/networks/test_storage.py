@@ -5,13 +5,13 @@ import torch
 from safetensors.torch import save_file
 
 from slam.errors import ConfigError, WeightsError
-from slam.networks.depth import StereoConfig, StereoNet
 from slam.networks.encoder import EncoderConfig
-from slam.networks.motion import MotionConfig
+from slam.networks.motion import MotionNetConfig
+from slam.networks.stereo import StereoNet, StereoNetConfig
 from slam.networks.storage import NetworkConfig, build_networks, load_network, read_metadata, save_network, state_of
 
 TINY = NetworkConfig(
-    "tiny", 64, 48, EncoderConfig(8, 8, 8, stereo=8, image=8), MotionConfig(8, 8), StereoConfig(4, 8, 8)
+    "tiny", 64, 48, EncoderConfig(8, 8, 8, stereo=8, image=8), MotionNetConfig(8, 8), StereoNetConfig(4, 8, 8)
 )
 
 
@@ -78,10 +78,10 @@ def test_impossible_sizes_are_refused():
     with pytest.raises(ConfigError, match="250x192"):
         NetworkConfig(width=250)
     with pytest.raises(ConfigError, match="multiple of 4"):
-        StereoConfig(near_planes=10)
+        StereoNetConfig(near_planes=10)
     with pytest.raises(ConfigError, match="multiple of 4"):
-        StereoConfig(planes=30)
+        StereoNetConfig(planes=30)
     with pytest.raises(ConfigError, match="divide"):
-        StereoNet(EncoderConfig(stereo=10), StereoConfig(groups=4))
+        StereoNet(EncoderConfig(stereo=10), StereoNetConfig(groups=4))
     with pytest.raises(ConfigError, match="positive"):
         replace(EncoderConfig(), matching=0)

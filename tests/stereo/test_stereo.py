@@ -3,9 +3,9 @@ import torch
 
 from slam.frames import Keyframe, View
 from slam.geometry import se3
-from slam.networks.depth import StereoConfig, StereoNet
 from slam.networks.encoder import EncoderConfig
 from slam.networks.motion import FlowSE3
+from slam.networks.stereo import StereoNet, StereoNetConfig
 from slam.stereo.stereo import LearnedStereo
 
 H, W = 48, 64
@@ -27,7 +27,7 @@ def keyframe(v: View) -> Keyframe:
 def test_learned_stereo_encodes_each_view_once_and_stays_near_the_range_of_the_cells():
     """Views of DIS tracking carry no features of the network; a keyframe and its neighbours come again and again."""
     torch.manual_seed(0)
-    motion, network = FlowSE3(ENCODER), StereoNet(ENCODER, StereoConfig(4, 8, 8, 8))
+    motion, network = FlowSE3(ENCODER), StereoNet(ENCODER, StereoNetConfig(4, 8, 8, 8))
     encoded = []
     encode = motion.encode
     motion.encode = lambda images: encoded.append(len(images)) or encode(images)

@@ -31,7 +31,7 @@ def pretended(monkeypatch) -> Iterator[None]:
     make = torch.tensor
     monkeypatch.setattr(torch, "Generator", AnyGenerator)
     monkeypatch.setattr(torch, "tensor", lambda data, dtype=None, device="cpu": make(data, dtype=dtype).to(device))
-    for module in ("motion", "depth"):  # there is no half precision for the pretended type
+    for module in ("motion", "stereo"):  # there is no half precision for the pretended type
         monkeypatch.setattr(f"slam.networks.{module}.half_precision", lambda *_: contextlib.nullcontext())
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     with PretendedDevice():

@@ -2,27 +2,27 @@ import pytest
 import torch
 
 from slam.errors import WeightsError
-from slam.networks.depth import StereoConfig
 from slam.networks.encoder import EncoderConfig
-from slam.networks.motion import MotionConfig
+from slam.networks.motion import MotionNetConfig
+from slam.networks.stereo import StereoNetConfig
 from slam.networks.storage import NetworkConfig, build_networks, load_state, state_of
-from slam.training.growth import grown
+from slam.training.growth import grow_weights
 
 SMALL = NetworkConfig(
     "small",
     64,
     48,
     EncoderConfig(8, 16, 24, blocks_4=1, blocks_8=1, matching=24, fine=8, stereo=8, image=8),
-    MotionConfig(hidden=16, motion=12, levels=2, radius=2),
-    StereoConfig(groups=4, width=8, planes=16, near_planes=8),
+    MotionNetConfig(hidden=16, motion=12, levels=2, radius=2),
+    StereoNetConfig(groups=4, width=8, planes=16, near_planes=8),
 )
 LARGE = NetworkConfig(
     "large",
     64,
     48,
     EncoderConfig(12, 20, 40, blocks_4=2, blocks_8=3, matching=24, fine=8, stereo=8, image=12),
-    MotionConfig(hidden=24, motion=20, levels=3, radius=2),
-    StereoConfig(groups=4, width=12, planes=16, near_planes=8),
+    MotionNetConfig(hidden=24, motion=20, levels=3, radius=2),
+    StereoNetConfig(groups=4, width=12, planes=16, near_planes=8),
 )
 
 
@@ -39,7 +39,7 @@ def networks(config: NetworkConfig, weights: dict | None = None) -> tuple:
 @torch.no_grad()
 def test_a_grown_network_computes_what_the_small_one_does():
     small = networks(SMALL)
-    large = networks(LARGE, grown(state_of(*small), SMALL, LARGE))
+    large = networks(LARGE, grow_weights(state_of(*small), SMALL, LARGE))
     images = torch.rand(3, 3, 48, 64, generator=torch.Generator().manual_seed(1))
     T_jk = torch.eye(4, dtype=torch.float64).repeat(1, 2, 1, 1)
     T_jk[0, :, 0, 3] = torch.tensor([0.1, -0.2], dtype=torch.float64)
@@ -63,7 +63,7 @@ def test_a_grown_network_computes_what_the_small_one_does():
 def test_new_channels_learn():
     """What reads them begins at zero and moves at the first step."""
     small = networks(SMALL)
-    motion, _ = networks(LARGE, grown(state_of(*small), SMALL, LARGE))
+    motion, _ = networks(LARGE, grow_weights(state_of(*small), SMALL, LARGE))
     features = motion.encode(torch.rand(2, 3, 48, 64))
     _, residual_uv, _ = motion.update(motion.start(features[:1], features[1:]), torch.rand(1, 6, 8, 2) * 6)
     residual_uv.square().sum().backward()
@@ -72,8 +72,8 @@ def test_new_channels_learn():
 
 
 def test_what_is_matched_must_have_the_same_size():
-    other = NetworkConfig("other", 64, 48, LARGE.encoder, LARGE.motion, StereoConfig(groups=8, width=12))
+    other = NetworkConfig("other", 64, 48, LARGE.encoder, LARGE.motion, StereoNetConfig(groups=8, width=12))
     with pytest.raises(WeightsError, match=r"stereo.groups must be equal to 4, is 8"):
-        grown(state_of(*networks(SMALL)), SMALL, other)
+        grow_weights(state_of(*networks(SMALL)), SMALL, other)
     with pytest.raises(WeightsError, match=r"at least 12, is 8"):
-        grown(state_of(*networks(LARGE)), LARGE, SMALL)
+        grow_weights(state_of(*networks(LARGE)), LARGE, SMALL)

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from slam.errors import ConfigError, WeightsError
-from slam.networks.depth import StereoConfig
 from slam.networks.encoder import EncoderConfig
-from slam.networks.motion import MotionConfig
+from slam.networks.motion import MotionNetConfig
+from slam.networks.stereo import StereoNetConfig
 from slam.networks.storage import NetworkConfig, load_network, read_metadata, state_of
 from slam.training.clips import ClipPool
 from slam.training.trainer import MAX_STEP_S, TrainConfig, Trainer
@@ -22,8 +22,8 @@ TINY = NetworkConfig(
     64,
     48,
     EncoderConfig(8, 16, 24, blocks_4=1, blocks_8=1, matching=24, stereo=8, image=8),
-    MotionConfig(hidden=16, motion=16, levels=2, radius=2),
-    StereoConfig(groups=4, width=8, planes=16),
+    MotionNetConfig(hidden=16, motion=16, levels=2, radius=2),
+    StereoNetConfig(groups=4, width=8, planes=16),
 )
 CPU = torch.device("cpu")
 PLAIN = replace(NO_CHANGE, crop_height=48, crop_width=64)

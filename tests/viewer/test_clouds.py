@@ -1,4 +1,4 @@
-"""Points of keyframes: made when needed, moved when not, thinned when too many."""
+"""Points of keyframes: made when needed, moved when not, subsampled when too many."""
 
 import time
 from dataclasses import replace
@@ -8,15 +8,15 @@ import pytest
 
 from slam.viewer.clouds import Clouds
 from slam.viewer.run import Playback, read_run
-from slam.viewer.shown import Shown
+from slam.viewer.view_state import ViewState
 
 
 @pytest.fixture
-def shown(run_path) -> Shown:
+def shown(run_path) -> ViewState:
     return Playback(read_run(run_path)).shown()
 
 
-def settled(clouds: Clouds, shown: Shown, min_confidence: float = 0.5) -> list[int]:
+def settled(clouds: Clouds, shown: ViewState, min_confidence: float = 0.5) -> list[int]:
     """Update until nothing is under way; the keyframes whose points changed, in order, again and again."""
     end_s, changed = time.monotonic() + 30, list(clouds.update(shown, min_confidence))
     while clouds.is_busy:
@@ -26,7 +26,7 @@ def settled(clouds: Clouds, shown: Shown, min_confidence: float = 0.5) -> list[i
     return changed
 
 
-def with_last(shown: Shown, **changes) -> Shown:
+def with_last(shown: ViewState, **changes) -> ViewState:
     return replace(shown, keyframes=(*shown.keyframes[:-1], replace(shown.keyframes[-1], **changes)))
 
 

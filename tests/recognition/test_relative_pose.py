@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from slam.frames import Keyframe, Landmarks
+from slam.frames import Keyframe, Keypoints
 from slam.geometry import se3
 from slam.mapping.transforms import grown
-from slam.recognition.landmarks import LandmarkConfig, landmarks_of
-from slam.recognition.places import first_pose, median_inv_depth, scale_ratio
+from slam.recognition.keypoints import KeypointConfig, detect_keypoints
+from slam.recognition.relative_pose import median_inv_depth, pose_from_keypoints, scale_ratio
 
-CONFIG = LandmarkConfig()
+CONFIG = KeypointConfig()
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def pair(world, wall_and_box) -> tuple[Keyframe, Keyframe]:
     """Half an image apart, and turned."""
     far = wall_and_box.moved(-1.0, 0.1, 0.1, 0, 0, 0.2)
     ends = [world.keyframe(wall_and_box.moved(), 0, 0), world.keyframe(far, 1, 1)]
-    old, new = (replace(k, landmarks=landmarks_of(k.view.image)) for k in ends)
+    old, new = (replace(k, keypoints=detect_keypoints(k.view.image)) for k in ends)
     return old, new
 
 
@@ -29,7 +29,7 @@ def test_first_pose_over_a_large_motion(pair):
     old, new = pair
     K = old.view.K.numpy()
     for growth in (1.0, 2.0):
-        T_no = first_pose(grown(old, old.T_wc, growth), new.landmarks, K, CONFIG)
+        T_no = pose_from_keypoints(grown(old, old.T_wc, growth), new.keypoints, K, CONFIG)
         truth = se3.inverse(new.T_wc) @ old.T_wc
         truth[:3, 3] *= growth
         assert T_no is not None and float(se3.log(truth).norm()) > 1
@@ -41,18 +41,18 @@ def test_depth_that_is_unknown_or_unsure_gives_no_pose(pair):
     K = old.view.K.numpy()
     unknown = replace(old, inv_depth=torch.zeros_like(old.inv_depth))
     unsure = replace(old, confidence=torch.full_like(old.confidence, 0.2))
-    assert first_pose(unknown, new.landmarks, K, CONFIG) is None
-    assert first_pose(unsure, new.landmarks, K, CONFIG) is None
-    assert first_pose(old, Landmarks.none(), K, CONFIG) is None
+    assert pose_from_keypoints(unknown, new.keypoints, K, CONFIG) is None
+    assert pose_from_keypoints(unsure, new.keypoints, K, CONFIG) is None
+    assert pose_from_keypoints(old, Keypoints.none(), K, CONFIG) is None
 
 
-def test_landmarks_at_the_very_edge_have_a_depth(pair):
+def test_keypoints_at_the_very_edge_have_a_depth(pair):
     """SIFT puts keypoints up to half a pixel outside of the image's last pixel centre."""
     old, new = pair
     h, w = old.inv_depth.shape
-    uv = np.concatenate([[[w - 0.5, h - 0.5], [-0.5, -0.5]], old.landmarks.uv[2:]]).astype(np.float32)
-    edge = replace(old, landmarks=Landmarks(uv, old.landmarks.descriptors))
-    assert first_pose(edge, new.landmarks, old.view.K.numpy(), CONFIG) is not None
+    uv = np.concatenate([[[w - 0.5, h - 0.5], [-0.5, -0.5]], old.keypoints.uv[2:]]).astype(np.float32)
+    edge = replace(old, keypoints=Keypoints(uv, old.keypoints.descriptors))
+    assert pose_from_keypoints(edge, new.keypoints, old.view.K.numpy(), CONFIG) is not None
 
 
 @pytest.mark.parametrize("growth", [(1.0, 1.0), (1.0, 1.5), (0.7, 2.0)])

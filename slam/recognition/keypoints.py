@@ -1,4 +1,4 @@
-"""Landmarks of an image: keypoints to know a place by, and to find the pose of one image from the depth of another.
+"""Keypoints of an image: to know a place by, and to find the pose of one image from the depth of another.
 
 Flow needs a first guess of the pose; where there is none (a place seen before, a lost camera) keypoints give it.
 
@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 
 from slam.errors import check_range
-from slam.frames import Landmarks
+from slam.frames import Keypoints
 
 
 @dataclass(frozen=True)
-class LandmarkConfig:
+class KeypointConfig:
     """How many keypoints, and when two are the same; pixels are of the network size."""
 
     count: int = 300  # strongest keypoints of an image
@@ -33,17 +33,17 @@ class LandmarkConfig:
         check_range(self, 4, 10000, "min_inliers")
 
 
-def landmarks_of(image: np.ndarray, config: LandmarkConfig = LandmarkConfig()) -> Landmarks:
+def detect_keypoints(image: np.ndarray, config: KeypointConfig = KeypointConfig()) -> Keypoints:
     """Keypoints of an image (h, w, 3) uint8 RGB."""
     sift = cv2.SIFT.create(nfeatures=config.count, contrastThreshold=config.contrast)
     keypoints, descriptors = sift.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None)
     if descriptors is None or len(keypoints) == 0:
-        return Landmarks.none()
+        return Keypoints.none()
     root = np.sqrt(descriptors / np.maximum(descriptors.sum(1, keepdims=True), 1e-6))
-    return Landmarks(np.array([k.pt for k in keypoints], np.float32), root)
+    return Keypoints(np.array([k.pt for k in keypoints], np.float32), root)
 
 
-def matched(a: Landmarks, b: Landmarks, config: LandmarkConfig = LandmarkConfig()) -> np.ndarray:
+def match_keypoints(a: Keypoints, b: Keypoints, config: KeypointConfig = KeypointConfig()) -> np.ndarray:
     """(M, 2) int64 index pairs: mutual nearest neighbours that are distinct."""
     if min(len(a.uv), len(b.uv)) < 2:
         return np.zeros((0, 2), np.int64)
@@ -56,8 +56,8 @@ def matched(a: Landmarks, b: Landmarks, config: LandmarkConfig = LandmarkConfig(
     return np.stack([index, best[index]], -1)
 
 
-def pose_from_depth(
-    uv_k: np.ndarray, inv_depth_k: np.ndarray, uv_c: np.ndarray, K: np.ndarray, config: LandmarkConfig
+def solve_pnp(
+    uv_k: np.ndarray, inv_depth_k: np.ndarray, uv_c: np.ndarray, K: np.ndarray, config: KeypointConfig
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Pose of a camera that sees points of known depth, by P3P in RANSAC and refinement of its inliers.
 
@@ -98,19 +98,19 @@ def pose_from_depth(
     return T_ck, good
 
 
-def votes(
-    landmarks: Landmarks, places: dict[int, Landmarks], config: LandmarkConfig = LandmarkConfig()
+def rank_places(
+    keypoints: Keypoints, places: dict[int, Keypoints], config: KeypointConfig = KeypointConfig()
 ) -> list[tuple[int, int]]:
-    """Which places an image shows: each landmark votes for the place that holds the nearest one.
+    """Which places an image shows: each keypoint votes for the place that holds the nearest one.
 
     Returns:
         (place, votes) of the places with any, most first.
     """
-    best = np.full(len(landmarks.uv), config.min_similarity, np.float32)
-    owner = np.full(len(landmarks.uv), -1)
+    best = np.full(len(keypoints.uv), config.min_similarity, np.float32)
+    owner = np.full(len(keypoints.uv), -1)
     for n, place in places.items():
         if len(place.uv) and len(best):
-            nearest = (landmarks.descriptors @ place.descriptors.T).max(1)
+            nearest = (keypoints.descriptors @ place.descriptors.T).max(1)
             owner = np.where(nearest > best, n, owner)
             best = np.maximum(best, nearest)
     counted, numbers = np.unique(owner[owner >= 0], return_counts=True)

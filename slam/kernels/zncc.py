@@ -24,7 +24,7 @@ NOISE = 3e-4  # variance of noise in standardised images: windows plainer than t
 UNLIKE = 0.01  # 1 - correlation of the best match that pays
 
 
-def likeness(gray_k: Tensor, grays_j: Sequence[Tensor], T_jk: Tensor, K: Tensor, hypotheses: Tensor) -> Tensor:
+def zncc_volume(gray_k: Tensor, grays_j: Sequence[Tensor], T_jk: Tensor, K: Tensor, hypotheses: Tensor) -> Tensor:
     """Log-likelihood of every hypothesis, averaged over the views that see the point.
 
     Args:

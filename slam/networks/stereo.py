@@ -5,8 +5,8 @@ The first sweep covers the whole range, the second a few standard deviations aro
 References: Teed & Deng, DeepV2D, ICLR 2020, sec. 3.1 (volume pooled over views, 3D regulariser, soft-argmax); Guo et
 al., Group-wise correlation stereo network, CVPR 2019; Gu et al., Cascade cost volume, CVPR 2020 (two sweeps); RAFT
 (convex upsampling). Deviations from DeepV2D: hypotheses are uniform in inverse depth, the volume holds correlations of
-features and the likeness of the images, and each 3D convolution is split into one over the image and one over the
-hypotheses, so that all are 2D convolutions on the same memory.
+features and the similarity (ZNCC) of the images, and each 3D convolution is split into one over the image and one over
+the hypotheses, so that all are 2D convolutions on the same memory.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from slam.errors import ConfigError
 from slam.geometry.camera import sample, scaled_intrinsics
 from slam.geometry.flow import MIN_DEPTH_RATIO, in_image, project, rays
-from slam.kernels.likeness import STRIDE, WINDOWS, likeness
+from slam.kernels.zncc import STRIDE, WINDOWS, zncc_volume
 from slam.networks.encoder import EncoderConfig, FeatureMaps
 from slam.networks.motion import ImageFeatures
 from slam.networks.precision import channels_last, half_precision
@@ -32,7 +32,7 @@ MIN_INV_DEPTH = 1e-6
 
 
 @dataclass(frozen=True)
-class StereoConfig:
+class StereoNetConfig:
     """Sizes of the stereo network."""
 
     groups: int = 8  # correlations per hypothesis and pixel
@@ -58,7 +58,7 @@ def near_hypotheses(inv_depth: Tensor, sigma: Tensor, planes: int) -> Tensor:
     return (inv_depth[:, None] + reach[:, None] * share[:, None, None]).clamp_min(MIN_INV_DEPTH)
 
 
-def plane_sweep(
+def correlation_volume(
     matching_k: Tensor, matching_j: Sequence[Tensor], T_jk: Tensor, K: Tensor, hypotheses: Tensor, groups: int
 ) -> Tensor:
     """Group-wise correlation of the keyframe with its neighbours, for every hypothesis, averaged over the views.
@@ -120,7 +120,7 @@ class VolumeConv(nn.Module):
         return x.unflatten(2, (h, w))
 
 
-def enlarge(volume: Tensor, like: Tensor) -> Tensor:
+def upsample_nearest(volume: Tensor, like: Tensor) -> Tensor:
     """Repeat (B, D, h, w, C) to twice its size and cut it to the size of `like` (odd sides)."""
     for axis in (1, 2, 3):
         volume = volume.repeat_interleave(2, axis)
@@ -151,9 +151,9 @@ class Hourglass(nn.Module):
         x2 = F.relu(x2 + self.keep_2(x2))
         x4 = F.relu(self.down_4(x2))
         x4 = F.relu(x4 + self.keep_4(x4))
-        x2 = F.relu(x2 + enlarge(self.up_2(x4), x2))
+        x2 = F.relu(x2 + upsample_nearest(self.up_2(x4), x2))
         x2 = F.relu(x2 + self.merge_2(x2))
-        x1 = F.relu(x1 + enlarge(self.up_1(x2), x1))
+        x1 = F.relu(x1 + upsample_nearest(self.up_1(x2), x1))
         x1 = F.relu(x1 + self.merge_1(x1))
         return self.head(x1).squeeze(-1)
 
@@ -170,7 +170,7 @@ def convex_upsample(values: Tensor, logits: Tensor) -> Tensor:
 class Sweep(nn.Module):
     """One sweep: regularised volume -> inverse depth and its standard deviation, at 1/4."""
 
-    def __init__(self, encoder_config: EncoderConfig, config: StereoConfig) -> None:
+    def __init__(self, encoder_config: EncoderConfig, config: StereoNetConfig) -> None:
         super().__init__()
         self.groups = config.groups
         self.context = nn.Conv2d(encoder_config.image, config.width, 3, padding=1)
@@ -184,9 +184,9 @@ class Sweep(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Hypotheses (B, D, h or 1, w or 1) -> inverse depth (B, h, w) and sigma (B, h, w); others as `StereoNet`."""
         K_4, device = scaled_intrinsics(K, 1 / STRIDE), maps_k.image.device
-        volume = plane_sweep(maps_k.stereo, [m.stereo for m in maps_j], T_jk, K_4, hypotheses, self.groups)
+        volume = correlation_volume(maps_k.stereo, [m.stereo for m in maps_j], T_jk, K_4, hypotheses, self.groups)
         with torch.no_grad():
-            alike = likeness(maps_k.gray, [m.gray for m in maps_j], T_jk, K, hypotheses)
+            alike = zncc_volume(maps_k.gray, [m.gray for m in maps_j], T_jk, K, hypotheses)
         with half_precision(device):
             context = self.context(maps_k.image).permute(0, 2, 3, 1)[:, None]
             logits = self.hourglass(torch.cat([volume, alike], -1), context)
@@ -213,7 +213,9 @@ class StereoOutput:
 class StereoNet(nn.Module):
     """Plane-sweep stereo on features of the encoder that `FlowSE3` owns."""
 
-    def __init__(self, encoder_config: EncoderConfig = EncoderConfig(), config: StereoConfig = StereoConfig()) -> None:
+    def __init__(
+        self, encoder_config: EncoderConfig = EncoderConfig(), config: StereoNetConfig = StereoNetConfig()
+    ) -> None:
         super().__init__()
         if encoder_config.stereo % config.groups:
             raise ConfigError(f"stereo.groups must divide encoder.stereo={encoder_config.stereo}, got {config.groups}")

@@ -10,7 +10,7 @@ from slam.frames import Keyframe
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
+class ViewState:
     """A moment of a run; the window draws nothing else. Another moment is another object."""
 
     keyframes: tuple[
@@ -35,7 +35,7 @@ class Feed(Protocol):
     folder: Path  # where points and screenshots go
     is_live: bool  # tracking goes on meanwhile, and has precedence
 
-    def shown(self) -> Shown:
+    def shown(self) -> ViewState:
         """The present moment; the same object again while nothing changes. Does not wait."""
         ...
 

@@ -3,8 +3,8 @@ import torch
 import torch.nn.functional as F
 
 from slam.geometry import se3
-from slam.kernels.likeness import _moments, _moments_cpu, likeness
-from slam.networks.depth import wide_hypotheses
+from slam.kernels.zncc import _moments, _moments_cpu, zncc_volume
+from slam.networks.stereo import wide_hypotheses
 
 FOCAL, H, W = 100.0, 48, 64
 
@@ -33,7 +33,7 @@ def test_the_true_plane_is_the_likeliest_even_at_a_fraction_of_a_pixel(parallax_
     baseline = parallax_px / FOCAL
     T_jk, K = camera([baseline, -baseline])
     hypotheses = wide_hypotheses(torch.tensor([0.4]), torch.tensor([1.6]), 13)
-    found = likeness(image(0), [image(parallax_px), image(-parallax_px)], T_jk, K, hypotheses)
+    found = zncc_volume(image(0), [image(parallax_px), image(-parallax_px)], T_jk, K, hypotheses)
     assert found.shape == (1, 13, H // 4, W // 4, 2)
     best = hypotheses.flatten()[found.argmax(1)][0, 2:-2, 4:-4]
     assert (best - 1).abs().max() < 1e-5
@@ -43,12 +43,12 @@ def test_the_true_plane_is_the_likeliest_even_at_a_fraction_of_a_pixel(parallax_
 def test_brightness_and_contrast_of_a_view_do_not_matter_and_plain_windows_say_nothing():
     T_jk, K = camera([0.06])
     hypotheses = wide_hypotheses(torch.tensor([0.4]), torch.tensor([1.6]), 7)
-    usual = likeness(image(0), [image(6)], T_jk, K, hypotheses)
-    brighter = likeness(image(0), [image(6) + 0.7], T_jk, K, hypotheses)
+    usual = zncc_volume(image(0), [image(6)], T_jk, K, hypotheses)
+    brighter = zncc_volume(image(0), [image(6) + 0.7], T_jk, K, hypotheses)
     torch.testing.assert_close(brighter, usual, rtol=0, atol=1e-3)
-    stronger = likeness(image(0), [1.5 * image(6)], T_jk, K, hypotheses)
+    stronger = zncc_volume(image(0), [1.5 * image(6)], T_jk, K, hypotheses)
     torch.testing.assert_close(stronger, usual, rtol=0, atol=0.15)  # its noise counts less
-    plain = likeness(image(0, contrast=1e-3), [image(6)], T_jk, K, hypotheses)
+    plain = zncc_volume(image(0, contrast=1e-3), [image(6)], T_jk, K, hypotheses)
     assert plain.abs().max() < 0.1
 
 
@@ -56,12 +56,12 @@ def test_a_view_that_does_not_see_the_point_has_no_say():
     """A camera far to the right sees nothing of the wall's left side: the other view decides alone."""
     T_jk, K = camera([0.06, 0.6])
     hypotheses = wide_hypotheses(torch.tensor([0.4]), torch.tensor([1.6]), 7)
-    both = likeness(image(0), [image(6), image(60)], T_jk, K, hypotheses)
-    one = likeness(image(0), [image(6)], T_jk[:, :1], K, hypotheses)
+    both = zncc_volume(image(0), [image(6), image(60)], T_jk, K, hypotheses)
+    one = zncc_volume(image(0), [image(6)], T_jk[:, :1], K, hypotheses)
     torch.testing.assert_close(both[:, -1, :, :8], one[:, -1, :, :8])
     behind = torch.eye(4, dtype=torch.float64)[None, None]
     behind[..., 2, 3] = -10.0
-    nothing = likeness(image(0), [F.pad(image(0)[..., 1:], (0, 1))], behind, K, hypotheses)
+    nothing = zncc_volume(image(0), [F.pad(image(0)[..., 1:], (0, 1))], behind, K, hypotheses)
     assert torch.isfinite(nothing).all()
 
 
@@ -81,5 +81,5 @@ def test_loops_and_tensors_give_the_same_moments():
 
 def test_a_pose_that_is_not_finite_reads_no_foreign_memory():
     T_jk, K = camera([float("nan")])
-    found = likeness(image(0), [image(6)], T_jk, K, wide_hypotheses(torch.tensor([0.4]), torch.tensor([1.6]), 7))
+    found = zncc_volume(image(0), [image(6)], T_jk, K, wide_hypotheses(torch.tensor([0.4]), torch.tensor([1.6]), 7))
     assert found.shape == (1, 7, H // 4, W // 4, 2)

@@ -2,18 +2,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from slam.networks.depth import (
-    MAX_REACH,
-    MIN_REACH,
-    StereoConfig,
-    StereoNet,
-    convex_upsample,
-    near_hypotheses,
-    plane_sweep,
-    wide_hypotheses,
-)
 from slam.networks.encoder import EncoderConfig, FeatureMaps
 from slam.networks.motion import FlowSE3
+from slam.networks.stereo import (
+    MAX_REACH,
+    MIN_REACH,
+    StereoNet,
+    StereoNetConfig,
+    convex_upsample,
+    correlation_volume,
+    near_hypotheses,
+    wide_hypotheses,
+)
 
 FOCAL, BASELINE = 24.0, 0.25
 
@@ -44,7 +44,7 @@ def test_sweep_with_true_poses_peaks_at_the_true_plane():
     matching_k, matching_j, T_jk, K = wall(0.8, [BASELINE, -BASELINE])
     matching_k, matching_j = F.normalize(matching_k, dim=1), [F.normalize(m, dim=1) for m in matching_j]
     hypotheses = wide_hypotheses(torch.tensor([0.1]), torch.tensor([1.6]), 16)
-    volume = plane_sweep(matching_k, matching_j, T_jk, K, hypotheses, groups=2)
+    volume = correlation_volume(matching_k, matching_j, T_jk, K, hypotheses, groups=2)
     assert volume.shape == (1, 16, 12, 24, 3)
     best = hypotheses.flatten()[volume[..., :2].sum(-1).argmax(1)]
     inner = best[:, 1:-1, 8:-8]  # both views see these
@@ -56,11 +56,11 @@ def test_order_of_the_views_does_not_matter_and_their_number_is_free():
     matching_k, matching_j, T_jk, K = wall(0.8, [BASELINE, -BASELINE, 2 * BASELINE])
     hypotheses = wide_hypotheses(torch.tensor([0.1]), torch.tensor([1.6]), 8)
     order = [2, 0, 1]
-    a = plane_sweep(matching_k, matching_j, T_jk, K, hypotheses, 4)
-    b = plane_sweep(matching_k, [matching_j[m] for m in order], T_jk[:, order], K, hypotheses, 4)
+    a = correlation_volume(matching_k, matching_j, T_jk, K, hypotheses, 4)
+    b = correlation_volume(matching_k, [matching_j[m] for m in order], T_jk[:, order], K, hypotheses, 4)
     torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
-    one = plane_sweep(matching_k, matching_j[:1], T_jk[:, :1], K, hypotheses, 4)
-    doubled = plane_sweep(matching_k, matching_j[:1] * 2, T_jk[:, [0, 0]], K, hypotheses, 4)
+    one = correlation_volume(matching_k, matching_j[:1], T_jk[:, :1], K, hypotheses, 4)
+    doubled = correlation_volume(matching_k, matching_j[:1] * 2, T_jk[:, [0, 0]], K, hypotheses, 4)
     torch.testing.assert_close(one, doubled, rtol=0, atol=1e-5)
 
 
@@ -76,7 +76,10 @@ def maps(views: tuple) -> tuple:
 def test_network_output_stays_inside_the_hypotheses_at_any_size(height: int, width: int, planes: int):
     torch.manual_seed(0)
     config = EncoderConfig(8, 16, 24, matching=24, stereo=8, image=8)
-    motion, stereo = FlowSE3(config), StereoNet(config, StereoConfig(groups=4, width=8, planes=planes, near_planes=8))
+    motion, stereo = (
+        FlowSE3(config),
+        StereoNet(config, StereoNetConfig(groups=4, width=8, planes=planes, near_planes=8)),
+    )
     features = motion.encode(torch.rand(6, 3, height, width))
     T_jk = torch.eye(4, dtype=torch.float64).repeat(2, 2, 1, 1)
     T_jk[..., 0, 3] = 0.1

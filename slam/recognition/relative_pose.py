@@ -4,33 +4,35 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slam.frames import Keyframe, Landmarks
+from slam.frames import Keyframe, Keypoints
 from slam.geometry.camera import scaled_intrinsics
-from slam.mapping.warp import certainty, warp_inv_depth
-from slam.recognition.landmarks import LandmarkConfig, matched, pose_from_depth
+from slam.mapping.warp import confidence_from_sigma, warp_inv_depth
+from slam.recognition.keypoints import KeypointConfig, match_keypoints, solve_pnp
 
-SURE = 0.3  # certainty of a depth that counts
+SURE = 0.3  # confidence of a depth that counts
 MIN_CELLS = 100  # with depth from both sides, for a ratio of scales
 
 
-def first_pose(old: Keyframe, landmarks: Landmarks, K: np.ndarray, config: LandmarkConfig) -> Tensor | None:
-    """Pose (4, 4) of an image from a keyframe, `T_no`, by its landmarks on the keyframe's depth."""
-    assert old.landmarks is not None, "the backend has not looked at this keyframe yet"
-    pairs = matched(old.landmarks, landmarks, config)
-    uv = old.landmarks.uv[pairs[:, 0]]
+def pose_from_keypoints(old: Keyframe, keypoints: Keypoints, K: np.ndarray, config: KeypointConfig) -> Tensor | None:
+    """Pose (4, 4) of an image from a keyframe, `T_no`, by its keypoints on the keyframe's depth."""
+    assert old.keypoints is not None, "the backend has not looked at this keyframe yet"
+    pairs = match_keypoints(old.keypoints, keypoints, config)
+    uv = old.keypoints.uv[pairs[:, 0]]
     h, w = old.inv_depth.shape
     u, v = np.clip(np.rint(uv).astype(np.int64), 0, [w - 1, h - 1]).T
     inv_depth = old.inv_depth.numpy()[v, u]
     known = (inv_depth > 0) & (old.confidence.numpy()[v, u] > SURE)
-    found = pose_from_depth(uv[known], inv_depth[known], landmarks.uv[pairs[known, 1]], K, config)
+    found = solve_pnp(uv[known], inv_depth[known], keypoints.uv[pairs[known, 1]], K, config)
     return None if found is None else torch.from_numpy(found[0])
 
 
 def scale_ratio(old: Keyframe, new: Keyframe, T_no: Tensor, stride: int) -> float | None:
     """How many units of the old keyframe one unit of the new one is, by the depth that both have of one surface."""
     K_cells = scaled_intrinsics(new.view.K, 1 / stride)
-    seen, weight = warp_inv_depth(old.cell_inv_depth, certainty(old.cell_inv_depth, old.cell_sigma), T_no, K_cells)
-    own = certainty(new.cell_inv_depth, new.cell_sigma)
+    seen, weight = warp_inv_depth(
+        old.cell_inv_depth, confidence_from_sigma(old.cell_inv_depth, old.cell_sigma), T_no, K_cells
+    )
+    own = confidence_from_sigma(new.cell_inv_depth, new.cell_sigma)
     both = (seen > 0) & (weight > SURE) & (own > SURE)
     return float((new.cell_inv_depth / seen)[both].median()) if int(both.sum()) >= MIN_CELLS else None
 
