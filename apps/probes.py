@@ -229,7 +229,7 @@ def weights(folder: Path) -> Iterator[Finding]:
     """The network weights that came with the package."""
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        advice = "install v2d-slam again; without them only motion.flow=dis with depth.stereo=classical runs"
+        advice = "install v2d-slam again; without them only configs/classical.yaml runs"
         yield Finding("weights", False, f"none in {folder}", advice, needed=True)
     for file in files:
         content = file.read_bytes()
@@ -261,6 +261,7 @@ def self_test() -> dict[str, Any]:
     import torch
 
     from slam.config import SlamConfig
+    from slam.frames import Image
     from slam.geometry.camera import Camera, pixel_grid
     from slam.system import build
 
@@ -270,20 +271,21 @@ def self_test() -> dict[str, Any]:
     size = (height + 2 * margin, width + 2 * margin)
     texture = torch.nn.functional.interpolate(noise, size, mode="bicubic").clamp(0, 1)
     left, top = (margin - int(shift) for shift in SHIFT_UV)  # content moves right and down
-    first = texture[..., margin : margin + height, margin : margin + width]
-    second = texture[..., top : top + height, left : left + width]
+    pixels = (255 * texture[0, 0]).round().to(torch.uint8)[..., None].repeat(1, 1, 3).numpy()
+    images = [Image(pixels[y : y + height, x : x + width].copy()) for y, x in ((margin, margin), (top, left))]
     config = SlamConfig()
-    slam, facts = build(config, Camera(width, height, 200.0, 200.0, 127.5, 95.5), threads=False)
-    flow, stride = slam.correspondence, slam.correspondence.stride
-    start_uv = pixel_grid(height // stride, width // stride, first)[None]
+    slam, _ = build(config, Camera(width, height, 200.0, 200.0, 127.5, 95.5), threads=False)
+    flow, stride = slam.matcher.correspondence, slam.matcher.stride
+    start_uv = pixel_grid(height // stride, width // stride, texture)[None]
     times_ms: list[float] = []
     with torch.inference_mode():
-        features = flow.encode(first)
+        flow.encode(images[:1])
         end_s = time.perf_counter() + SELF_TEST_S
         while len(times_ms) < 3 or time.perf_counter() < end_s:
             start_s = time.perf_counter()
-            state, uv = flow.start(features, flow.encode(second)), start_uv
-            for _ in range(flow.max_updates or 1):
+            features = flow.encode([images[0], Image(images[1].rgb)])  # another object: its features are not kept
+            state, uv = flow.start(features[:1], features[1:]), start_uv
+            for _ in range(flow.max_updates):
                 state, residual, weight = flow.update(state, uv)
                 uv = uv + residual
                 if flow.finished(state):
@@ -292,7 +294,7 @@ def self_test() -> dict[str, Any]:
     error_px = (stride * (uv - start_uv) - torch.tensor(SHIFT_UV)).norm(dim=-1)
     matched = weight.amin(-1) > 0.1
     return {
-        "flow": facts["flow"],
+        "flow": config.correspondence.tracking,
         "width": width,
         "height": height,
         "ms": statistics.median(times_ms),

@@ -12,30 +12,35 @@ from slam.frontend.motion_model import MotionModelConfig
 from slam.frontend.relocaliser import RelocaliserConfig
 from slam.mapping.fusion import FusionConfig
 from slam.matching.dis import DisConfig
+from slam.matching.learned_flow import LearnedFlowConfig
 from slam.matching.matcher import MatcherConfig
 from slam.matching.photometric import RefinementConfig
 from slam.settings import build_config, dump_config, load_config
 from slam.stereo.plane_sweep import PlaneSweepConfig
 
-__all__ = ["DepthConfig", "MotionConfig", "SlamConfig", "build_config", "dump_config", "load_config"]
+__all__ = ["CorrespondenceConfig", "DepthConfig", "SlamConfig", "build_config", "dump_config", "load_config"]
+
+
+Flow = Literal["learned", "learned_photometric", "dis", "dis_photometric"]
 
 
 @dataclass(frozen=True)
-class MotionConfig:
-    """Where the flow comes from."""
+class CorrespondenceConfig:
+    """Where the flow between two views comes from; `_photometric`: refined on the images afterwards."""
 
-    flow: Literal["dis", "learned"] = "learned"
+    tracking: Flow = "learned_photometric"  # of a frame against the reference keyframe, whose depth is known
+    mapping: Flow = "dis"  # at the start and between keyframes, where depth is sought
+    learned: LearnedFlowConfig = LearnedFlowConfig()
     dis: DisConfig = DisConfig()
-    align: Literal["learned", "always", "never"] = "learned"  # which flow is aligned on the images afterwards
-    alignment: RefinementConfig = RefinementConfig()
+    photometric: RefinementConfig = RefinementConfig()
 
 
 @dataclass(frozen=True)
 class DepthConfig:
     """Where the dense depth of keyframes comes from."""
 
-    stereo: Literal["learned", "classical", "none"] = "learned"
-    sweep: PlaneSweepConfig = PlaneSweepConfig()
+    stereo: Literal["learned", "plane_sweep", "none"] = "learned"
+    plane_sweep: PlaneSweepConfig = PlaneSweepConfig()
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class SlamConfig:
 
     pixels: int = 256 * 192  # of the network size, whose aspect is the camera's
     profile: str = "fast"  # of the networks
-    motion: MotionConfig = MotionConfig()
+    correspondence: CorrespondenceConfig = CorrespondenceConfig()
     depth: DepthConfig = DepthConfig()
     matcher: MatcherConfig = MatcherConfig()
     initialiser: InitialiserConfig = InitialiserConfig()

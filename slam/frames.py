@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from functools import cached_property
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from slam.geometry.camera import Camera
@@ -30,14 +31,38 @@ class Frame:
 
 
 @dataclass(frozen=True, eq=False)
+class Image:
+    """An image at network size, in the forms in which it is needed; each is made once. Equal to itself alone, so that
+    what others derive from it can be kept under it."""
+
+    rgb: np.ndarray  # (h, w, 3) uint8
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.rgb.shape[0], self.rgb.shape[1]
+
+    @cached_property
+    def gray(self) -> np.ndarray:
+        """(h, w) uint8 brightness (ITU-R BT.601)."""
+        import cv2
+
+        return cv2.cvtColor(self.rgb, cv2.COLOR_RGB2GRAY)
+
+    @property
+    def channels(self) -> Tensor:
+        """(3, h, w) uint8 RGB, on the memory of `rgb`."""
+        return torch.from_numpy(self.rgb).permute(2, 0, 1)
+
+
+@dataclass(frozen=True, eq=False)
 class View:
-    """A frame prepared for the networks: undistorted, at network size, with features of the correspondence in use."""
+    """A frame prepared for the networks: undistorted, at network size."""
 
     frame_id: int
     time_ns: int
-    image: np.ndarray  # (h, w, 3) uint8 RGB, network size
+    image: Image
     K: Tensor  # (3, 3) float64 at network size
-    features: Any  # owned by the correspondence that made it; opaque to everyone else
     sensor_depth: np.ndarray | None = None  # (h, w) float32, metres, 0 unknown
 
 

@@ -13,9 +13,21 @@ import torch
 from slam.backend.backend import Backend
 from slam.backend.loops import Loop, LoopCloser
 from slam.backend.optimizer import Optimizer
-from slam.config import SlamConfig
+from slam.config import CorrespondenceConfig, SlamConfig
 from slam.errors import MapError, OutputError, UsageError
-from slam.frames import Counts, DensifyAndCloseLoops, Estimate, Frame, Keyframe, Progress, Status, Update, View, Window
+from slam.frames import (
+    Counts,
+    DensifyAndCloseLoops,
+    Estimate,
+    Frame,
+    Image,
+    Keyframe,
+    Progress,
+    Status,
+    Update,
+    View,
+    Window,
+)
 from slam.frontend.initialiser import Initialiser, InitialMap
 from slam.frontend.keyframing import Keyframing
 from slam.frontend.motion_model import MotionModel
@@ -28,12 +40,14 @@ from slam.mapping.culling import most_redundant
 from slam.mapping.sensor import prefer_measured, sensor_cells, sensor_dense
 from slam.mapping.store import KeyframeStore
 from slam.mapping.warp import UNKNOWN_DEVIATION, confidence_from_sigma, inpainted, upsampled, warp_inv_depth
+from slam.matching.correspondence import Correspondence
 from slam.matching.dis import DisFlow
+from slam.matching.learned_flow import LearnedFlow
 from slam.matching.matcher import Matcher
-from slam.matching.photometric import DepthFreeFlow, PhotometricRefinement
+from slam.matching.photometric import PhotometricRefinement
 from slam.networks.storage import load_network, weights_path
 from slam.sources import Source
-from slam.stereo.stereo import ClassicalStereo, LearnedStereo, Stereo, batched
+from slam.stereo.stereo import LearnedStereo, PlaneSweepStereo, Stereo
 from slam.threads import Inline, Reader, Worker
 from slam.timing import StageTimes
 
@@ -55,17 +69,19 @@ class Slam:
     """
 
     def __init__(
-        self, config: SlamConfig, camera: Camera, correspondence: Any, stereo: Stereo | None, threads: bool = True
+        self,
+        config: SlamConfig,
+        camera: Camera,
+        matcher: Matcher,
+        mapping_matcher: Matcher,
+        stereo: Stereo | None,
+        threads: bool = True,
     ) -> None:
         self.config = config
         self.threads = threads
         self.preparation = Preparation(camera, config.pixels)
-        self.correspondence = correspondence
-        self.matcher = Matcher(correspondence, config.matcher)
-        unbound = (
-            DepthFreeFlow(config.motion.dis) if isinstance(correspondence, PhotometricRefinement) else correspondence
-        )
-        self.mapping_matcher = Matcher(unbound, config.matcher)  # where depth is sought, not used
+        self.matcher = matcher
+        self.mapping_matcher = mapping_matcher  # where depth is sought, not used
         self.initialiser = Initialiser(self.mapping_matcher, config.initialiser)
         self.motion_model = MotionModel(config.motion_model)
         self.keyframing = Keyframing(config.keyframing)
@@ -134,13 +150,11 @@ class Slam:
         """
         view, K = keyframes[0].view, self.preparation.camera.matrix()
         size = (self.preparation.camera.height, self.preparation.camera.width)
-        if view.image.shape[:2] != size or float((view.K / K - 1).nan_to_num(0.0).abs().max()) > SAME_CAMERA:
+        if view.image.size != size or float((view.K / K - 1).nan_to_num(0.0).abs().max()) > SAME_CAMERA:
             raise MapError("the map was made with another camera or image size; --save-map makes one with this")
-        cells = tuple(side // self.correspondence.stride for side in size)
+        cells = tuple(side // self.matcher.stride for side in size)
         if keyframes[0].cell_inv_depth.shape != cells:
-            raise MapError("the map was made with another motion.flow or align; set the same, or make it anew")
-        with torch.inference_mode():
-            keyframes = [replace(k, view=self._encoded(k.view)) for k in keyframes]
+            raise MapError("the map has cells of another size; set the same correspondence.tracking, or make it anew")
         self.store.restore(keyframes)
         self._reference_id = keyframes[-1].id
         self._make_room()
@@ -201,8 +215,9 @@ class Slam:
         image, sensor_depth = self.preparation(frame)
         if sensor_depth is not None:
             sensor_depth = self._usable(sensor_depth, frame.id)
-        features = self.correspondence.encode(batched(image))[0]
-        return View(frame.id, frame.time_ns, image, self.preparation.camera.matrix(), features, sensor_depth)
+        view = View(frame.id, frame.time_ns, Image(image), self.preparation.camera.matrix(), sensor_depth)
+        self.matcher.correspondence.encode([view.image])  # once, and in this stage's time
+        return view
 
     def _usable(self, sensor_depth: np.ndarray, frame_id: int) -> np.ndarray | None:
         """None for depth that is hardly known anywhere; the first time a WARNING says so."""
@@ -241,12 +256,12 @@ class Slam:
 
     def _measured(self, view: View) -> InitialMap | None:
         """A first map of this view by its sensor depth, if that is enough and the view can be tracked against."""
-        measured, sigma = sensor_cells(view, self.correspondence.stride)
+        measured, sigma = sensor_cells(view, self.matcher.stride)
         if (measured > 0).float().mean() < START_MEASURED:
             return None
         smooth = inpainted(measured, (measured > 0).float())
         cells = prefer_measured((smooth, UNKNOWN_DEVIATION * smooth), (measured, sigma))
-        if not self.mapping_matcher.match(view, cells, view, se3.identity(), view.K).ok:
+        if not self.mapping_matcher.match(view, cells, view, se3.identity()).ok:
             return None  # dark or plain
         before = (*self.initialiser.dropped, *self.initialiser.views)
         return InitialMap(view, *cells, (), (), before, metric=True)
@@ -257,21 +272,14 @@ class Slam:
             first = replace(first, before=(), views=first.views[-LIVE_PLACED:], T_cks=first.T_cks[-LIVE_PLACED:])
         earlier, T_ck = [], se3.identity()
         for view in reversed(first.before):
-            estimate = track(self.matcher, self._encoded(view), keyframe, [T_ck])
+            estimate = track(self.matcher, view, keyframe, [T_ck])
             earlier.append(estimate)
             T_ck = estimate.T_ck if estimate.status is Status.TRACKING else T_ck
         itself = track(self.matcher, first.view, keyframe, [se3.identity()])
         later = [
-            track(self.matcher, self._encoded(view), keyframe, [T_ck])
-            for view, T_ck in zip(first.views, first.T_cks, strict=True)
+            track(self.matcher, view, keyframe, [T_ck]) for view, T_ck in zip(first.views, first.T_cks, strict=True)
         ]
         return [*reversed(earlier), itself, *later]
-
-    def _encoded(self, view: View) -> View:
-        """The view with features, which the initialiser does not keep of all."""
-        if view.features is not None:
-            return view
-        return replace(view, features=self.correspondence.encode(batched(view.image))[0])
 
     def _locate(self, view: View) -> Estimate:
         """Track against the reference keyframe; where that fails, look for the place among all keyframes."""
@@ -328,8 +336,8 @@ class Slam:
         reference = self.store[estimate.keyframe_id]
         if not reference.metric:
             view = replace(view, sensor_depth=None)  # the map's unit is not the metre
-        cells = sensor_cells(view, self.correspondence.stride)
-        K_cells = scaled_intrinsics(view.K, 1 / self.correspondence.stride)
+        cells = sensor_cells(view, self.matcher.stride)
+        K_cells = scaled_intrinsics(view.K, 1 / self.matcher.stride)
         carried = confidence_from_sigma(reference.cell_inv_depth, reference.cell_sigma)
         inv_depth, weight = prefer_measured(
             warp_inv_depth(reference.cell_inv_depth, carried, estimate.T_ck, K_cells),
@@ -392,24 +400,41 @@ def build(
         WeightsError: if networks are asked for and their weights cannot be used.
     """
     facts: dict[str, Any] = {
-        "flow": config.motion.flow,
+        "correspondence": {"tracking": config.correspondence.tracking, "mapping": config.correspondence.mapping},
         "stereo": config.depth.stereo,
         "threads": threads,
         "device": "cpu",
         "weights": None,
     }
-    correspondence: Any = DisFlow(config.motion.dis)
-    stereo: Stereo | None = ClassicalStereo(config.depth.sweep) if config.depth.stereo == "classical" else None
-    if config.motion.flow != "dis" or config.depth.stereo == "learned":
+    kinds = (config.correspondence.tracking, config.correspondence.mapping)
+    learned: LearnedFlow | None = None
+    stereo: Stereo | None = PlaneSweepStereo(config.depth.plane_sweep) if config.depth.stereo == "plane_sweep" else None
+    if config.depth.stereo == "learned" or any(kind.startswith("learned") for kind in kinds):
         file = weights_path(weights or config.profile)
         motion_network, stereo_network = load_network(file)
         facts["weights"] = {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
-        if config.motion.flow == "learned":
-            correspondence = motion_network
+        learned = LearnedFlow(motion_network, config.correspondence.learned)
         if config.depth.stereo == "learned":
-            stereo = LearnedStereo(motion_network, stereo_network)
+            stereo = LearnedStereo(learned, stereo_network)
     elif weights is not None:
-        raise UsageError(f"--weights {weights} is not used: motion.flow is 'dis' and depth.stereo 'classical'")
-    if config.motion.align in ("always", config.motion.flow):
-        correspondence = PhotometricRefinement(correspondence, config.motion.alignment)
-    return Slam(config, camera, correspondence, stereo, threads), facts
+        raise UsageError(f"--weights {weights} is not used: neither correspondence nor depth.stereo is learned")
+    tracking, mapping = (
+        Matcher(build_correspondence(kind, config.correspondence, learned), config.matcher) for kind in kinds
+    )
+    if tracking.stride != mapping.stride:
+        raise UsageError(
+            f"correspondence.tracking={kinds[0]} has cells of {tracking.stride} pixels, "
+            f"correspondence.mapping={kinds[1]} of {mapping.stride}: both must have the same"
+        )
+    return Slam(config, camera, tracking, mapping, stereo, threads), facts
+
+
+def build_correspondence(
+    kind: str, config: CorrespondenceConfig, learned: LearnedFlow | None
+) -> Correspondence[Any, Any]:
+    """The correspondence of a name in the settings; one that is learned needs the network."""
+    if kind.startswith("learned"):
+        assert learned is not None
+        return PhotometricRefinement(learned, config.photometric) if kind.endswith("_photometric") else learned
+    dis = DisFlow(config.dis)
+    return PhotometricRefinement(dis, config.photometric) if kind.endswith("_photometric") else dis

@@ -19,7 +19,8 @@ LAYERS = [
     {"io"},
     {"networks", "rendering"},
     {"mapping", "sources", "calibration"},
-    {"matching", "recognition", "stereo"},
+    {"matching", "recognition"},
+    {"stereo"},
     {"frontend", "backend", "viewer", "evaluation"},
     {"training", "config", "report"},
     {"system"},
@@ -39,6 +40,7 @@ HOMES = {
         "slam/recognition/",
         "slam/stereo/",
         "slam/solvers/two_view.py",
+        "slam/frames.py",  # gray images
         "slam/frontend/preparation.py",
         "apps/run.py",  # its threads
     ),

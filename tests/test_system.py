@@ -168,21 +168,25 @@ def test_a_source_that_fails_is_heard_in_both_modes(rendered):
 
 def test_facts_say_what_was_built(rendered, tmp_path):
     _, facts = build(build_config(SlamConfig, SMALL), rendered.camera, threads=False)
-    assert facts["flow"] in ("dis", "learned") and facts["threads"] is False
-    learned = {"motion": {"flow": "learned"}}
+    assert facts["correspondence"] == {"tracking": "learned_photometric", "mapping": "dis"} and not facts["threads"]
+    learned: dict = {}
     _, facts = build(build_config(SlamConfig, SMALL | learned), rendered.camera, threads=False)
-    assert facts["flow"] == "learned" and len(facts["weights"]["sha256"]) == 64
+    assert len(facts["weights"]["sha256"]) == 64
     with pytest.raises(WeightsError, match=r"none\.safetensors"):
         build(build_config(SlamConfig, SMALL | learned), rendered.camera, tmp_path / "none.safetensors", False)
-    classical = {"motion": {"flow": "dis"}, "depth": {"stereo": "classical"}}
+    classical = {"correspondence": {"tracking": "dis", "mapping": "dis"}, "depth": {"stereo": "plane_sweep"}}
     with pytest.raises(UsageError, match="is not used"):
         build(build_config(SlamConfig, SMALL | classical), rendered.camera, tmp_path / "x.safetensors", False)
 
 
-@pytest.mark.parametrize("motion", [{"flow": "learned"}, {"flow": "learned", "align": "never"}, {"align": "always"}])
-def test_the_shipped_networks_run_on_both_threads(rendered, motion):
+@pytest.mark.parametrize(
+    "correspondence",
+    [{}, {"tracking": "learned", "mapping": "learned"}, {"tracking": "dis_photometric"}],
+    ids=["default", "without refinement", "refined DIS"],
+)
+def test_the_shipped_networks_run_on_both_threads(rendered, correspondence):
     """Gradients are off on every thread; the bound is loose, the networks were trained for larger images."""
-    slam = system(rendered, threads=True, motion=motion, depth={"stereo": "learned"})
+    slam = system(rendered, threads=True, correspondence=correspondence)
     slam.run(rendered)
     trajectory = slam.store.trajectory()
     assert len(trajectory) > 0.9 * len(rendered.frames) and len(slam.store) > 1
@@ -256,7 +260,7 @@ def test_a_dark_first_image_does_not_begin_a_map_whatever_its_depth(measured):
 
 def test_a_camera_does_not_wait_for_a_backend_that_is_busy(measured):
     """With its inbox full a keyframe serves as it is: none stays pending, and the next window holds it."""
-    slam = system(measured, threads=True, motion={"flow": "dis"})  # takes three keyframes here
+    slam = system(measured, threads=True, correspondence={"tracking": "dis"})  # takes three keyframes here
     slam._live = True
     submit, windows, free = slam.backend.try_submit, [], iter([False, *[True] * 100])
 
@@ -313,7 +317,7 @@ def test_the_active_map_is_bounded_and_the_results_are_whole(measured):
     gone = [k for k in everything if k.id not in slam.store]
     of_frame = dict(zip(measured.truth.time_ns.tolist(), slam.store.trajectory().T_wc, strict=True))
     for k in gone:
-        assert np.array_equal(k.view.image, slam.preparation(measured.frames[k.view.frame_id])[0])
+        assert np.array_equal(k.view.image.rgb, slam.preparation(measured.frames[k.view.frame_id])[0])
         np.testing.assert_allclose(of_frame[k.view.time_ns], k.T_wc.numpy(), atol=1e-9)
     assert ate(slam.store.trajectory(), measured.truth, "se3").rmse < 0.015 * path_length(measured.truth)
     folder = slam.store._archive._folder
@@ -376,8 +380,8 @@ def test_a_map_of_another_camera_or_flow_is_refused(first_half, rendered):
         with pytest.raises(MapError, match="another camera"):
             slam.load(keyframes)
         assert len(slam.store) == 0
-    slam = system(rendered, motion={"flow": "learned", "align": "never"}, depth={"stereo": "learned"})
-    with pytest.raises(MapError, match=r"motion\.flow"):
+    slam = system(rendered, correspondence={"tracking": "learned", "mapping": "learned"})
+    with pytest.raises(MapError, match=r"correspondence\.tracking"):
         slam.load(keyframes)
 
 

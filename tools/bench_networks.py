@@ -24,14 +24,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from slam.evaluation.depth import without_strays
+from slam.frames import Image
 from slam.geometry import se3
 from slam.geometry.camera import scaled_intrinsics
 from slam.geometry.flow import in_image, reproject
-from slam.matching.dis import DisFlow
+from slam.matching.correspondence import Correspondence
+from slam.matching.dis import DisConfig, DisFlow
+from slam.matching.learned_flow import LearnedFlow, LearnedFlowConfig
 from slam.matching.photometric import PhotometricRefinement
 from slam.networks.motion import FlowSE3
 from slam.networks.stereo import StereoNet
@@ -99,7 +103,7 @@ def on_surfaces(inv_depth: Tensor) -> Tensor:
 
 
 def motion_errors(
-    correspondence: Any, clips: list[Clip], iters: int, depth_error: float, gaps: tuple[int, ...]
+    correspondence: Correspondence[Any, Any], clips: list[Clip], depth_error: float, gaps: tuple[int, ...]
 ) -> dict[str, Tensor]:
     """Errors of pairs (first view, other view), and the time of each, milliseconds; `gaps` as of the other views."""
     generator = torch.Generator().manual_seed(SEED)
@@ -111,10 +115,10 @@ def motion_errors(
         K = scaled_intrinsics(clip.K[None], 1 / stride)
         h, w = cells.shape[-2:]
         given = cells * (depth_error * smooth_field(1, h, w, generator)).exp()
-        images = clip.images.float() / 255
+        images = [Image(np.ascontiguousarray(rgb)) for rgb in clip.images.permute(0, 2, 3, 1).numpy()]
         eye = torch.eye(4, dtype=torch.float64)[None]
         rest, _, _ = reproject(cells, eye, K)
-        first = correspondence.encode(images[:1])[0]
+        first = correspondence.encode(images[:1])
         for j in range(1, len(images)):
             T_true = (se3.inverse(clip.T_wc[j]) @ clip.T_wc[0])[None]
             uv, _, _ = reproject(cells, T_true, K)
@@ -122,8 +126,8 @@ def motion_errors(
             if seen.sum() < MIN_OVERLAP * (cells > 0).sum() or (cells > 0).float().mean() < 0.1:
                 continue
             began = time.perf_counter()
-            state = correspondence.start([first], correspondence.encode(images[j : j + 1]))
-            finished, most = correspondence.finished, correspondence.max_updates or iters
+            state = correspondence.start(first, correspondence.encode(images[j : j + 1]))
+            finished, most = correspondence.finished, correspondence.max_updates
             last = flow_se3(correspondence.update, state, given, eye, K, most, 2, huber_px=1.0, finished=finished)[-1]
             spent = 1e3 * (time.perf_counter() - began)
             T = last.T_ji
@@ -163,10 +167,11 @@ def learned_depth(networks: tuple[FlowSE3, StereoNet]) -> Sweep:
     motion, stereo = networks
 
     def run(images: Tensor, T_jk: Tensor, K: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
-        features = motion.encode(images.float() / 255)
+        maps = motion.encode(images.float() / 255)
         inv_depth_range = torch.tensor([low]), torch.tensor([high])
-        inv_depth, sigma = stereo(features[:1], [[f] for f in features[1:]], T_jk[None], K[None], *inv_depth_range)
-        return inv_depth[0], sigma[0]
+        neighbours = [maps[n : n + 1] for n in range(1, len(maps))]
+        found = stereo(maps[:1], neighbours, T_jk[None], K[None], *inv_depth_range)
+        return found.inv_depth[0], found.sigma[0]
 
     return run
 
@@ -225,14 +230,14 @@ def show(title: str, rows: dict[str, dict[str, Any]], columns: dict[str, int]) -
 
 
 def motion_tables(
-    data: str, methods: dict[str, Any], clips: list[Clip], iters: int, gaps: tuple[int, ...]
+    data: str, methods: dict[str, Correspondence[Any, Any]], clips: list[Clip], gaps: tuple[int, ...]
 ) -> dict[str, Any]:
     """Print the methods side by side, with true and with wrong depth; the rows by title."""
     tables = {}
     for depth_error, which in ((0.0, "true depth"), (DEPTH_ERROR, f"depth wrong by {100 * DEPTH_ERROR:.0f} %")):
         found = {}
         for name, method in methods.items():
-            found[name] = summary(motion_errors(method, clips, iters, depth_error, gaps))
+            found[name] = summary(motion_errors(method, clips, depth_error, gaps))
         for group in dict.fromkeys(g for rows in found.values() for g in rows):
             title = f"{data}, motion, {which}, {group}"
             tables[title] = {name: rows[group] for name, rows in found.items() if group in rows}
@@ -274,17 +279,20 @@ def main() -> None:
     sets = {"rendered": (rendered, ())} if a.clips else {}
     sets |= {name: (by_gaps(recording, quick or a.views, gaps)[:quick], gaps) for name, recording in recordings.items()}
     networks = {str(w): load_network(w) for w in a.weights}
-    methods: dict[str, Any] = {name: motion for name, (motion, _) in networks.items()}
+    updates = LearnedFlowConfig(a.iters)
+    methods: dict[str, Correspondence[Any, Any]] = {
+        name: LearnedFlow(motion, updates) for name, (motion, _) in networks.items()
+    }
     sweeps: dict[str, Sweep] = {name: learned_depth(pair) for name, pair in networks.items()}
     if a.classical:
-        methods["DIS"] = DisFlow()
+        methods["DIS"] = DisFlow(DisConfig(updates=a.iters))
         sweeps["plane sweep"] = classical_depth
     methods |= {f"{name}, aligned": PhotometricRefinement(flow) for name, flow in methods.items()}
     results: dict[str, Any] = {}
     with torch.inference_mode():
         for data, (clips, frames) in sets.items():
             if "motion" in a.parts:
-                results |= motion_tables(data, methods, clips, a.iters, frames)
+                results |= motion_tables(data, methods, clips, frames)
             for views in VIEWS if "stereo" in a.parts else ():
                 results |= stereo_tables(f"{data}, stereo, {views} views", sweeps, clips, views, bool(frames))
         for data, recording in recordings.items() if "stereo" in a.parts else ():

@@ -54,7 +54,7 @@ def overlaps(keyframes: list[Keyframe], T_wc: Tensor, unit_m: float) -> np.ndarr
     seen = np.zeros((N, N))
     for n, k in enumerate(keyframes):
         h, w = k.cell_inv_depth.shape
-        K = scaled_intrinsics(k.view.K, w / k.view.image.shape[1]).expand(N, 3, 3)
+        K = scaled_intrinsics(k.view.K, w / k.view.image.size[1]).expand(N, 3, 3)
         uv, _, valid = reproject((k.cell_inv_depth / unit_m).expand(N, h, w), se3.inverse(T_wc) @ T_wc[n], K)
         seen[n] = (valid & in_image(uv, h, w)).float().mean((1, 2)).numpy()
     return np.minimum(seen, seen.T)
@@ -77,8 +77,7 @@ def encoder(keyframes: list[Keyframe]) -> Scores:
     pooled = []
     with torch.inference_mode():
         for k in keyframes:
-            image = torch.from_numpy(k.view.image).permute(2, 0, 1)[None].float() / 255
-            trunk = motion.encode(image)[0].maps.trunk.float()
+            trunk = motion.encode(k.view.image.channels[None].float() / 255).trunk.float()
             pooled.append(torch.nn.functional.adaptive_avg_pool2d(trunk, (3, 4)).flatten().numpy())
     vectors = np.stack(pooled)
     return by_vectors(vectors - vectors.mean(0))
@@ -87,7 +86,7 @@ def encoder(keyframes: list[Keyframe]) -> Scores:
 def bag_of_words(keyframes: list[Keyframe]) -> Scores:
     """ORB descriptors in 256 words made of the sequence itself, weighted by how rare a word is."""
     orb = cv2.ORB.create(500, fastThreshold=8)
-    found = [orb.detectAndCompute(cv2.cvtColor(k.view.image, cv2.COLOR_RGB2GRAY), None)[1] for k in keyframes]
+    found = [orb.detectAndCompute(k.view.image.gray, None)[1] for k in keyframes]
     bits = [np.zeros((0, 256), np.float32) if d is None else np.unpackbits(d, axis=1).astype(np.float32) for d in found]
     pool = np.concatenate(bits)
     chosen = np.random.default_rng(0).choice(len(pool), min(6000, len(pool)), replace=False)

@@ -1,6 +1,6 @@
 """Accuracy, coverage, depth and speed of whole runs on recordings with ground truth, as a table.
 
-    python tools/bench_sequences.py DATA/desk_gentle DATA/tag_corner --runs 3 --set motion.flow=learned
+    python tools/bench_sequences.py DATA/desk_gentle DATA/tag_corner --runs 3 --set correspondence.tracking=dis
 
 Each run is a process of its own (`v2d-slam`, threaded), and one more is `--deterministic`. Columns: median (worst) of
 the threaded runs, then the deterministic one. ATE is Sim(3)-aligned; AbsRel is of confident pixels, median-scaled.

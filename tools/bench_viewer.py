@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from apps.viewing import load_window
-from slam.frames import Keyframe, View
+from slam.frames import Image, Keyframe, View
 from slam.viewer.view_state import ViewState
 
 SIZE = (192, 256)  # rows, columns of a keyframe
@@ -53,8 +53,8 @@ class Ring:
             T_wc[0, 0] = T_wc[2, 2] = math.cos(angle)
             T_wc[0, 2], T_wc[2, 0] = math.sin(angle), -math.sin(angle)
             T_wc[:3, 3] = torch.tensor([3 * math.sin(angle), 0, 3 * math.cos(angle)])
-            image = np.full((*SIZE, 3), [127 + 127 * math.sin(angle + k) for k in range(3)], np.uint8)
-            view = View(n, n, image, K, None)
+            image = Image(np.full((*SIZE, 3), [127 + 127 * math.sin(angle + k) for k in range(3)], np.uint8))
+            view = View(n, n, image, K)
             cells, confidence = torch.zeros(0, 0), torch.ones(SIZE)
             self.keyframes.append(
                 Keyframe(n, view, T_wc, inv_depth, confidence, cells, cells, refined=True, parent_id=n - 1)
@@ -71,7 +71,9 @@ class Ring:
         turn[0, 2], turn[2, 0] = math.sin(a), -math.sin(a)
         keyframes = tuple(Keyframe(**{**vars(k), "T_wc": turn @ k.T_wc}) for k in self.keyframes)
         path = np.stack([k.T_wc[:3, 3].numpy() for k in keyframes])
-        return ViewState(keyframes, len(keyframes), path, keyframes[-1].T_wc.numpy(), keyframes[-1].view.image, "bench")
+        return ViewState(
+            keyframes, len(keyframes), path, keyframes[-1].T_wc.numpy(), keyframes[-1].view.image.rgb, "bench"
+        )
 
     def play(self) -> None:
         """Nothing to pause."""

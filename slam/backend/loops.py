@@ -127,7 +127,7 @@ class LoopCloser:
         if there is None:
             return None
         is_metric = old.metric and new.metric  # both count in metres, whatever the noise of their depth
-        ratio = 1.0 if is_metric else scale_ratio(old, new, there.T_ck, self.matcher.correspondence.stride)
+        ratio = 1.0 if is_metric else scale_ratio(old, new, there.T_ck, self.matcher.stride)
         if ratio is None:
             return None
         back = self._match(new, old, se3.inverse(rescaled(there.T_ck, 1 / ratio)))
@@ -144,7 +144,7 @@ class LoopCloser:
         return Loop(old.id, new.id, S_on, (old.scale, new.scale), shift, turn_rad, flows)
 
     def _match(self, k: Keyframe, other: Keyframe, T_ck: Tensor) -> Match | None:
-        match = self.matcher.match(k.view, (k.cell_inv_depth, k.cell_sigma), other.view, T_ck, k.view.K)
+        match = self.matcher.match(k.view, (k.cell_inv_depth, k.cell_sigma), other.view, T_ck)
         good = (
             match.inlier_ratio >= self.config.min_inlier_ratio and match.visible_ratio >= self.config.min_visible_ratio
         )

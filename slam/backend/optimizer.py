@@ -38,7 +38,7 @@ class BackendConfig:
     steps: int = 4  # Gauss-Newton steps of an adjustment
     huber_px: float = 0.5
     flow_sigma_px: float = 0.3  # standard deviation of a good flow
-    prior_deviation: float = 1.0  # relative standard deviation of depth that was only carried over or inpainted in
+    prior_deviation: float = 1.0  # relative standard deviation of depth that was only carried over or inpainted
     neighbours: int = 3  # views in the stereo of a keyframe
 
     def __post_init__(self) -> None:
@@ -170,7 +170,7 @@ class Optimizer:
         if key not in self._edges:
             T_ck = se3.inverse(other.T_wc) @ k.T_wc
             cells = (k.cell_inv_depth, k.cell_sigma)
-            match: Match = self.matcher.match(k.view, cells, other.view, T_ck, k.view.K)
+            match: Match = self.matcher.match(k.view, cells, other.view, T_ck)
             self._edges[key] = Edge(match.target_uv, match.weight) if match.ok else None
         return self._edges[key]
 
@@ -183,13 +183,13 @@ class Optimizer:
         thin: int = 1,
     ) -> tuple[Keyframe, ...]:
         """Poses and cell depths adjusted, but the poses of the first `held`; `edges` are of every `thin`-th cell."""
-        config, stride = self.config, self.matcher.correspondence.stride * thin
+        config, stride = self.config, self.matcher.stride * thin
         T_cw = torch.stack([se3.inverse(k.T_wc) for k in keyframes])
         inv_depth = torch.stack([k.cell_inv_depth[::thin, ::thin] for k in keyframes])
         trust = torch.stack([confidence_from_sigma(k.cell_inv_depth, k.cell_sigma)[::thin, ::thin] for k in keyframes])
         smooth = torch.stack([inpainted(d, w) for d, w in zip(inv_depth, trust, strict=True)])
         sigma = config.flow_sigma_px / stride
-        sensed = [sensor_cells(k.view, self.matcher.correspondence.stride) for k in keyframes]
+        sensed = [sensor_cells(k.view, self.matcher.stride) for k in keyframes]
         measured, deviation = (torch.stack(m)[:, ::thin, ::thin] for m in zip(*sensed, strict=True))
         prior, prior_weight = prefer_measured(
             (smooth, (sigma / (config.prior_deviation * smooth)) ** 2),
@@ -199,7 +199,7 @@ class Optimizer:
             prior, prior_weight = inv_depth, torch.full_like(inv_depth, HOLDING)
         fixed = torch.zeros(len(keyframes), dtype=torch.bool)
         fixed[: max(1, min(held, len(keyframes) - 2))] = True
-        K = scaled_intrinsics(keyframes[0].view.K, 1 / self.matcher.correspondence.stride)
+        K = scaled_intrinsics(keyframes[0].view.K, 1 / self.matcher.stride)
         K[:2] /= thin  # row 0 and column 0 stay where they are
         solution: BundleSolution = bundle_adjust(
             torch.stack([e.target_uv for e in edges]),
@@ -240,7 +240,7 @@ class Optimizer:
             inv_depth, confidence = prefer_measured((depth.inv_depth, depth.confidence), measured)
             out[n] = replace(k, inv_depth=inv_depth, confidence=confidence)
             if self.config.adjust != "joint":
-                out[n] = _with_cells(out[n], self.matcher.correspondence.stride)
+                out[n] = _with_cells(out[n], self.matcher.stride)
         return tuple(out)
 
 

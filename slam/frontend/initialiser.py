@@ -5,7 +5,7 @@ depth are adjusted together and kept only if the flow then fits.
 """
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ MIN_TRIANGULATED = 50  # cells
 PRIOR_WEIGHT = 1e-3  # holds cells without flow at the start's depth and the scale near 1
 FLOW_SIGMA_CELLS = 0.06  # standard deviation of a good flow: a quarter of a pixel in cells of four
 MIN_INV_DEPTH = 1e-3
-HELD = 60  # gathered views kept with features and flow, spread evenly over time; of the others only the images
+HELD = 60  # gathered views kept with their flow, spread evenly over time; of the others only the images
 PATIENT_PARALLAX = 0.5  # part of the wanted parallax that has to do once so many are gathered
 
 
@@ -72,7 +72,7 @@ class InitialMap:
     cell_sigma: Tensor  # (hc, wc)
     views: tuple[View, ...]  # after the first
     T_cks: tuple[Tensor, ...]  # (4, 4) guesses of their poses
-    before: tuple[View, ...]  # earlier views, that could not be used; these and some of `views` without features
+    before: tuple[View, ...]  # earlier views, that could not be used
     metric: bool = False  # depth in metres, by a sensor
 
 
@@ -84,8 +84,8 @@ class Initialiser:
         self.config = config
         self.views: list[View] = []
         self.matches: list[Match] = []  # of views[1:] to views[0]
-        self.subsampled: list[View] = []  # between them, without features
-        self.dropped: list[View] = []  # before views[0], without features
+        self.unmatched: list[View] = []  # between them, without flow
+        self.dropped: list[View] = []  # before views[0], without flow
         self._tried_px = 0.0  # parallax of the last attempt
 
     def add(self, view: View) -> InitialMap | None:
@@ -94,7 +94,7 @@ class Initialiser:
             self.views.append(view)
             return None
         match = self._match(view)
-        if not match.ok or len(self.views) + len(self.subsampled) >= self.config.max_gathered:
+        if not match.ok or len(self.views) + len(self.unmatched) >= self.config.max_gathered:
             self._restart(view)
             return None
         self.views.append(view)
@@ -102,26 +102,27 @@ class Initialiser:
         if len(self.views) > HELD:
             self._thin()
         parallax_px = self._parallax_px(match)
-        wanted_px = self.config.parallax_px * (PATIENT_PARALLAX if self.subsampled else 1)
+        wanted_px = self.config.parallax_px * (PATIENT_PARALLAX if self.unmatched else 1)
         if len(self.views) < self.config.min_views or parallax_px < max(wanted_px, 1.2 * self._tried_px):
             return None
         self._tried_px = parallax_px
         return self._solve(parallax_px)
 
     def _constant_depth(self, view: View) -> tuple[Tensor, Tensor]:
-        stride = self.matcher.correspondence.stride
-        shape = (view.image.shape[0] // stride, view.image.shape[1] // stride)
+        stride = self.matcher.stride
+        h, w = view.image.size
+        shape = (h // stride, w // stride)
         return torch.ones(shape), torch.full(shape, 1e-6)  # as if sure: the motion is scaled to it
 
     def _match(self, view: View) -> Match:
         T_ck = self.matches[-1].T_ck if self.matches else se3.identity()
-        return self.matcher.match(self.views[0], self._constant_depth(view), view, T_ck, view.K)
+        return self.matcher.match(self.views[0], self._constant_depth(view), view, T_ck)
 
     def _thin(self) -> None:
         """Put aside the view whose neighbours are nearest in time, neither the first nor the last."""
         times = np.array([view.time_ns for view in self.views])
         n = 1 + int((times[2:] - times[:-2]).argmin())
-        self.subsampled.append(replace(self.views.pop(n), features=None))
+        self.unmatched.append(self.views.pop(n))
         del self.matches[n - 1]
 
     def _restart(self, view: View) -> None:
@@ -131,11 +132,11 @@ class Initialiser:
 
     def _begin(self, dropped: list[View], kept: list[View]) -> None:
         log.debug("initialisation starts again from frame %d", kept[0].frame_id)
-        aside = [replace(view, features=None) for view in dropped] + self.subsampled
+        aside = dropped + self.unmatched
         aside.sort(key=lambda view: view.frame_id)
         self.dropped += [view for view in aside if view.frame_id < kept[0].frame_id]
         self.dropped = self.dropped[-self.config.max_gathered :]
-        self.subsampled = [view for view in aside if view.frame_id > kept[0].frame_id]
+        self.unmatched = [view for view in aside if view.frame_id > kept[0].frame_id]
         self.views, self.matches, self._tried_px = kept[:1], [], 0.0
         for n, view in enumerate(kept[1:], 1):
             match = self._match(view)
@@ -146,16 +147,16 @@ class Initialiser:
 
     def _parallax_px(self, match: Match) -> float:
         """75th percentile of the flow left by the best rotation, over the cells with a flow."""
-        K_cells = scaled_intrinsics(self.views[0].K, 1 / self.matcher.correspondence.stride)[None]
+        K_cells = scaled_intrinsics(self.views[0].K, 1 / self.matcher.stride)[None]
         target, weight = match.target_uv[None], match.weight[None]
         T = rotation_step(target, weight, K_cells, huber_px=0.5)
         uv, _, _ = reproject(torch.zeros_like(target[..., 0]), T, K_cells)
         left = (target - uv).norm(dim=-1)[weight.mean(-1) > 0.1]
-        return float(left.quantile(0.75)) * self.matcher.correspondence.stride if len(left) > 50 else 0.0
+        return float(left.quantile(0.75)) * self.matcher.stride if len(left) > 50 else 0.0
 
     def _solve(self, parallax_px: float) -> InitialMap | None:
         """Adjust from several starts and judge the best."""
-        config, stride = self.config, self.matcher.correspondence.stride
+        config, stride = self.config, self.matcher.stride
         chosen = sorted(set(np.linspace(0, len(self.matches) - 1, config.views).round().astype(int)))
         matches = [self.matches[n] for n in chosen]
         starts = [*(self._sloped(slope) for slope in START_SLOPES), self._triangulated(matches[-1])]
@@ -178,7 +179,7 @@ class Initialiser:
         if not (best.error_cells * stride <= config.max_error_px and known_ratio >= config.min_known_ratio):
             return None
         scale = float(d[known].median())
-        views = sorted(self.views[1:] + self.subsampled, key=lambda view: view.frame_id)
+        views = sorted(self.views[1:] + self.unmatched, key=lambda view: view.frame_id)
         return InitialMap(
             self.views[0],
             d / scale,
@@ -196,11 +197,11 @@ class Initialiser:
 
     def _triangulated(self, match: Match) -> Tensor | None:
         """Inverse depth (hc, wc) by the essential matrix of one match, median 1; None if that fixes no motion."""
-        K_cells = scaled_intrinsics(self.views[0].K, 1 / self.matcher.correspondence.stride)
+        K_cells = scaled_intrinsics(self.views[0].K, 1 / self.matcher.stride)
         hc, wc = match.target_uv.shape[:2]
         textured = match.weight.mean(-1) > TEXTURED
         uv_i, uv_j = pixel_grid(hc, wc, like=match.target_uv)[textured], match.target_uv[textured]
-        T = essential_pose(uv_i.numpy(), uv_j.numpy(), K_cells.numpy(), HUBER_PX / self.matcher.correspondence.stride)
+        T = essential_pose(uv_i.numpy(), uv_j.numpy(), K_cells.numpy(), HUBER_PX / self.matcher.stride)
         if T is None:
             return None
         T_ji = torch.from_numpy(T)
@@ -216,7 +217,7 @@ class Initialiser:
 
     def _adjusted(self, matches: list[Match], start: Tensor) -> "Candidate | None":
         """Poses and depth of the first view from a start (hc, wc) of its inverse depth; None if that leads nowhere."""
-        config, stride = self.config, self.matcher.correspondence.stride
+        config, stride = self.config, self.matcher.stride
         N = len(matches) + 1
         inv_depth = start.expand(N, *start.shape).contiguous()
         K_cells = scaled_intrinsics(self.views[0].K, 1 / stride)

@@ -89,13 +89,13 @@ class Relocaliser:
             or estimate.visible_ratio < config.min_visible_ratio
         ):
             return False
-        K_cells = scaled_intrinsics(view.K, 1 / self.matcher.correspondence.stride)
+        K_cells = scaled_intrinsics(view.K, 1 / self.matcher.stride)
         sure = confidence_from_sigma(keyframe.cell_inv_depth, keyframe.cell_sigma)
         inv_depth, weight = warp_inv_depth(keyframe.cell_inv_depth, sure, estimate.T_ck, K_cells)
         smooth = inpainted(inv_depth, weight)
         cells = torch.where(inv_depth > 0, inv_depth, smooth)
         sigma = torch.where(weight > 0, 0.05 / weight.clamp_min(1e-3).sqrt(), UNKNOWN_DEVIATION) * cells
-        back = self.matcher.match(view, (cells, sigma), keyframe.view, se3.inverse(estimate.T_ck), view.K)
+        back = self.matcher.match(view, (cells, sigma), keyframe.view, se3.inverse(estimate.T_ck))
         if not back.ok or back.inlier_ratio < config.min_inlier_ratio:
             return False
         cycle = back.T_ck @ estimate.T_ck
@@ -105,7 +105,7 @@ class Relocaliser:
 
 def thumbnail(view: View) -> Tensor:
     """Unit vector of a view's brightness, blurred to a few pixels, its mean removed: exposure does not matter."""
-    gray = torch.from_numpy(view.image).float().mean(-1)
+    gray = torch.from_numpy(view.image.gray).float()
     small = torch.nn.functional.adaptive_avg_pool2d(gray[None, None], THUMBNAIL).flatten()
     small = small - small.mean()
     return small / small.norm().clamp_min(1e-6)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from slam.errors import MapError, OutputError
-from slam.frames import Keyframe, Keypoints, View
+from slam.frames import Image, Keyframe, Keypoints, View
 from slam.io.files import reason
 from slam.io.tensor_file import read_header, read_tensors, write_tensors
 
@@ -39,7 +39,7 @@ def save_map(path: Path, keyframes: Sequence[Keyframe]) -> None:
     """
     keypoints = [k.keypoints or Keypoints.none() for k in keyframes]
     tensors = {
-        "image": torch.from_numpy(np.stack([k.view.image for k in keyframes])),
+        "image": torch.from_numpy(np.stack([k.view.image.rgb for k in keyframes])),
         "K": torch.stack([k.view.K for k in keyframes]),
         "T_wc": torch.stack([k.T_wc for k in keyframes]),
         "inv_depth": torch.stack([k.inv_depth.half() for k in keyframes]),
@@ -61,7 +61,7 @@ def save_map(path: Path, keyframes: Sequence[Keyframe]) -> None:
 
 
 def load_map(path: Path) -> list[Keyframe]:
-    """Keyframes of a file, without features: those depend on how they are matched.
+    """Keyframes of a file.
 
     Raises:
         MapError: if it is missing, damaged, of another version, or no map.
@@ -85,7 +85,7 @@ def load_map(path: Path) -> list[Keyframe]:
     return [
         Keyframe(
             id=int(tensors["ids"][n, 0]),
-            view=View(EARLIER_FRAME, int(tensors["time_ns"][n]), tensors["image"][n].numpy(), tensors["K"][n], None),
+            view=View(EARLIER_FRAME, int(tensors["time_ns"][n]), Image(tensors["image"][n].numpy()), tensors["K"][n]),
             T_wc=tensors["T_wc"][n],
             inv_depth=tensors["inv_depth"][n].float(),
             confidence=tensors["confidence"][n].float() / 255,

@@ -38,7 +38,7 @@ def _write_keyframe(run: RunDirectory, keyframe: Keyframe) -> dict[str, Any]:
     scale = DEPTH_LEVELS / (4 * float(np.median(known))) if len(known) else 1.0
     stem = f"keyframes/{keyframe.id:06d}"
     names = {"color": f"{stem}_color.jpg", "depth": f"{stem}_depth.png", "confidence": f"{stem}_confidence.png"}
-    run.write(names["color"], lambda path: write_color(path, keyframe.view.image))
+    run.write(names["color"], lambda path: write_color(path, keyframe.view.image.rgb))
     run.write(names["depth"], lambda path: write_depth(path, depth, scale))
     run.write(names["confidence"], lambda path: write_confidence(path, keyframe.confidence.numpy()))
     height, width = inv_depth.shape

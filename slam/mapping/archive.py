@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from slam.errors import OutputError
-from slam.frames import Keyframe
+from slam.frames import Image, Keyframe
 from slam.geometry import se3
 from slam.io.files import reason
 from slam.mapping.transforms import grown, rescaled
@@ -49,21 +49,21 @@ class Archive:
         self._remove: Callable[[], object] | None = None  # once there is something to remove
 
     def stored(self, keyframe: Keyframe) -> Keyframe:
-        """The keyframe with its arrays in a file; without features and keypoints.
+        """The keyframe with its arrays in a file; without keypoints.
 
         Raises:
             OutputError: if the disk refuses.
         """
         depths = (keyframe.inv_depth, keyframe.confidence, keyframe.cell_inv_depth, keyframe.cell_sigma)
         try:
-            arrays = self._mapped(f"{keyframe.id}.raw", [*(d.float().numpy() for d in depths), keyframe.view.image])
+            arrays = self._mapped(f"{keyframe.id}.raw", [*(d.float().numpy() for d in depths), keyframe.view.image.rgb])
         except (OSError, RuntimeError) as error:  # the latter of a map that cannot be made
             why = reason(error) if isinstance(error, OSError) else error
             raise OutputError(f"cannot write old keyframes to {self._folder}: {why}") from error
         inv_depth, confidence, cell_inv_depth, cell_sigma, image = arrays
         return replace(
             keyframe,
-            view=replace(keyframe.view, image=image.numpy(), features=None, sensor_depth=None),
+            view=replace(keyframe.view, image=Image(image.numpy()), sensor_depth=None),
             inv_depth=inv_depth,
             confidence=confidence,
             cell_inv_depth=cell_inv_depth,

@@ -34,7 +34,7 @@ def covisible_ratios(keyframes: tuple[Keyframe, ...], asked: list[int], enough: 
     T_cw = se3.inverse(torch.stack([k.T_wc for k in keyframes]))
     N, h, w = inv_depth.shape
     view = keyframes[0].view
-    K = scaled_intrinsics(view.K, w / view.image.shape[1])
+    K = scaled_intrinsics(view.K, w / view.image.size[1])
     v, u = torch.meshgrid(torch.arange(STEP // 2, h, STEP), torch.arange(STEP // 2, w, STEP), indexing="ij")
     rays = torch.stack([(u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], torch.ones_like(u)], -1).flatten(0, 1)
     witness = torch.arange(N)[:, None]

@@ -52,7 +52,7 @@ def keyframe_cloud(keyframe: Keyframe, others: list[Keyframe], config: FusionCon
     v, u = (a * config.stride for a in np.nonzero(good[:: config.stride, :: config.stride]))
     K, z = keyframe.view.K.numpy(), 1 / keyframe.inv_depth.numpy()[v, u]
     points = np.stack([(u - K[0, 2]) / K[0, 0] * z, (v - K[1, 2]) / K[1, 1] * z, z], -1)
-    return PointCloud(points.astype(np.float32), keyframe.view.image[v, u])
+    return PointCloud(points.astype(np.float32), keyframe.view.image.rgb[v, u])
 
 
 def nearest_keyframes(keyframes: tuple[Keyframe, ...], index: int, count: int) -> list[Keyframe]:

@@ -19,7 +19,7 @@ def sensor_cells(view: View, stride: int) -> tuple[Tensor, Tensor]:
     The flow of a cell comes from a patch larger than the cell and may be that of any surface in it, which biases the
     motion near depth edges; so the spread of depth in the 3x3 cells around it is added, as a uniform distribution.
     """
-    h, w = view.image.shape[:2]
+    h, w = view.image.size
     if view.sensor_depth is None:
         return torch.zeros(h // stride, w // stride), torch.zeros(h // stride, w // stride)
     z = torch.from_numpy(view.sensor_depth)
@@ -44,7 +44,7 @@ def _largest(cells: Tensor) -> Tensor:
 def sensor_dense(view: View) -> tuple[Tensor, Tensor]:
     """Inverse depth (h, w), 0 unknown, and confidence."""
     if view.sensor_depth is None:
-        return torch.zeros(view.image.shape[:2]), torch.zeros(view.image.shape[:2])
+        return torch.zeros(view.image.size), torch.zeros(view.image.size)
     z = torch.from_numpy(view.sensor_depth)
     inv_depth = torch.where(z > 0, 1 / z, 0.0)
     return inv_depth, torch.where(

@@ -61,8 +61,9 @@ def sigma_from_confidence(certain: Tensor, inv_depth: Tensor) -> Tensor:
 
 def upsampled(cells: Tensor, view: View) -> Tensor:
     """Values (hc, wc) at cell centres, interpolated to the view's pixels (h, w)."""
-    size = view.image.shape[:2]
-    return torch.nn.functional.interpolate(cells[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
+    return torch.nn.functional.interpolate(
+        cells[None, None], size=view.image.size, mode="bilinear", align_corners=False
+    )[0, 0]
 
 
 def _blur(images: Tensor, sigma: float) -> Tensor:

@@ -1,7 +1,7 @@
 """Matching one view to another of known depth: Flow-SE3, and whether to believe it."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic
 
 from torch import Tensor
 
@@ -9,6 +9,7 @@ from slam.errors import ConfigError, check_range
 from slam.frames import View
 from slam.geometry.camera import pixel_grid, scaled_intrinsics
 from slam.geometry.flow import in_image, reproject
+from slam.matching.correspondence import Correspondence, Features, State
 from slam.solvers.flow_se3 import MotionStep, flow_se3
 from slam.solvers.gauss_newton import Damping
 
@@ -17,8 +18,7 @@ from slam.solvers.gauss_newton import Damping
 class MatcherConfig:
     """How two views are matched and when the result is believed; pixels are of the network size."""
 
-    iterations: int = 3  # of Flow-SE3, where the alignment does not decide
-    gn_steps: int = 2  # Gauss-Newton steps in each
+    gn_steps: int = 2  # Gauss-Newton steps in each update of Flow-SE3
     huber_px: float = 1.0  # robust threshold
     inlier_px: float = 2.0  # a cell that fits better than this is an inlier
     min_inlier_ratio: float = 0.35  # below it the match has failed
@@ -29,13 +29,13 @@ class MatcherConfig:
     def __post_init__(self) -> None:
         if not 0.0 < self.min_inlier_ratio <= 1.0:
             raise ConfigError(f"min_inlier_ratio must be in (0, 1], got {self.min_inlier_ratio}")
-        check_range(self, 1, 100, "iterations", "gn_steps")
+        check_range(self, 1, 100, "gn_steps")
         check_range(self, 0.01, 1000, "huber_px", "inlier_px", "flow_sigma_px")
         check_range(self, 0, 1, "min_visible_ratio")
         check_range(self, 0, 1e6, "min_weight")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Match:
     """A view matched to a keyframe: what Flow-SE3 found, kept for the optimisation."""
 
@@ -49,14 +49,21 @@ class Match:
     ok: bool  # solved and believed
 
 
-class Matcher:
-    """Flow-SE3 between two views with either correspondence; it holds no state of its own."""
+class Matcher(Generic[Features, State]):
+    """Flow-SE3 between two views with any correspondence; it holds no state of its own."""
 
-    def __init__(self, correspondence: Any, config: MatcherConfig = MatcherConfig()) -> None:
+    def __init__(
+        self, correspondence: Correspondence[Features, State], config: MatcherConfig = MatcherConfig()
+    ) -> None:
         self.correspondence = correspondence
         self.config = config
 
-    def match(self, view_k: View, cells: tuple[Tensor, Tensor], view_c: View, T_ck: Tensor, K: Tensor) -> Match:
+    @property
+    def stride(self) -> int:
+        """Side of a cell, pixels."""
+        return self.correspondence.stride
+
+    def match(self, view_k: View, cells: tuple[Tensor, Tensor], view_c: View, T_ck: Tensor) -> Match:
         """Flow-SE3 of one edge.
 
         Args:
@@ -64,19 +71,19 @@ class Matcher:
             cells: its inverse depth and the standard deviation of it, (hc, wc) each.
             view_c: the view to be placed.
             T_ck: (4, 4) first guess.
-            K: (3, 3) intrinsics at network size.
         """
-        config, stride = self.config, self.correspondence.stride
+        config, stride = self.config, self.stride
         inv_depth, sigma = cells[0][None], cells[1][None]
-        K_cells = scaled_intrinsics(K, 1 / stride)[None]
-        state = self.correspondence.start([view_k.features], [view_c.features])
+        K_cells = scaled_intrinsics(view_k.K, 1 / stride)[None]
+        features_k, features_c = self.correspondence.encode([view_k.image, view_c.image])
+        state = self.correspondence.start([features_k], [features_c])
         steps = flow_se3(
             self.correspondence.update,
             state,
             inv_depth,
             T_ck[None],
             K_cells,
-            self.correspondence.max_updates or config.iterations,
+            self.correspondence.max_updates,
             config.gn_steps,
             Damping(),
             config.huber_px / stride,
@@ -86,7 +93,7 @@ class Matcher:
         return self._judged(steps[-1], inv_depth, K_cells)
 
     def _judged(self, step: MotionStep, inv_depth: Tensor, K_cells: Tensor) -> Match:
-        config, stride = self.config, self.correspondence.stride
+        config, stride = self.config, self.stride
         hc, wc = inv_depth.shape[1:]
         target = step.uv + step.residual_uv
         uv, _, valid = reproject(inv_depth, step.T_ji, K_cells)

@@ -13,10 +13,10 @@ References: Lucas & Kanade, IJCAI 1981; Malis, Improving vision-based control us
 minimization (mean of both gradients), ICRA 2004; Engel et al., DSO, PAMI 2018 (weights from the gradient).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Generic
 
 import cv2
 import numpy as np
@@ -25,13 +25,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from slam.errors import ConfigError, check_range
+from slam.frames import Image
 from slam.kernels.lucas_kanade import UNKNOWN, steps, warp
-from slam.matching.dis import DisConfig, DisFlow, DisState, gray_images, grid
-from slam.solvers.flow_se3 import Correspondence
+from slam.matching.correspondence import KEPT_IMAGES, Correspondence, Features, State
+from slam.matching.dis import grid
 
 STRIDE = 4  # of the cells
 MIN_PRECISE = 1e-3  # mean weight that is made up to the flow's; images without texture stay below it
-KEPT_IMAGES = 40  # used last, that stay prepared: a network's features take two megabytes, and keyframes are hundreds
 CLEARLY = 10.0  # how much smaller the variance must be for a start that does not follow the geometry
 
 
@@ -56,85 +56,57 @@ class RefinementConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class RefinementFeatures:
-    """What both need of one image."""
+class RefinementFeatures(Generic[Features]):
+    """What flow and refinement need of one image."""
 
-    image: Tensor  # (3, H, W) uint8
-    gray: np.ndarray  # (H, W) uint8
-    prepared: "Callable[[RefinementFeatures], tuple[Any, np.ndarray]]"
-
-    @property
-    def flow(self) -> Any:
-        """The flow's features."""
-        return self.prepared(self)[0]
-
-    @property
-    def smooth(self) -> np.ndarray:
-        """(H, W) float32 gray levels, smoothed."""
-        return self.prepared(self)[1]
+    flow: Features
+    smooth: np.ndarray  # (H, W) float32 gray levels, smoothed
 
 
-@dataclass(frozen=True)
-class RefinementState:
+@dataclass(frozen=True, eq=False)
+class RefinementState(Generic[State]):
     """State of E edges."""
 
-    flow: Any
+    flow: State
     images: tuple[tuple[np.ndarray, np.ndarray], ...]  # of i and j, (H, W) float32 gray levels, smoothed
     flow_updates: int = 0
-    updates: int = 0  # of the alignment
+    updates: int = 0  # of the refinement
     uv: Tensor | None = None  # (E, h, w, 2) of the last update
     target_uv: Tensor | None = None  # (E, h, w, 2) where that wanted the cells
     confidence: Tensor | None = None  # (E, h, w, 2) of the flow
 
 
-class PhotometricRefinement(Correspondence):
-    """A correspondence: those of a flow (`encode`, `start`, `update`, `stride`) first, then photometric alignment."""
+class PhotometricRefinement(Generic[Features, State]):
+    """A correspondence: the updates of another one first, then photometric alignment."""
 
     stride = STRIDE
 
-    def __init__(self, flow: Any, config: RefinementConfig = RefinementConfig()) -> None:
+    def __init__(self, flow: Correspondence[Features, State], config: RefinementConfig = RefinementConfig()) -> None:
         if flow.stride % STRIDE:
             raise ValueError(f"the stride of the flow must be a multiple of {STRIDE}, got {flow.stride}")
         self.flow = flow
         self.config = config
         self.max_updates = config.max_flow_updates + config.updates
-        self._prepared = lru_cache(KEPT_IMAGES)(self._prepare)
+        self._features = lru_cache(KEPT_IMAGES)(self._encoded)
 
-    def finished(self, state: RefinementState) -> bool:
-        """True once the alignment is done."""
-        return state.updates >= self.config.updates
+    def encode(self, images: Sequence[Image]) -> list[RefinementFeatures[Features]]:
+        """Features of each image."""
+        return [self._features(image) for image in images]
 
-    def encode(self, images: Tensor) -> list[RefinementFeatures]:
-        """Images (N, 3, H, W) float RGB in [0, 1] -> features of each."""
-        quantised = (255 * images).round().to(torch.uint8)
-        encoded = [RefinementFeatures(*both, self._prepared) for both in zip(quantised, gray_images(images))]
-        for features in encoded:
-            self._prepared(features)
-        return encoded
-
-    def _prepare(self, features: RefinementFeatures) -> tuple[Any, np.ndarray]:
-        """The flow's features of an image, and its smoothed brightness."""
-        with torch.inference_mode():  # of whichever thread asks
-            return self.flow.encode(features.image[None].float() / 255)[0], smoothed(features.gray)
+    def _encoded(self, image: Image) -> RefinementFeatures[Features]:
+        return RefinementFeatures(self.flow.encode([image])[0], smoothed(image.gray))
 
     def start(
-        self, features_i: Sequence[RefinementFeatures], features_j: Sequence[RefinementFeatures]
-    ) -> RefinementState:
-        """State of the edges (i, j), one for each pair of the two lists."""
+        self, features_i: Sequence[RefinementFeatures[Features]], features_j: Sequence[RefinementFeatures[Features]]
+    ) -> RefinementState[State]:
+        """See `Correspondence`."""
         flow = self.flow.start([f.flow for f in features_i], [f.flow for f in features_j])
         images = tuple((a.smooth, b.smooth) for a, b in zip(features_i, features_j))
         return RefinementState(flow, images)
 
-    def update(self, state: RefinementState, uv: Tensor) -> tuple[RefinementState, Tensor, Tensor]:
-        """Residual flow and weight at the current reprojection, of the flow until that has settled, then aligned.
-
-        Args:
-            state: of `start` or the last update.
-            uv: (E, h, w, 2) current reprojection of the cells, cells.
-
-        Returns:
-            state, residual (E, h, w, 2) in cells, weight (E, h, w, 2), whose mean is that of the flow's confidence.
-        """
+    def update(self, state: RefinementState[State], uv: Tensor) -> tuple[RefinementState[State], Tensor, Tensor]:
+        """See `Correspondence`: of the flow until the reprojection has settled, then aligned; the mean confidence stays
+        that of the flow."""
         if self._has_settled(state, uv):
             return self._aligned(state, uv)
         factor = self.flow.stride // STRIDE
@@ -149,7 +121,11 @@ class PhotometricRefinement(Correspondence):
         )
         return state, residual_uv, confidence
 
-    def _has_settled(self, state: RefinementState, uv: Tensor) -> bool:
+    def finished(self, state: RefinementState[State]) -> bool:
+        """True once the alignment is done."""
+        return state.updates >= self.config.updates
+
+    def _has_settled(self, state: RefinementState[State], uv: Tensor) -> bool:
         if state.uv is None:
             return False
         if state.updates or state.flow_updates >= self.config.max_flow_updates:
@@ -157,7 +133,7 @@ class PhotometricRefinement(Correspondence):
         moved = (uv - state.uv).norm(dim=-1).mean((1, 2)).max()
         return float(moved) * STRIDE < self.config.settled_px
 
-    def _aligned(self, state: RefinementState, uv: Tensor) -> tuple[RefinementState, Tensor, Tensor]:
+    def _aligned(self, state: RefinementState[State], uv: Tensor) -> tuple[RefinementState[State], Tensor, Tensor]:
         config = self.config
         assert state.target_uv is not None and state.confidence is not None
         on_geometry = self._measured(state, uv)  # right where the depth is ...
@@ -169,7 +145,7 @@ class PhotometricRefinement(Correspondence):
         weight = precise * (trust / precise.mean((1, 2, 3), keepdim=True).clamp_min(MIN_PRECISE))
         return replace(state, updates=state.updates + 1, uv=uv, target_uv=target), target - uv, weight
 
-    def _measured(self, state: RefinementState, start: Tensor) -> tuple[Tensor, Tensor]:
+    def _measured(self, state: RefinementState[State], start: Tensor) -> tuple[Tensor, Tensor]:
         """Where the cells (E, h, w, 2) lie after a step from `start`, cells, and the variance of that, pixels^2."""
         config = self.config
         cells = start.float().cpu().numpy()
@@ -180,31 +156,6 @@ class PhotometricRefinement(Correspondence):
         shift_px, variance = (torch.from_numpy(np.stack(part)).to(start) for part in zip(*found))
         slipped = shift_px.norm(dim=-1, keepdim=True) > config.reach_px
         return start + shift_px / STRIDE, variance.masked_fill(slipped, float(UNKNOWN))
-
-
-class DepthFreeFlow(Correspondence):
-    """DIS flow on the features of a `PhotometricRefinement`, for where depth is sought: before there is a map, and
-    between keyframes.
-
-    The networks were trained around a depth and hold on to it: with the constant depth of the start, the learned flow
-    of a foreground that had moved by 15 pixels (ICL-NUIM, 44 frames) stayed that of the background; between keyframes
-    it confirmed the guess at surfaces that had just come into view, and the unit of length went (hall loop at every
-    fourth frame: 0.757 m with the learned flow, 0.016 with this).
-    """
-
-    stride = STRIDE
-
-    def __init__(self, config: DisConfig = DisConfig()) -> None:
-        self.dis = DisFlow(config)
-        self._features = lru_cache(KEPT_IMAGES)(lambda features: self.dis.features(features.gray))
-
-    def start(self, features_i: Sequence[RefinementFeatures], features_j: Sequence[RefinementFeatures]) -> DisState:
-        """As `DisFlow.start`."""
-        return self.dis.start([self._features(f) for f in features_i], [self._features(f) for f in features_j])
-
-    def update(self, state: DisState, uv: Tensor) -> tuple[DisState, Tensor, Tensor]:
-        """As `DisFlow.update`."""
-        return self.dis.update(state, uv)
 
 
 def smoothed(gray: np.ndarray) -> np.ndarray:

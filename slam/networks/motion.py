@@ -5,7 +5,6 @@ the gates). Deviations: a recurrent unit on correlations in place of DeepV2D's e
 level of the pyramid is finer than the flow (cells of 1/8 looked up in a map of 1/4), for the last fraction of a pixel.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,7 +16,7 @@ from slam.geometry.camera import pixel_grid
 from slam.kernels.correlation import Pyramid, correlation, correlation_pyramid
 from slam.networks.encoder import Encoder, EncoderConfig, FeatureMaps
 from slam.networks.precision import channels_last, half_precision
-from slam.solvers.flow_se3 import Correspondence, MotionStep, flow_se3
+from slam.solvers.flow_se3 import MotionStep, flow_se3
 
 FLOW_UNIT = 4.0  # flow enters the network in units of this many pixels at 1/8 ...
 MAX_FLOW = 16.0  # ... clipped to this many pixels
@@ -37,7 +36,7 @@ class MotionNetConfig:
             raise ConfigError(f"motion network sizes must be positive, got {self}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Context:
     """What view i brings to an edge: computed once for each keyframe."""
 
@@ -45,16 +44,7 @@ class Context:
     gates: Tensor  # (N, 3 * hidden, h, w) its share of the gates
 
 
-@dataclass
-class ImageFeatures:
-    """Features of one image, opaque outside the networks. The context is inpainted at the first use as view i;
-    threads that meet there write the same value."""
-
-    maps: FeatureMaps  # of one image (N = 1)
-    context: Context | None = None
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MotionState:
     """State of E edges between iterations."""
 
@@ -84,8 +74,8 @@ class RecurrentUnit(nn.Module):
         return torch.lerp(hidden, candidate, update)
 
 
-class FlowSE3(nn.Module, Correspondence):
-    """Learned correspondence: `encode`, `start` and `update`; `forward` unrolls it with the solver for training."""
+class FlowSE3(nn.Module):
+    """Motion network: `encode`, `context`, `start` and `update`; `forward` unrolls it with the solver for training."""
 
     stride = 8
 
@@ -107,12 +97,7 @@ class FlowSE3(nn.Module, Correspondence):
             self.flow.weight *= 0.1
         channels_last(self)
 
-    def encode(self, images: Tensor) -> list[ImageFeatures]:
-        """Images (N, 3, H, W) float RGB in [0, 1] -> features of each."""
-        maps = self.encode_maps(images)
-        return [ImageFeatures(maps[n : n + 1]) for n in range(len(maps))]
-
-    def encode_maps(self, images: Tensor) -> FeatureMaps:
+    def encode(self, images: Tensor) -> FeatureMaps:
         """Images (N, 3, H, W) float RGB in [0, 1] -> feature maps of all."""
         with half_precision(images.device):
             return self.encoder(images)
@@ -124,17 +109,7 @@ class FlowSE3(nn.Module, Correspondence):
             hidden, gates = self.context_head(maps.trunk).split([n, 3 * n], 1)
             return Context(hidden.tanh(), gates)
 
-    def start(self, features_i: Sequence[ImageFeatures], features_j: Sequence[ImageFeatures]) -> MotionState:
-        """State of the edges (i, j), one for each pair of the two lists."""
-        for f in features_i:
-            if f.context is None:
-                f.context = self.context(f.maps)
-        contexts = [f.context for f in features_i if f.context is not None]
-        context = Context(torch.cat([c.hidden for c in contexts]), torch.cat([c.gates for c in contexts]))
-        maps_i, maps_j = (FeatureMaps.stack([f.maps for f in fs]) for fs in (features_i, features_j))
-        return self.start_maps(context, maps_i, maps_j)
-
-    def start_maps(self, context: Context, maps_i: FeatureMaps, maps_j: FeatureMaps) -> MotionState:
+    def start(self, context: Context, maps_i: FeatureMaps, maps_j: FeatureMaps) -> MotionState:
         """State of E edges from the context of views i and the feature maps of both."""
         with half_precision(maps_i.matching.device):
             volumes = correlation_pyramid(maps_i.matching, maps_j.matching, self.config.levels)
@@ -183,7 +158,7 @@ class FlowSE3(nn.Module, Correspondence):
         """Unrolled Flow-SE3 on edges of N encoded images.
 
         Args:
-            maps: of N images, from `encode_maps`.
+            maps: of N images, from `encode`.
             edges: (E, 2) int64 indices (i, j) of the images.
             inv_depth: (E, h, w) of views i at 1/8.
             T_ji: (E, 4, 4) start.
@@ -197,5 +172,5 @@ class FlowSE3(nn.Module, Correspondence):
         views, where = torch.unique(i, return_inverse=True)
         context = self.context(maps[views])
         context = Context(context.hidden[where], context.gates[where])
-        state = self.start_maps(context, maps[i], maps[j])
+        state = self.start(context, maps[i], maps[j])
         return flow_se3(self.update, state, inv_depth, T_ji, K, iters, gn_steps)

@@ -21,7 +21,6 @@ from slam.geometry.camera import sample, scaled_intrinsics
 from slam.geometry.flow import MIN_DEPTH_RATIO, in_image, project, rays
 from slam.kernels.zncc import STRIDE, WINDOWS, zncc_volume
 from slam.networks.encoder import EncoderConfig, FeatureMaps
-from slam.networks.motion import ImageFeatures
 from slam.networks.precision import channels_last, half_precision
 
 OUTSIDE = -10.0  # pixels: a place outside of any view
@@ -228,35 +227,17 @@ class StereoNet(nn.Module):
         channels_last(self)
 
     def forward(
-        self,
-        features_k: Sequence[ImageFeatures],
-        features_j: Sequence[Sequence[ImageFeatures]],
-        T_jk: Tensor,
-        K: Tensor,
-        low: Tensor,
-        high: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+        self, maps_k: FeatureMaps, maps_j: Sequence[FeatureMaps], T_jk: Tensor, K: Tensor, low: Tensor, high: Tensor
+    ) -> StereoOutput:
         """Inverse depth of B keyframes from M neighbours each.
 
         Args:
-            features_k: B features of keyframes, from `FlowSE3.encode`.
-            features_j: M lists of B features: features_j[m][b] is neighbour m of keyframe b.
+            maps_k: of B keyframes, from `FlowSE3.encode`.
+            maps_j: M times of B images: the m-th neighbours of all keyframes.
             T_jk: (B, M, 4, 4) neighbour from keyframe.
             K: (B, 3, 3) intrinsics at network size.
             low, high: (B,) range of inverse depths to search.
-
-        Returns:
-            inv_depth (B, H, W) and its standard deviation sigma (B, H, W), both in inverse depth.
         """
-        maps_k = FeatureMaps.stack([f.maps for f in features_k])
-        maps_j = [FeatureMaps.stack([f.maps for f in view]) for view in features_j]
-        output = self.sweep(maps_k, maps_j, T_jk, K, low, high)
-        return output.inv_depth, output.sigma
-
-    def sweep(
-        self, maps_k: FeatureMaps, maps_j: Sequence[FeatureMaps], T_jk: Tensor, K: Tensor, low: Tensor, high: Tensor
-    ) -> StereoOutput:
-        """As `forward`, on stacked feature maps of B images each."""
         views = (maps_k, maps_j, T_jk, K)
         first, first_sigma = self.wide(*views, wide_hypotheses(low, high, self.config.planes))
         hypotheses = near_hypotheses(first.detach(), first_sigma.detach(), self.config.near_planes)

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from slam.errors import check_range
-from slam.frames import Keypoints
+from slam.frames import Image, Keypoints
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class KeypointConfig:
         check_range(self, 4, 10000, "min_inliers")
 
 
-def detect_keypoints(image: np.ndarray, config: KeypointConfig = KeypointConfig()) -> Keypoints:
-    """Keypoints of an image (h, w, 3) uint8 RGB."""
+def detect_keypoints(image: Image, config: KeypointConfig = KeypointConfig()) -> Keypoints:
+    """SIFT keypoints of an image."""
     sift = cv2.SIFT.create(nfeatures=config.count, contrastThreshold=config.contrast)
-    keypoints, descriptors = sift.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None)
+    keypoints, descriptors = sift.detectAndCompute(image.gray, None)
     if descriptors is None or len(keypoints) == 0:
         return Keypoints.none()
     root = np.sqrt(descriptors / np.maximum(descriptors.sum(1, keepdims=True), 1e-6))

@@ -58,7 +58,7 @@ def drawers(
 
 
 def shelf(b: SceneBuilder, x: float, y: float, z: float, size: tuple[float, float, float], yaw: float) -> None:
-    """An open shelf with boards, inpainted with books and boxes, open towards -z."""
+    """An open shelf with boards, filled with books and boxes, open towards -z."""
     rng = b.rng
     w, h, d = size
     board = b.material(str(rng.choice(["wood", "plain"])), 0.9, np.full(3, rng.uniform(0.5, 1.1)))

@@ -5,29 +5,17 @@ Reference: Teed & Deng, DeepV2D, ICLR 2020, sec. 3.2 (keyframe mode).
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 from torch import Tensor
 
 from slam.geometry.flow import inpainted_holes, reproject, reprojection_jacobians
 from slam.solvers.gauss_newton import Damping, pose_step
 
-# update(state, uv (E, h, w, 2)) -> state, residual_uv (E, h, w, 2), weight (E, h, w, 2) in [0, 1]
-Update = Callable[[Any, Tensor], tuple[Any, Tensor, Tensor]]
+State = TypeVar("State")
 
 
-class Correspondence:
-    """Base of what finds the flow between two views: it adds `encode`, `start` and `update`, see `FlowSE3`."""
-
-    stride: int  # of its cells, pixels
-    max_updates: int | None = None  # after so many nothing changes; None: it has no end of its own
-
-    def finished(self, state: Any) -> bool:
-        """True if further updates of a state change nothing."""
-        return False
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MotionStep:
     """One iteration of Flow-SE3 on E edges (i, j)."""
 
@@ -40,8 +28,8 @@ class MotionStep:
 
 
 def flow_se3(
-    update: Update,
-    state: Any,
+    update: Callable[[State, Tensor], tuple[State, Tensor, Tensor]],
+    state: State,
     inv_depth: Tensor,
     T_ji: Tensor,
     K: Tensor,
@@ -50,13 +38,14 @@ def flow_se3(
     damping: Damping = Damping(),
     huber_px: float | None = None,
     depth_noise: tuple[Tensor, float] | None = None,
-    finished: Callable[[Any], bool] = lambda state: False,
+    finished: Callable[[State], bool] = lambda state: False,
 ) -> list[MotionStep]:
     """Refine the poses of independent edges by the depth of their first view.
 
     Args:
-        update: the correspondence's update, see `Update`.
-        state: what its `start` returned.
+        update: (state, uv (E, h, w, 2)) -> state, residual flow (E, h, w, 2) on top of uv, confidence (E, h, w, 2) in
+            [0, 1].
+        state: given to the first update.
         inv_depth: (E, h, w) of views i at the correspondence's stride; 0 is unknown: such a pixel has no weight, and
             the correspondence looks for it where its neighbours went.
         T_ji: (E, 4, 4) start, view j from view i.

@@ -2,22 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from slam.frames import Keyframe, View
 from slam.mapping.warp import confidence_from_sigma
-from slam.networks.motion import FlowSE3, ImageFeatures
+from slam.matching.learned_flow import LearnedFlow
 from slam.networks.stereo import StereoNet
 from slam.stereo.plane_sweep import PlaneSweepConfig, plane_sweep
 
 RANGE_MARGIN = 0.6  # of inverse depth, beyond the range seen at the cells: new surfaces come into view
 CERTAIN = 0.3  # of a cell that counts for the range
 MIN_CELLS = 30  # certain cells that a range needs
-RECENT_VIEWS = 8  # whose features are kept: a keyframe is a neighbour of those that follow
 CONFIDENT_DEVIATION = 0.12  # relative standard deviation at which the confidence is one half
 
 
@@ -41,7 +38,7 @@ def inv_depth_range(keyframe: Keyframe) -> tuple[float, float]:
     return low * (1 - RANGE_MARGIN), high * (1 + RANGE_MARGIN)
 
 
-class ClassicalStereo:
+class PlaneSweepStereo:
     """Plane sweep without training."""
 
     def __init__(self, config: PlaneSweepConfig = PlaneSweepConfig()) -> None:
@@ -50,8 +47,8 @@ class ClassicalStereo:
     def __call__(self, keyframe: Keyframe, neighbours: list[View], T_jk: list[Tensor]) -> DenseDepth:
         """See `Stereo`."""
         result = plane_sweep(
-            gray(keyframe.view),
-            [gray(view) for view in neighbours],
+            keyframe.view.image.gray,
+            [view.image.gray for view in neighbours],
             keyframe.view.K.numpy(),
             [T.numpy() for T in T_jk],
             inv_depth_range(keyframe),
@@ -61,38 +58,16 @@ class ClassicalStereo:
 
 
 class LearnedStereo:
-    """The stereo network; `motion` owns the encoder that both networks share."""
+    """The stereo network, on the features of the motion network's encoder."""
 
-    def __init__(self, motion: FlowSE3, stereo: StereoNet) -> None:
-        self.motion = motion
-        self.stereo = stereo
-        self._encoded = lru_cache(RECENT_VIEWS)(lambda view: motion.encode(batched(view.image))[0])
+    def __init__(self, flow: LearnedFlow, network: StereoNet) -> None:
+        self.flow = flow
+        self.network = network
 
     def __call__(self, keyframe: Keyframe, neighbours: list[View], T_jk: list[Tensor]) -> DenseDepth:
         """See `Stereo`."""
         low, high = (torch.tensor([d]) for d in inv_depth_range(keyframe))
-        with torch.inference_mode():
-            inv_depth, sigma = self.stereo(
-                [self._features(keyframe.view)],
-                [[self._features(view)] for view in neighbours],
-                torch.stack(T_jk)[None],
-                keyframe.view.K[None],
-                low,
-                high,
-            )
-        confidence = 1 / (1 + (sigma / inv_depth.clamp_min(1e-6) / CONFIDENT_DEVIATION).square())
-        return DenseDepth(inv_depth[0].float(), confidence[0].float())
-
-    def _features(self, view: View) -> ImageFeatures:
-        """Of the encoder; most views carry none of them, or not for long."""
-        return view.features if isinstance(view.features, ImageFeatures) else self._encoded(view)
-
-
-def batched(image: np.ndarray) -> Tensor:
-    """(1, 3, h, w) float in [0, 1] of an RGB image (h, w, 3) uint8."""
-    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
-
-
-def gray(view: View) -> np.ndarray:
-    """(h, w) uint8 brightness of a view (ITU-R BT.601)."""
-    return (view.image @ np.array([0.299, 0.587, 0.114], np.float32) + 0.5).astype(np.uint8)
+        maps_k, *maps_j = self.flow.encode([keyframe.view.image, *(view.image for view in neighbours)])
+        found = self.network(maps_k, maps_j, torch.stack(T_jk)[None], keyframe.view.K[None], low, high)
+        confidence = 1 / (1 + (found.sigma / found.inv_depth.clamp_min(1e-6) / CONFIDENT_DEVIATION).square())
+        return DenseDepth(found.inv_depth[0].float(), confidence[0].float())

@@ -149,7 +149,7 @@ class Trainer:
             self.render_s += time.monotonic() - began
         clips = self.pool.draw(config.clips, self.generator)
         batch = make_batch(clips, config.views, config.augment, self.generator, self.device)
-        maps = self.motion.encode_maps(batch.images.flatten(0, 1))
+        maps = self.motion.encode(batch.images.flatten(0, 1))
         loss = torch.zeros((), device=self.device)
         parts: dict[str, Tensor] = {}
         if config.stage != "stereo":
@@ -213,7 +213,7 @@ class Trainer:
         low, high = self.depth_range(truth)
         index = torch.arange(B, device=self.device) * V
         views = [maps[index + 1 + neighbours[:, m]] for m in range(count)]
-        output = self.stereo.sweep(maps[index], views, T_jk, batch.K, low, high)
+        output = self.stereo(maps[index], views, T_jk, batch.K, low, high)
         parallax_px = distance.amax((1, 2)).float() * batch.K[:, 0, 0].float() * truth.flatten(1).mean(1)
         useful = (parallax_px > MIN_PARALLAX_PX)[:, None, None]
         useful = useful & (truth < 1.05 * high[:, None, None]) & (truth > 0.8 * low[:, None, None])

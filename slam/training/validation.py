@@ -49,7 +49,7 @@ def validate_motion(motion: FlowSE3, clips: Sequence[Clip], iters: int = 3) -> d
     for clip in clips:
         batch = make_batch([clip], len(clip.images), NO_CHANGE, torch.Generator().manual_seed(0), device)
         edges = all_edges(batch, motion.stride)
-        maps = motion.encode_maps(batch.images.flatten(0, 1))
+        maps = motion.encode(batch.images.flatten(0, 1))
         rest = torch.eye(4, dtype=torch.float64, device=device).repeat(len(edges.K), 1, 1)
         steps = motion(maps, edges.index, edges.inv_depth, rest, edges.K, iters, 2)
         for name, value in pair_errors(steps, edges).items():
@@ -75,13 +75,13 @@ def validate_stereo(motion: FlowSE3, stereo: StereoNet, clips: Sequence[Clip]) -
         T_wc, K = clip.T_wc.to(device), clip.K[None].to(device)
         distance = (T_wc[:, :3, 3] - T_wc[:1, :3, 3]).norm(dim=-1)
         near = distance[1:].argsort()[:3] + 1
-        features = motion.encode(clip.images.to(device).float() / 255)
+        maps = motion.encode(clip.images.to(device).float() / 255)
         T_jk = (se3.inverse(T_wc[near]) @ T_wc[:1])[None]
         truth = clip.inv_depth[0].to(device)
         known = truth > 0
         unit = truth[known].median()[None]
-        views_j = [[features[int(j)]] for j in near]
-        inv_depth, _ = stereo([features[0]], views_j, T_jk, K, 0.05 * unit, 3.5 * unit)
+        neighbours = [maps[j : j + 1] for j in near.tolist()]
+        inv_depth = stereo(maps[:1], neighbours, T_jk, K, 0.05 * unit, 3.5 * unit).inv_depth
         ratio = truth[known] / inv_depth[0][known].clamp_min(1e-4)  # predicted over true depth
         rel.append((ratio - 1).abs().mean())
         good.append((torch.maximum(ratio, 1 / ratio.clamp_min(1e-6)) < 1.25).float().mean())

@@ -8,7 +8,7 @@ BACKGROUND = 18  # gray level beside images of another shape
 
 
 def stacked(images: list[np.ndarray], count: int) -> np.ndarray:
-    """Room for `count` images of SIZE one below the other, the first ones inpainted: scaled, not stretched.
+    """Room for `count` images of SIZE one below the other, the first ones filled: scaled, not stretched.
 
     Args:
         images: (H, W, 3) uint8 each.

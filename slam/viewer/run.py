@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from slam.errors import SourceError
-from slam.frames import Keyframe, Trajectory, View
+from slam.frames import Image, Keyframe, Trajectory, View
 from slam.io.files import read_text
 from slam.io.images import read_color, read_confidence, read_depth
 from slam.io.ply import PointCloud, read_ply
@@ -40,7 +40,7 @@ class FinishedRun:
         current = self.keyframes[count - 1]
         until_ns = self.trajectory.time_ns[-1:].max(initial=0) if count == len(self.keyframes) else current.view.time_ns
         path = self.trajectory.T_wc[self.trajectory.time_ns <= until_ns, :3, 3]
-        return ViewState(self.keyframes, count, path, current.T_wc.numpy(), current.view.image, words)
+        return ViewState(self.keyframes, count, path, current.T_wc.numpy(), current.view.image.rgb, words)
 
 
 class Playback:
@@ -128,7 +128,7 @@ def _read_keyframe(folder: Path, entry: dict[str, Any]) -> Keyframe:
     if K.shape != (3, 3) or T_wc.shape != (4, 4):
         raise ValueError(f"keyframe {entry['id']}: K {K.shape} or T_wc {T_wc.shape} is no matrix of that kind")
     inv_depth = torch.where(depth > 0, 1 / depth, 0)
-    view = View(-1, int(entry["time_ns"]), image, K, None)
+    view = View(-1, int(entry["time_ns"]), Image(image), K)
     cells = torch.zeros(0, 0)
     parent_id = int(entry.get("parent_id", -1))
     return Keyframe(

@@ -385,18 +385,26 @@ def failure(arguments: list[str], code: int, capsys: pytest.CaptureFixture[str])
         (["--sequence", "{rec}", "--stride", "0"], 2, "--stride"),
         (["--sequence", "{rec}", "--start", "75"], 1, "past the end"),
         (["--sequence", "{rec}", "--set", "matcher.hubber_px=1"], 2, "unknown setting matcher.hubber_px; did you mean"),
-        (["--sequence", "{rec}", "--set", "matcher.iterations=many"], 2, "matcher.iterations must be a whole number"),
         (
-            ["--sequence", "{rec}", "--set", "matcher.iterations=0"],
+            ["--sequence", "{rec}", "--set", "correspondence.dis.updates=many"],
             2,
-            "matcher: iterations must be from 1 to 100, got 0",
+            "correspondence.dis.updates must be a whole number",
+        ),
+        (
+            ["--sequence", "{rec}", "--set", "correspondence.dis.updates=0"],
+            2,
+            "correspondence.dis: updates must be from 1 to 100, got 0",
         ),
         (["--sequence", "{rec}", "--set", "matcher.min_weight=nan"], 2, "matcher: min_weight must be"),
         (["--sequence", "{rec}", "--set", "backend.held=7"], 2, "backend: held must be from 1 to 6, got 7"),
         (["--sequence", "{rec}", "--set", "initialiser.views=0"], 2, "initialiser: views must be from 2 to 1000"),
-        (["--sequence", "{rec}", "--set", "motion.flow=magic"], 2, "motion.flow must be one of dis, learned"),
+        (
+            ["--sequence", "{rec}", "--set", "correspondence.tracking=magic"],
+            2,
+            "correspondence.tracking must be one of learned",
+        ),
         (["--sequence", "{rec}", "--set", "pixels"], 2, "section.field=value"),
-        (["--sequence", "{rec}", "--config", "{tmp}/bad.yaml"], 2, "unknown setting motion.dis.patches"),
+        (["--sequence", "{rec}", "--config", "{tmp}/bad.yaml"], 2, "unknown setting correspondence.dis.patches"),
         (["--sequence", "{rec}", "--config", "{tmp}/none.yaml"], 2, "cannot read configuration"),
         (["--sequence", "{rec}", "--config", "{tmp}/text/notes.txt"], 2, "must be a mapping"),
         (
@@ -404,14 +412,14 @@ def failure(arguments: list[str], code: int, capsys: pytest.CaptureFixture[str])
             2,
             "is not used",
         ),
-        (["--sequence", "{rec}", "--set", "motion.flow=learned", "--weights", "{tmp}/none.safetensors"], 1, "none"),
-        (["--sequence", "{rec}", "--set", "motion.flow=learned", "--weights", "{tmp}/text/notes.txt"], 1, "notes.txt"),
+        (["--sequence", "{rec}", "--weights", "{tmp}/none.safetensors"], 1, "none"),
+        (["--sequence", "{rec}", "--weights", "{tmp}/text/notes.txt"], 1, "notes.txt"),
         (
-            ["--sequence", "{rec}", "--set", "motion.flow=learned", "--weights", "{tmp}/foreign.safetensors"],
+            ["--sequence", "{rec}", "--weights", "{tmp}/foreign.safetensors"],
             1,
             "foreign",
         ),
-        (["--sequence", "{rec}", "--set", "motion.flow=learned", "--set", "profile=huge"], 1, "huge"),
+        (["--sequence", "{rec}", "--set", "profile=huge"], 1, "huge"),
         (["--sequence", "{rec}", "--out", "{tmp}/text/notes.txt/run"], 1, "choose another with --out"),
         (["--sequence", "{rec}", "--out", "{tmp}/text/notes.txt"], 1, "choose another with --out"),
         (["--sequence", "{rec}", "--out", "{run}"], 2, "holds a run already"),
@@ -427,7 +435,7 @@ def test_a_mistake_gets_one_line_and_its_exit_code(recording, finished, tmp_path
     (tmp_path / "empty").mkdir()
     (tmp_path / "text").mkdir()
     (tmp_path / "text/notes.txt").write_text("no camera, no video, no weights\n")
-    (tmp_path / "bad.yaml").write_text("motion:\n  dis:\n    patches: 3\n")
+    (tmp_path / "bad.yaml").write_text("correspondence:\n  dis:\n    patches: 3\n")
     save_file({"layer.weight": np.zeros(3, np.float32)}, tmp_path / "foreign.safetensors")
     places = {"{tmp}": tmp_path, "{rec}": recording, "{run}": finished, "{classical}": CLASSICAL}
     for name, path in places.items():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from slam.frames import Estimate, Status, Update, View
+from slam.frames import Estimate, Image, Status, Update, View
 from slam.frontend.keyframing import Keyframing, KeyframingConfig
 from slam.frontend.motion_model import MotionModel, MotionModelConfig
 from slam.frontend.relocaliser import Relocaliser, RelocaliserConfig, thumbnail
@@ -26,7 +26,7 @@ def twist(*xi: float) -> Tensor:
 
 
 def blank(frame_id: int = 0) -> View:
-    return View(frame_id, frame_id, np.zeros((8, 8, 3), np.uint8), torch.eye(3, dtype=F64), None)
+    return View(frame_id, frame_id, Image(np.zeros((8, 8, 3), np.uint8)), torch.eye(3, dtype=F64))
 
 
 def estimate(frame_id: int, keyframe_id: int, T_ck: Tensor, scale: float = 1.0, **values: object) -> Estimate:
@@ -186,9 +186,8 @@ def test_a_foreign_image_and_a_dark_one_are_found_nowhere(places, world, wall_an
     finder = Relocaliser(Matcher(world.flow))
     foreign = wall_and_box.World(seed=5).view(se3.identity(), 7)
     assert finder.find(foreign, places).status is Status.LOST
-    dark = torch.zeros(1, 3, wall_and_box.H, wall_and_box.W)
-    image = np.zeros((wall_and_box.H, wall_and_box.W, 3), np.uint8)
-    view = View(8, 8, image, wall_and_box.K, world.flow.encode(dark)[0])
+    dark = Image(np.zeros((wall_and_box.H, wall_and_box.W, 3), np.uint8))
+    view = View(8, 8, dark, wall_and_box.K)
     found = finder.find(view, places)
     assert found.status is Status.LOST and found.frame_id == 8
 
@@ -201,7 +200,7 @@ def test_relocalisation_is_stricter_than_tracking(places, world, wall_and_box):
     assert Relocaliser(Matcher(world.flow), strict).find(view, places).status is Status.LOST
 
 
-def test_keypoints_find_a_place_half_a_image_away(places, world, wall_and_box):
+def test_keypoints_find_a_place_half_an_image_away(places, world, wall_and_box):
     """Thumbnails of images so far apart have nothing in common, and flow from a standing start is lost."""
     known = KeyframeStore()
     for k in (places[0], places[3]):
@@ -237,10 +236,10 @@ def test_among_equals_the_newest_keyframe_is_tried_first(world):
 
 def test_thumbnail_does_not_mind_exposure(world):
     view = world.view(se3.identity())
-    darker = replace(view, image=(0.6 * view.image + 20).round().astype(np.uint8))
+    darker = replace(view, image=Image((0.6 * view.image.rgb + 20).round().astype(np.uint8)))
     assert float(thumbnail(view) @ thumbnail(darker)) > 0.999
     assert float(thumbnail(view).norm()) == pytest.approx(1)
-    assert not thumbnail(replace(view, image=np.full_like(view.image, 7))).any()
+    assert not thumbnail(replace(view, image=Image(np.full_like(view.image.rgb, 7)))).any()
 
 
 def test_rescaled_leaves_the_rotation():

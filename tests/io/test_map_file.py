@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from slam.errors import MapError, OutputError
-from slam.frames import Keyframe, Keypoints, View
+from slam.frames import Image, Keyframe, Keypoints, View
 from slam.geometry import se3
 from slam.io.map_file import load_map, save_map
 
@@ -17,7 +17,9 @@ def keyframe(n: int) -> Keyframe:
     """Random, with n keypoints."""
     g = torch.Generator().manual_seed(n)
     rng = np.random.default_rng(n)
-    view = View(n, 10**9 + n, rng.integers(0, 256, (48, 64, 3), np.uint8), 50 * torch.eye(3, dtype=torch.float64), "f")
+    view = View(
+        n, 10**9 + n, Image(rng.integers(0, 256, (48, 64, 3), np.uint8)), 50 * torch.eye(3, dtype=torch.float64)
+    )
     dense, cells = 0.2 + torch.rand(48, 64, generator=g), 0.2 + torch.rand(12, 16, generator=g)
     found = Keypoints(rng.random((n, 2), np.float32), rng.random((n, 128), np.float32))
     T_wc = se3.exp(torch.randn(6, dtype=torch.float64, generator=g))
@@ -37,7 +39,7 @@ def test_a_map_comes_back(path):
     assert [k.id for k in loaded] == [3, 4, 6] and [k.parent_id for k in loaded] == [2, 3, 5]
     for k, n in zip(loaded, (3, 4, 6), strict=True):
         was = keyframe(n)
-        assert np.array_equal(k.view.image, was.view.image) and k.view.frame_id == -1 and k.view.features is None
+        assert np.array_equal(k.view.image.rgb, was.view.image.rgb) and k.view.frame_id == -1
         assert torch.equal(k.T_wc, was.T_wc) and torch.equal(k.cell_inv_depth, was.cell_inv_depth)
         torch.testing.assert_close(k.inv_depth, was.inv_depth, atol=0, rtol=1e-3)
         torch.testing.assert_close(k.confidence, was.confidence, atol=0.5 / 255 + 1e-6, rtol=0)

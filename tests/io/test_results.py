@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from slam.frames import Keyframe, Trajectory, View
+from slam.frames import Image, Keyframe, Trajectory, View
 from slam.geometry import se3
 from slam.io.images import read_color, read_confidence, read_depth
 from slam.io.ply import PointCloud, read_ply
@@ -25,7 +25,7 @@ def keyframe(keyframe_id: int = 3) -> Keyframe:
     inv_depth[20, 20] = 1e-8
     image = np.full((24, 32, 3), (200, 40, 90), np.uint8)
     K = torch.tensor([[30.0, 0, 15.5], [0, 31.0, 11.5], [0, 0, 1]], dtype=F64)
-    view = View(40 + keyframe_id, 10**9 + keyframe_id, image, K, None)
+    view = View(40 + keyframe_id, 10**9 + keyframe_id, Image(image), K)
     T_wc = se3.exp(torch.randn(6, dtype=F64, generator=generator))
     confidence = torch.rand(24, 32, generator=generator)
     return Keyframe(keyframe_id, view, T_wc, inv_depth, confidence, torch.ones(6, 8), torch.ones(6, 8))
@@ -42,7 +42,7 @@ def test_keyframes_are_read_back(tmp_path):
         assert entry["time_ns"] == k.view.time_ns and (entry["width"], entry["height"]) == (32, 24)
         assert entry["T_wc"] == k.T_wc.tolist() and entry["K"] == k.view.K.tolist()
         color = read_color(folder / entry["color"]).astype(int)
-        assert np.abs(color - k.view.image).max() <= 3  # JPEG; red and blue exchanged would be 110
+        assert np.abs(color - k.view.image.rgb).max() <= 3  # JPEG; red and blue exchanged would be 110
         confidence = read_confidence(folder / entry["confidence"])
         np.testing.assert_allclose(confidence, k.confidence.numpy(), atol=0.5 / 255 + 1e-6)
         depth, inv_depth = read_depth(folder / entry["depth"], entry["depth_scale"]), k.inv_depth.numpy()

@@ -50,7 +50,7 @@ def test_cloud_lies_on_the_surfaces_with_their_colours(keyframes):
     K = first.view.K.numpy()
     uv = cloud.points @ K.T
     uv = np.rint(uv[:, :2] / uv[:, 2:]).astype(int)
-    np.testing.assert_array_equal(cloud.colors, first.view.image[uv[:, 1], uv[:, 0]])
+    np.testing.assert_array_equal(cloud.colors, first.view.image.rgb[uv[:, 1], uv[:, 0]])
     np.testing.assert_allclose(1 / cloud.points[:, 2], first.inv_depth.numpy()[uv[:, 1], uv[:, 0]], rtol=1e-5)
     assert not ((uv[:, 0] > 61) & (uv[:, 0] < 88) & (uv[:, 1] > 81) & (uv[:, 1] < 98)).any()
     subsampled = keyframe_cloud(first, list(keyframes[1:]), FusionConfig(stride=2))

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from slam.frames import View
+from slam.frames import Image, View
 from slam.mapping.sensor import prefer_measured, relative_deviation, sensor_cells, sensor_dense
 
 F64 = torch.float64
 
 
 def view(sensor_depth: np.ndarray | None) -> View:
-    return View(0, 0, np.zeros((24, 32, 3), np.uint8), torch.eye(3, dtype=F64), None, sensor_depth)
+    return View(0, 0, Image(np.zeros((24, 32, 3), np.uint8)), torch.eye(3, dtype=F64), sensor_depth)
 
 
 def slanted() -> np.ndarray:

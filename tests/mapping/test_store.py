@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from slam.frames import Estimate, Keyframe, Status, Update, View
+from slam.frames import Estimate, Image, Keyframe, Status, Update, View
 from slam.geometry import se3
 from slam.mapping.store import KeyframeStore
 from slam.mapping.transforms import rescaled
@@ -20,7 +20,7 @@ def pose(seed: int, size: float = 0.4) -> Tensor:
 
 
 def view(frame_id: int) -> View:
-    return View(frame_id, 1000 * frame_id, np.zeros((8, 8, 3), np.uint8), torch.eye(3, dtype=F64), None)
+    return View(frame_id, 1000 * frame_id, Image(np.zeros((8, 8, 3), np.uint8)), torch.eye(3, dtype=F64))
 
 
 def added(store: KeyframeStore, frame_id: int, T_wc: Tensor, parent_id: int = -1, inv_depth: float = 0.5) -> Keyframe:

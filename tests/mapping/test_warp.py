@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from slam.frames import View
+from slam.frames import Image, View
 from slam.geometry import se3
 from slam.mapping.warp import inpainted, upsampled, warp_inv_depth
 
@@ -80,7 +80,7 @@ def test_filled_of_nothing_is_unknown():
 
 def test_enlarged_puts_the_cells_at_their_centres():
     """A ramp over the cells is the same ramp over the pixels: cell c is centred at pixel 4 c + 1.5."""
-    view = View(0, 0, np.zeros((24, 32, 3), np.uint8), torch.eye(3, dtype=F64), None)
+    view = View(0, 0, Image(np.zeros((24, 32, 3), np.uint8)), torch.eye(3, dtype=F64))
     cells = (4 * torch.arange(8.0) + 1.5).expand(6, 8)
     out = upsampled(cells, view)
     torch.testing.assert_close(out[:, 2:-2], torch.arange(2.0, 30.0).expand(24, 28))

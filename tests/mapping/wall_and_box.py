@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slam.frames import Keyframe, View
+from slam.frames import Image, Keyframe, View
 from slam.geometry import se3
 from slam.geometry.camera import scaled_intrinsics
 from slam.geometry.flow import rays
@@ -65,10 +65,8 @@ class World:
         return np.where(on_box.numpy()[..., None], box, wall).round().astype(np.uint8)
 
     def view(self, T_cw: Tensor, frame_id: int = 0) -> View:
-        """The view from a pose, with DIS features."""
-        image = self.image(T_cw)
-        features = self.flow.encode(torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255)[0]
-        return View(frame_id, 10**8 * frame_id, image, K, features)
+        """The view from a pose."""
+        return View(frame_id, 10**8 * frame_id, Image(self.image(T_cw)), K)
 
     def inv_depth(self, T_cw: Tensor) -> Tensor:
         """(H, W) float32 truth."""

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from slam.errors import ConfigError
-from slam.matching.dis import DisConfig, DisFlow, as_exposed, cell_centres, grid
+from slam.frames import Image
+from slam.matching.dis import DisConfig, DisFeatures, DisFlow, as_exposed, cell_centres, grid
 
 H, W, STRIDE = 120, 160, 4
 SHIFT = np.float64([[1, 0, 2.3], [0, 1, -1.7]])
@@ -32,8 +33,8 @@ def pair(M: np.ndarray, height: int = H, width: int = W) -> tuple[np.ndarray, np
     return big[40 : 40 + height, 40 : 40 + width], second
 
 
-def batched(image: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.clip(image, 0, 255).round().astype(np.uint8)).permute(2, 0, 1)[None].float() / 255
+def encoded(dis: DisFlow, *images: np.ndarray) -> list[DisFeatures]:
+    return dis.encode([Image(np.clip(image, 0, 255).round().astype(np.uint8)) for image in images])
 
 
 def flow(first: np.ndarray, second: np.ndarray, start: Tensor | float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -41,7 +42,7 @@ def flow(first: np.ndarray, second: np.ndarray, start: Tensor | float = 0.0) -> 
     dis = DisFlow()
     cells = torch.from_numpy(grid(first.shape[0] // STRIDE, first.shape[1] // STRIDE))[None]
     uv = cells + start
-    state = dis.start(dis.encode(batched(first)), dis.encode(batched(second)))
+    state = dis.start(encoded(dis, first), encoded(dis, second))
     _, residual, weight = dis.update(state, uv)
     return (STRIDE * (uv + residual - cells))[0].numpy(), weight[0].numpy()
 
@@ -80,7 +81,7 @@ def test_exposure_is_measured_despite_a_patch_that_changed():
     first, second = pair(np.float64([[1, 0, 0], [0, 1, 0]]))
     second = 0.9 * second
     second[:, :32] = 250
-    gray = [DisFlow().encode(batched(image))[0].gray for image in (first, second)]
+    gray = [features.gray for features in encoded(DisFlow(), first, second)]
     pixels = STRIDE * grid(H // STRIDE, W // STRIDE) + 1.5
     exposed = as_exposed(*gray, pixels, pixels).astype(float)
     assert np.median(np.abs(exposed - gray[1])[:, 36:]) <= 1
@@ -107,7 +108,7 @@ def test_plain_walls_have_no_weight_and_lines_have_texture_only_across():
     found, weight = flow(plain, plain)
     assert weight.max() < 1e-6 and np.isfinite(found).all()
     stripes = plain + 60 * np.sin(0.5 * np.arange(W))[None, :, None]
-    across, along = DisFlow().encode(batched(stripes))[0].texture[3:-3, 3:-3].transpose(2, 0, 1)
+    across, along = encoded(DisFlow(), stripes)[0].texture[3:-3, 3:-3].transpose(2, 0, 1)
     assert across.min() > 0.8 and along.max() < 1e-6
     assert flow(stripes, stripes)[1][..., 1].max() < 1e-6
 
@@ -152,14 +153,14 @@ def test_a_nonsense_guess_gives_finite_flow(nonsense):
     dis, (first, second) = DisFlow(), pair(SHIFT)
     uv = torch.from_numpy(grid(H // STRIDE, W // STRIDE))[None].clone()
     uv[0, 4:12, 5:20] = nonsense
-    state, _, weight = dis.update(dis.start(dis.encode(batched(first)), dis.encode(batched(second))), uv)
+    state, _, weight = dis.update(dis.start(encoded(dis, first), encoded(dis, second)), uv)
     assert torch.isfinite(state.target_uv).all() and torch.isfinite(weight).all()
 
 
 def test_later_updates_return_the_same_target():
     dis, (first, second) = DisFlow(), pair(SHIFT)
     uv = torch.from_numpy(grid(H // STRIDE, W // STRIDE))[None]
-    state = dis.start(dis.encode(batched(first)), dis.encode(batched(second)))
+    state = dis.start(encoded(dis, first), encoded(dis, second))
     state, residual, weight = dis.update(state, uv)
     _, again, weight_again = dis.update(state, uv + 0.7)
     torch.testing.assert_close(again + 0.7, residual, rtol=0, atol=1e-5)
@@ -168,8 +169,7 @@ def test_later_updates_return_the_same_target():
 
 def test_edges_of_a_batch_are_those_alone_and_the_same_every_time():
     dis = DisFlow()
-    both = [batched(image) for M in (SHIFT, AFFINE) for image in pair(M)]
-    features = dis.encode(torch.cat(both))
+    features = encoded(dis, *(image for M in (SHIFT, AFFINE) for image in pair(M)))
     uv = torch.from_numpy(grid(H // STRIDE, W // STRIDE)).expand(2, -1, -1, -1)
     state = dis.start([features[0], features[2]], [features[1], features[3]])
     _, residual, weight = dis.update(state, uv)
@@ -196,6 +196,7 @@ def test_cell_centres_are_between_the_four_middle_pixels():
 @pytest.mark.parametrize(
     "wrong",
     [
+        {"updates": 0},
         {"finest_scale": 4},
         {"patch_px": 8},
         {"patch_px": 3},

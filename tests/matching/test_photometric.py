@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from slam.errors import ConfigError
+from slam.frames import Image
 from slam.geometry.camera import pixel_grid, sample
 from slam.kernels.lucas_kanade import UNKNOWN, warp
-from slam.matching.dis import DisFlow, grid
+from slam.matching.dis import grid
 from slam.matching.photometric import (
-    KEPT_IMAGES,
     STRIDE,
     PhotometricRefinement,
     RefinementConfig,
@@ -34,9 +34,9 @@ def texture(shift: np.ndarray = np.zeros(2)) -> np.ndarray:
     return cv2.remap(big, x + 20 - np.float32(shift[0]), y + 20 - np.float32(shift[1]), cv2.INTER_LANCZOS4)
 
 
-def image(gray: np.ndarray) -> Tensor:
-    """(1, 3, H, W) float RGB in [0, 1]."""
-    return torch.from_numpy(np.clip(gray, 0, 255).round().astype(np.float32) / 255).expand(1, 3, -1, -1)
+def image(gray: np.ndarray) -> Image:
+    """An image without colour."""
+    return Image(np.clip(gray, 0, 255).round().astype(np.uint8)[..., None].repeat(3, -1))
 
 
 def step(first: np.ndarray, second: np.ndarray, uv: np.ndarray = CELLS) -> tuple[np.ndarray, np.ndarray]:
@@ -96,11 +96,12 @@ class Rough:
     """A flow of stride 8 that is wrong by a constant, pixels, and counts its updates."""
 
     stride = 8
+    max_updates = 3
 
     def __init__(self, error_px: float, confidence: float = 0.5) -> None:
         self.updates, self.error_px, self.confidence = 0, error_px, confidence
 
-    def encode(self, images: Tensor) -> list[int]:
+    def encode(self, images: list[Image]) -> list[int]:
         return [0] * len(images)
 
     def start(self, features_i: list[int], features_j: list[int]) -> None:
@@ -116,7 +117,7 @@ class Rough:
 def aligned(flow: Rough, uv: Tensor, follow: bool = True) -> tuple[Tensor, Tensor]:
     """Flow (h, w, 2), pixels, and weight after the last update; the reprojection follows the flow, or stays."""
     correspondence = PhotometricRefinement(flow)
-    features = [correspondence.encode(image(texture(shift)))[0] for shift in (np.zeros(2), SHIFT)]
+    features = correspondence.encode([image(texture(shift)) for shift in (np.zeros(2), SHIFT)])
     state = correspondence.start(features[:1], features[1:])
     while not correspondence.finished(state):
         state, residual, weight = correspondence.update(state, uv)
@@ -144,7 +145,7 @@ def test_a_flow_of_coarser_cells_is_asked_at_their_own_centres():
 
     flow, shift_px = Heard(0.0), torch.tensor([3.0, -2.0])
     correspondence = PhotometricRefinement(flow)
-    features = correspondence.encode(image(texture()))
+    features = correspondence.encode([image(texture())])
     uv = torch.from_numpy(CELLS)[None] + shift_px / STRIDE
     _, residual, _ = correspondence.update(correspondence.start(features, features), uv)
     torch.testing.assert_close(flow.uv, pixel_grid(H // 8, W // 8, like=uv)[None] + shift_px / 8)
@@ -181,25 +182,3 @@ def test_strides_must_fit():
     flow.stride = 6
     with pytest.raises(ValueError, match="multiple"):
         PhotometricRefinement(flow)
-
-
-def test_features_of_long_ago_are_encoded_again():
-    """A map has hundreds of images: those used last stay in memory, the others come back when they are asked for."""
-    dis, encoded = DisFlow(), []
-
-    class Counted:
-        stride = dis.stride
-
-        def encode(self, images: Tensor) -> list:
-            encoded.append(len(images))
-            return dis.encode(images)
-
-    flow = PhotometricRefinement(Counted())
-    features = [flow.encode(image(texture(np.array([0.2 * n, 0]))))[0] for n in range(KEPT_IMAGES + 1)]
-    assert len(encoded) == KEPT_IMAGES + 1
-    first = features[1].flow
-    assert features[1].flow is first and len(encoded) == KEPT_IMAGES + 1  # kept, and now the one used last
-    again = features[0].flow  # forgotten; now 2 is
-    assert len(encoded) == KEPT_IMAGES + 2 and features[1].flow is first
-    assert again is features[0].flow
-    assert features[2].flow is not None and len(encoded) == KEPT_IMAGES + 3

@@ -29,7 +29,7 @@ def test_gradients_reach_every_weight_of_motion_through_the_unrolled_solver(netw
         if isinstance(module, ResidualBlock):  # born at zero, where its first convolution has no gradient
             torch.nn.init.normal_(module.second.weight, std=0.05)
     images = torch.rand(2, 3, H, W)
-    maps = network.encode_maps(images)
+    maps = network.encode(images)
     edges = torch.tensor([[0, 1], [1, 0]])
     steps = network(maps, edges, torch.full((2, H // 8, W // 8), 0.7), eye(2), K.expand(2, 3, 3), iters=2)
     assert all(step.ok.all() for step in steps)
@@ -41,8 +41,9 @@ def test_gradients_reach_every_weight_of_motion_through_the_unrolled_solver(netw
 
 @pytest.mark.parametrize(("height", "width"), [(16, 24), (40, 104), (96, 64)])
 def test_any_multiple_of_eight_runs_and_weights_are_probabilities(network, height: int, width: int):
-    a, b = network.encode(torch.rand(2, 3, height, width))
-    state = network.start([a, a], [a, b])
+    maps = network.encode(torch.rand(2, 3, height, width))
+    first = maps[torch.tensor([0, 0])]
+    state = network.start(network.context(first), first, maps)
     uv = pixel_grid(height // 8, width // 8, like=torch.zeros(1)).expand(2, -1, -1, -1)
     with torch.no_grad():
         state, residual_uv, weight = network.update(state, uv)
@@ -56,13 +57,14 @@ def test_any_multiple_of_eight_runs_and_weights_are_probabilities(network, heigh
 
 @torch.no_grad()
 def test_edges_of_a_batch_do_not_influence_each_other(network):
-    """Three edges at once against one at a time, with the features that the tracker caches."""
-    features = network.encode(torch.rand(3, 3, H, W))
+    """Three edges at once against one at a time."""
+    maps = network.encode(torch.rand(3, 3, H, W))
     pairs = [(0, 1), (0, 2), (2, 1)]
     depth = torch.rand(3, H // 8, W // 8) + 0.5
 
     def run(i: list[int], j: list[int], inv_depth: torch.Tensor) -> torch.Tensor:
-        state = network.start([features[k] for k in i], [features[k] for k in j])
+        maps_i, maps_j = maps[torch.tensor(i)], maps[torch.tensor(j)]
+        state = network.start(network.context(maps_i), maps_i, maps_j)
         return flow_se3(network.update, state, inv_depth, eye(len(i)), K.expand(len(i), 3, 3), 2)[-1].T_ji
 
     together = run([i for i, _ in pairs], [j for _, j in pairs], depth)

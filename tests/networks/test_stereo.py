@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from slam.networks.encoder import EncoderConfig, FeatureMaps
+from slam.networks.encoder import EncoderConfig
 from slam.networks.motion import FlowSE3
 from slam.networks.stereo import (
     MAX_REACH,
@@ -64,13 +64,6 @@ def test_order_of_the_views_does_not_matter_and_their_number_is_free():
     torch.testing.assert_close(one, doubled, rtol=0, atol=1e-5)
 
 
-def maps(views: tuple) -> tuple:
-    """Arguments of one sweep from those of the network."""
-    features_k, features_j, T_jk, K = views
-    stacked_j = [FeatureMaps.stack([f.maps for f in view]) for view in features_j]
-    return FeatureMaps.stack([f.maps for f in features_k]), stacked_j, T_jk, K
-
-
 @torch.no_grad()
 @pytest.mark.parametrize(("height", "width", "planes"), [(16, 24, 8), (40, 56, 12), (48, 64, 16)])
 def test_network_output_stays_inside_the_hypotheses_at_any_size(height: int, width: int, planes: int):
@@ -80,15 +73,16 @@ def test_network_output_stays_inside_the_hypotheses_at_any_size(height: int, wid
         FlowSE3(config),
         StereoNet(config, StereoNetConfig(groups=4, width=8, planes=planes, near_planes=8)),
     )
-    features = motion.encode(torch.rand(6, 3, height, width))
+    maps = motion.encode(torch.rand(6, 3, height, width))
     T_jk = torch.eye(4, dtype=torch.float64).repeat(2, 2, 1, 1)
     T_jk[..., 0, 3] = 0.1
     K = torch.tensor([[50.0, 0, width / 2], [0, 50.0, height / 2], [0, 0, 1]], dtype=torch.float64).expand(2, 3, 3)
-    views = features[:2], [features[2:4], features[4:]], T_jk, K
+    views = maps[:2], [maps[2:4], maps[4:]], T_jk, K
     low, high = torch.tensor([0.2, 0.4]), torch.tensor([1.0, 2.0])
-    inv_depth, sigma = stereo(*views, low, high)
+    found = stereo(*views, low, high)
+    inv_depth, sigma = found.inv_depth, found.sigma
     assert inv_depth.shape == sigma.shape == (2, height, width)
-    first, _ = stereo.wide(*maps(views), wide_hypotheses(low, high, planes))
+    first, _ = stereo.wide(*views, wide_hypotheses(low, high, planes))
     for b in range(2):
         assert first[b].min() >= low[b] - 1e-5 and first[b].max() <= high[b] + 1e-5
         assert inv_depth[b].min() >= (1 - MAX_REACH) * low[b] - 1e-5

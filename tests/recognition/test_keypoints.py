@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from slam.frames import Keypoints
+from slam.frames import Image, Keypoints
 from slam.recognition.keypoints import KeypointConfig, detect_keypoints, match_keypoints, rank_places, solve_pnp
 from slam.sources.demo import DemoConfig, DemoSource
 
@@ -19,7 +19,7 @@ def walk():
 
 def test_a_pose_from_the_depth_of_another_image(walk):
     frames, T_wc = walk
-    a, b = (detect_keypoints(frames[n].image) for n in (0, 2))
+    a, b = (detect_keypoints(Image(frames[n].image)) for n in (0, 2))
     pairs = match_keypoints(a, b)
     assert len(pairs) > 30
     u, v = np.rint(a.uv[pairs[:, 0]]).astype(int).T
@@ -35,7 +35,7 @@ def test_a_pose_from_the_depth_of_another_image(walk):
 
 
 def test_matches_are_mutual(walk):
-    a, b = (detect_keypoints(frame.image) for frame in walk[0][:2])
+    a, b = (detect_keypoints(Image(frame.image)) for frame in walk[0][:2])
     there, back = match_keypoints(a, b), match_keypoints(b, a)
     mutual = set(map(tuple, there.tolist())) & {(i, j) for j, i in back.tolist()}
     assert len(mutual) > 0.7 * len(there)  # what is distinct from one side only is left out
@@ -43,13 +43,13 @@ def test_matches_are_mutual(walk):
 
 
 def test_votes_go_to_the_nearest_view(walk):
-    stored = {n: detect_keypoints(walk[0][n].image) for n in (0, 6, 11)}
-    assert rank_places(detect_keypoints(walk[0][1].image), stored)[0][0] == 0
-    assert rank_places(detect_keypoints(walk[0][10].image), stored)[0][0] == 11
+    stored = {n: detect_keypoints(Image(walk[0][n].image)) for n in (0, 6, 11)}
+    assert rank_places(detect_keypoints(Image(walk[0][1].image)), stored)[0][0] == 0
+    assert rank_places(detect_keypoints(Image(walk[0][10].image)), stored)[0][0] == 11
 
 
 def test_nothing_to_see():
-    blank = detect_keypoints(np.full((60, 80, 3), 90, np.uint8))
+    blank = detect_keypoints(Image(np.full((60, 80, 3), 90, np.uint8)))
     assert blank.uv.shape == (0, 2) and blank.descriptors.shape == (0, 128)
     assert match_keypoints(blank, blank).shape == (0, 2)
     assert rank_places(blank, {3: blank}) == []
@@ -65,6 +65,6 @@ def test_points_that_agree_on_nothing_give_no_pose():
 
 
 def test_a_descriptor_is_a_unit_vector(walk):
-    found: Keypoints = detect_keypoints(walk[0][0].image)
+    found: Keypoints = detect_keypoints(Image(walk[0][0].image))
     np.testing.assert_allclose(np.linalg.norm(found.descriptors, axis=1), 1, atol=1e-3)
     assert 50 < len(found.uv) <= CONFIG.count + 10

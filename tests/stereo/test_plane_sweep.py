@@ -200,9 +200,9 @@ def test_a_prior_fills_what_has_no_texture():
     blank = np.full((H, W), 128, np.uint8)
     _, truth = view(np.eye(4))
     prior = (truth.astype(np.float32), np.full((H, W), 0.03, np.float32))
-    inpainted = plane_sweep(blank, [blank] * 3, K, POSES, RANGE, prior)
+    guided = plane_sweep(blank, [blank] * 3, K, POSES, RANGE, prior)
     # Smoothing rounds the slant where nothing else holds it.
-    assert np.median(relative_error(inpainted.inv_depth, truth)) < 0.1
+    assert np.median(relative_error(guided.inv_depth, truth)) < 0.1
     assert np.median(relative_error(plane_sweep(blank, [blank] * 3, K, POSES, RANGE).inv_depth, truth)) > 0.2
 
 

@@ -1,8 +1,12 @@
+"""Stereo in the system: its range, and the features that tracking has computed already."""
+
 import numpy as np
 import torch
 
-from slam.frames import Keyframe, View
+from slam.frames import Image, Keyframe, View
 from slam.geometry import se3
+from slam.matching.learned_flow import LearnedFlow
+from slam.matching.photometric import PhotometricRefinement
 from slam.networks.encoder import EncoderConfig
 from slam.networks.motion import FlowSE3
 from slam.networks.stereo import StereoNet, StereoNetConfig
@@ -13,9 +17,9 @@ ENCODER = EncoderConfig(8, 8, 8, matching=8, fine=8, stereo=8, image=8)
 
 
 def view(number: int) -> View:
-    image = np.random.default_rng(number).integers(0, 255, (H, W, 3), np.uint8)
+    image = Image(np.random.default_rng(number).integers(0, 255, (H, W, 3), np.uint8))
     K = torch.tensor([[60.0, 0, 31.5], [0, 60.0, 23.5], [0, 0, 1]], dtype=torch.float64)
-    return View(number, number, image, K, features=None)
+    return View(number, number, image, K)
 
 
 def keyframe(v: View) -> Keyframe:
@@ -24,25 +28,25 @@ def keyframe(v: View) -> Keyframe:
     return Keyframe(v.frame_id, v, torch.eye(4, dtype=torch.float64), depth, depth, cells, 0.1 * cells)
 
 
-def test_learned_stereo_encodes_each_view_once_and_stays_near_the_range_of_the_cells():
-    """Views of DIS tracking carry no features of the network; a keyframe and its neighbours come again and again."""
+@torch.inference_mode()
+def test_learned_stereo_reads_the_features_of_tracking_and_stays_near_the_range_of_the_cells():
+    """The encoder runs once an image, whoever asks: tracking by the refined flow, then stereo again and again."""
     torch.manual_seed(0)
     motion, network = FlowSE3(ENCODER), StereoNet(ENCODER, StereoNetConfig(4, 8, 8, 8))
     encoded = []
     encode = motion.encode
     motion.encode = lambda images: encoded.append(len(images)) or encode(images)
-    stereo = LearnedStereo(motion, network)
-    views = [view(n) for n in range(12)]
+    flow = LearnedFlow(motion)
+    tracking, stereo = PhotometricRefinement(flow), LearnedStereo(flow, network)
+    views = [view(n) for n in range(4)]
+    tracking.encode([v.image for v in views[:3]])
+    assert len(encoded) == 3
     T_jk = [se3.exp(torch.tensor([0.1 * s, 0, 0, 0, 0, 0], dtype=torch.float64)) for s in (1, -1)]
     first = stereo(keyframe(views[1]), [views[0], views[2]], T_jk)
-    assert len(encoded) == 3
     again = stereo(keyframe(views[1]), [views[0], views[2]], T_jk)
+    assert len(encoded) == 3 and torch.equal(first.inv_depth, again.inv_depth)
     stereo(keyframe(views[2]), [views[1], views[3]], T_jk)
-    assert len(encoded) == 4 and torch.equal(first.inv_depth, again.inv_depth)
-    for n in range(4, 12):
-        stereo(keyframe(views[n]), [views[n - 1]], T_jk[:1])
-    stereo(keyframe(views[1]), [views[0], views[2]], T_jk)
-    assert len(encoded) == 12 + 3  # what is long ago is forgotten
+    assert len(encoded) == 4  # only the one that tracking has not seen
     assert first.inv_depth.shape == first.confidence.shape == (H, W)
     assert first.inv_depth.min() > 0 and first.inv_depth.max() < 2 * 0.5 * 1.6
     assert first.confidence.min() >= 0 and first.confidence.max() <= 1

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from slam.frames import Keyframe, Trajectory, View
+from slam.frames import Image, Keyframe, Trajectory, View
 from slam.io.ply import PointCloud
 from slam.io.results import write_cloud, write_keyframes, write_trajectories
 from slam.io.run_directory import RunDirectory
@@ -35,7 +35,7 @@ def run_path(tmp_path) -> Path:
     for n in range(4):
         T_wc = torch.eye(4, dtype=torch.float64)
         T_wc[0, 3] = 0.1 * n
-        view = View(2 * n, 10**9 * (1 + 2 * n), image, K, None)
+        view = View(2 * n, 10**9 * (1 + 2 * n), Image(image), K)
         keyframes.append(
             Keyframe(n, view, T_wc, inv_depth, confidence, cells, cells, parent_id=max(n - 1, 0) if n else -1)
         )

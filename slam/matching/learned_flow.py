@@ -1,0 +1,56 @@
+"""The flow of the motion network as a correspondence."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from slam.errors import check_range
+from slam.frames import Image
+from slam.matching.correspondence import KEPT_IMAGES
+from slam.networks.encoder import FeatureMaps
+from slam.networks.motion import Context, FlowSE3, MotionState
+
+
+@dataclass(frozen=True)
+class LearnedFlowConfig:
+    """How the motion network is run."""
+
+    updates: int = 3  # of the recurrent unit, where no photometric refinement follows
+
+    def __post_init__(self) -> None:
+        check_range(self, 1, 100, "updates")
+
+
+class LearnedFlow:
+    """A correspondence; its features are those of the encoder, which the stereo network reads too."""
+
+    def __init__(self, network: FlowSE3, config: LearnedFlowConfig = LearnedFlowConfig()) -> None:
+        self.network = network
+        self.stride = network.stride
+        self.max_updates = config.updates
+        self._maps = lru_cache(KEPT_IMAGES)(self._encoded)
+        self._context = lru_cache(KEPT_IMAGES)(network.context)
+
+    def encode(self, images: Sequence[Image]) -> list[FeatureMaps]:
+        """Feature maps of each image."""
+        return [self._maps(image) for image in images]
+
+    def _encoded(self, image: Image) -> FeatureMaps:
+        return self.network.encode(image.channels[None].float() / 255)
+
+    def start(self, features_i: Sequence[FeatureMaps], features_j: Sequence[FeatureMaps]) -> MotionState:
+        """See `Correspondence`."""
+        contexts = [self._context(maps) for maps in features_i]
+        context = Context(torch.cat([c.hidden for c in contexts]), torch.cat([c.gates for c in contexts]))
+        return self.network.start(context, FeatureMaps.stack(features_i), FeatureMaps.stack(features_j))
+
+    def update(self, state: MotionState, uv: Tensor) -> tuple[MotionState, Tensor, Tensor]:
+        """See `Correspondence`."""
+        return self.network.update(state, uv)
+
+    def finished(self, state: MotionState) -> bool:
+        """Never: each update may improve the flow."""
+        return False
