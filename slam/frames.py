@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from slam.geometry.camera import Camera
+from slam.inv_depth import InvDepth
 
 
 class Status(Enum):
@@ -19,7 +20,7 @@ class Status(Enum):
     LOST = "LOST"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Frame:
     """One image as a source delivers it."""
 
@@ -66,7 +67,7 @@ class View:
     sensor_depth: np.ndarray | None = None  # (h, w) float32, metres, 0 unknown
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Keypoints:
     """Keypoints of one image."""
 
@@ -79,29 +80,31 @@ class Keypoints:
         return Keypoints(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32))
 
 
-@dataclass(frozen=True)
-class Keyframe:
-    """A view with pose and depth in the map. A new pose makes a new Keyframe that shares image and features.
+UNNUMBERED = -1  # id of a keyframe that is not in the store
 
-    Depth comes twice: dense at network size for the map, and at the cells of the correspondence (every 4th or 8th
-    pixel) for tracking and optimisation, where it is refined with the poses.
+
+@dataclass(frozen=True, eq=False)
+class Keyframe:
+    """A view with pose and depth in the map. A new pose makes a new Keyframe that shares the image.
+
+    Depth comes twice: dense, at network size, for the map; and coarse, one value for each cell of the correspondence
+    (4x4 or 8x8 pixels), for tracking and optimisation, where it is refined together with the poses.
     """
 
     id: int
     view: View
     T_wc: Tensor  # (4, 4) float64
-    inv_depth: Tensor  # (h, w) float32, 1 / map unit; 0 unknown
-    confidence: Tensor  # (h, w) float32 in [0, 1]; 0 where the depth is a guess
-    cell_inv_depth: Tensor  # (hc, wc) float32
-    cell_sigma: Tensor  # (hc, wc) float32 standard deviation of it, > 0
+    dense: InvDepth  # (h, w)
+    coarse: InvDepth  # (hc, wc), known everywhere
     scale: float = 1.0  # product of all corrections of this depth's scale; translations measured against it follow
     refined: bool = False  # the backend has worked on it
     parent_id: int = -1  # the keyframe it was tracked against; -1 of the first
     metric: bool = False  # one map unit is a metre, by sensor depth
+    dense_version: int = 0  # counts the dense depths it has had; changes of scale are none
     keypoints: Keypoints | None = None  # to know the place by, once the backend has looked
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Estimate:
     """What the tracker says of one frame."""
 
@@ -119,7 +122,7 @@ class Estimate:
     metric: bool = False  # one map unit is a metre, by sensor depth
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trajectory:
     """Poses over time."""
 

@@ -16,6 +16,7 @@ from slam.backend.optimizer import Optimizer
 from slam.config import CorrespondenceConfig, SlamConfig
 from slam.errors import MapError, OutputError, UsageError
 from slam.frames import (
+    UNNUMBERED,
     Counts,
     DensifyAndCloseLoops,
     Estimate,
@@ -35,11 +36,11 @@ from slam.frontend.preparation import Preparation
 from slam.frontend.relocaliser import Relocaliser
 from slam.frontend.tracker import track
 from slam.geometry import se3
-from slam.geometry.camera import Camera, scaled_intrinsics
+from slam.geometry.camera import Camera
 from slam.mapping.culling import most_redundant
-from slam.mapping.sensor import prefer_measured, sensor_cells, sensor_dense
+from slam.mapping.promotion import promote
+from slam.mapping.sensor import measured_coarse, measured_dense
 from slam.mapping.store import KeyframeStore
-from slam.mapping.warp import UNKNOWN_DEVIATION, confidence_from_sigma, inpainted, upsampled, warp_inv_depth
 from slam.matching.correspondence import Correspondence
 from slam.matching.dis import DisFlow
 from slam.matching.learned_flow import LearnedFlow
@@ -54,7 +55,6 @@ from slam.timing import StageTimes
 log = logging.getLogger(__name__)
 
 SAME_CAMERA = 0.02  # relative difference of intrinsics
-CARRIED_DEVIATION = 0.05  # relative, of a sure depth carried over to a new keyframe, until the backend has seen it
 MIN_MEASURED = 0.05  # part of an image whose depth a sensor must know for any of it to be used
 START_MEASURED = 0.3  # part of the cells with sensor depth that makes a first map at once
 DEPTH_WAIT = 5  # frames that a new keyframe waits for one with sensor depth
@@ -153,7 +153,7 @@ class Slam:
         if view.image.size != size or float((view.K / K - 1).nan_to_num(0.0).abs().max()) > SAME_CAMERA:
             raise MapError("the map was made with another camera or image size; --save-map makes one with this")
         cells = tuple(side // self.matcher.stride for side in size)
-        if keyframes[0].cell_inv_depth.shape != cells:
+        if keyframes[0].coarse.size != cells:
             raise MapError("the map has cells of another size; set the same correspondence.tracking, or make it anew")
         self.store.restore(keyframes)
         self._reference_id = keyframes[-1].id
@@ -235,11 +235,8 @@ class Slam:
         if first is None:
             return []
         at = first.view if first.metric else replace(first.view, sensor_depth=None)
-        cells = (first.cell_inv_depth, first.cell_sigma)
-        depth = prefer_measured(
-            (upsampled(cells[0], at), upsampled(confidence_from_sigma(*cells), at)), sensor_dense(at)
-        )
-        keyframe = self.store.add(at, se3.identity(), depth, cells, metric=first.metric)
+        dense = first.coarse.upsampled(at.image.size).composited(measured_dense(at))
+        keyframe = self.store.add(Keyframe(UNNUMBERED, at, se3.identity(), dense, first.coarse, metric=first.metric))
         self._reference_id = keyframe.id
         estimates = self._placed(first, keyframe)
         for estimate in estimates:
@@ -256,15 +253,14 @@ class Slam:
 
     def _measured(self, view: View) -> InitialMap | None:
         """A first map of this view by its sensor depth, if that is enough and the view can be tracked against."""
-        measured, sigma = sensor_cells(view, self.matcher.stride)
-        if (measured > 0).float().mean() < START_MEASURED:
+        measured = measured_coarse(view, self.matcher.stride)
+        if measured.known.float().mean() < START_MEASURED:
             return None
-        smooth = inpainted(measured, (measured > 0).float())
-        cells = prefer_measured((smooth, UNKNOWN_DEVIATION * smooth), (measured, sigma))
-        if not self.mapping_matcher.match(view, cells, view, se3.identity()).ok:
+        coarse = measured.inpainted()
+        if not self.mapping_matcher.match(view, coarse, view, se3.identity()).ok:
             return None  # dark or plain
         before = (*self.initialiser.dropped, *self.initialiser.views)
-        return InitialMap(view, *cells, (), (), before, metric=True)
+        return InitialMap(view, coarse, (), (), before, metric=True)
 
     def _placed(self, first: InitialMap, keyframe: Keyframe) -> list[Estimate]:
         """Estimates of the frames gathered before the first map, in order of time."""
@@ -334,20 +330,7 @@ class Slam:
     def _add_keyframe(self, view: View, estimate: Estimate) -> None:
         """Make a frame a keyframe: depth that is not measured is carried over from the reference, for the backend."""
         reference = self.store[estimate.keyframe_id]
-        if not reference.metric:
-            view = replace(view, sensor_depth=None)  # the map's unit is not the metre
-        cells = sensor_cells(view, self.matcher.stride)
-        K_cells = scaled_intrinsics(view.K, 1 / self.matcher.stride)
-        carried = confidence_from_sigma(reference.cell_inv_depth, reference.cell_sigma)
-        inv_depth, weight = prefer_measured(
-            warp_inv_depth(reference.cell_inv_depth, carried, estimate.T_ck, K_cells),
-            (cells[0], confidence_from_sigma(*cells)),
-        )
-        inv_depth = torch.where(inv_depth > 0, inv_depth, inpainted(inv_depth, weight))
-        deviation = torch.where(weight > 0, CARRIED_DEVIATION / weight.clamp_min(1e-3).sqrt(), UNKNOWN_DEVIATION)
-        cells = prefer_measured((inv_depth, deviation * inv_depth), cells)
-        depth = prefer_measured((upsampled(inv_depth, view), upsampled(weight, view)), sensor_dense(view))
-        keyframe = self.store.add(view, estimate.T_wc, depth, cells, reference.id, reference.metric)
+        keyframe = self.store.add(promote(view, estimate, reference, self.matcher.stride))
         self._pending_id = keyframe.id
         self._make_room()
         window = self.store.window(keyframe.id, self.config.backend.window)

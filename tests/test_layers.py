@@ -15,6 +15,7 @@ LAYERS = [
     {"errors", "threads", "timing"},
     {"geometry", "settings"},
     {"kernels"},
+    {"inv_depth"},
     {"solvers", "frames"},
     {"io"},
     {"networks", "rendering"},

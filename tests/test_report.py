@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from slam.errors import OutputError, UsageError
-from slam.frames import Counts, Estimate, Image, Progress, Snapshot, Status, Trajectory, View
+from slam.frames import UNNUMBERED, Counts, Estimate, Image, Keyframe, Progress, Snapshot, Status, Trajectory, View
 from slam.geometry import se3
+from slam.inv_depth import InvDepth
 from slam.io.trajectory import read_tum
 from slam.mapping.fusion import FusionConfig
 from slam.mapping.store import KeyframeStore
@@ -93,7 +94,7 @@ def test_only_poses_that_are_believed_go_online(tmp_path):
 def test_a_metric_map_says_so_everywhere(tmp_path):
     store, h = KeyframeStore(), torch.ones(8, 8)
     view = View(0, 0, Image(np.zeros((8, 8, 3), np.uint8)), torch.eye(3, dtype=torch.float64))
-    store.add(view, se3.identity(), (h, h), (h, h), metric=True)
+    store.add(Keyframe(UNNUMBERED, view, se3.identity(), InvDepth(h, h), InvDepth(h, h), metric=True))
     report = Report(tmp_path / "run", "name", None, None)
     report.write_online([replace(estimate(0, Status.TRACKING), metric=True)])
     report.finish(store, COUNTS, [], {}, FusionConfig(), {}, None)

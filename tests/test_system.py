@@ -191,7 +191,7 @@ def test_the_shipped_networks_run_on_both_threads(rendered, correspondence):
     trajectory = slam.store.trajectory()
     assert len(trajectory) > 0.9 * len(rendered.frames) and len(slam.store) > 1
     assert ate(trajectory, rendered.truth, "sim3").rmse < 0.05 * path_length(rendered.truth)
-    assert all(not k.inv_depth.requires_grad for k in slam.store.keyframes)
+    assert all(not k.dense.value.requires_grad for k in slam.store.keyframes)
 
 
 def test_with_depth_the_map_begins_with_the_first_frame_and_is_in_metres(measured):
@@ -205,10 +205,10 @@ def test_with_depth_the_map_begins_with_the_first_frame_and_is_in_metres(measure
     keyframes = slam.store.keyframes
     assert len(keyframes) > 1 and all(k.metric for k in keyframes) and all(e.metric for e in estimates)
     assert all(k.scale == pytest.approx(1, abs=0.01) for k in keyframes)
-    size = keyframes[0].inv_depth.shape
+    size = keyframes[0].dense.value.shape
     for k in keyframes:
         truth = cv2.resize(measured.frames[k.view.frame_id].depth, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-        assert np.median(np.abs(k.inv_depth.numpy() * truth - 1)) < 0.01
+        assert np.median(np.abs(k.dense.value.numpy() * truth - 1)) < 0.01
 
 
 def test_depth_in_every_third_frame_keeps_the_scale_and_keyframes_wait_for_it(measured):

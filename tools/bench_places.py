@@ -53,9 +53,9 @@ def overlaps(keyframes: list[Keyframe], T_wc: Tensor, unit_m: float) -> np.ndarr
     N = len(keyframes)
     seen = np.zeros((N, N))
     for n, k in enumerate(keyframes):
-        h, w = k.cell_inv_depth.shape
+        h, w = k.coarse.value.shape
         K = scaled_intrinsics(k.view.K, w / k.view.image.size[1]).expand(N, 3, 3)
-        uv, _, valid = reproject((k.cell_inv_depth / unit_m).expand(N, h, w), se3.inverse(T_wc) @ T_wc[n], K)
+        uv, _, valid = reproject((k.coarse.value / unit_m).expand(N, h, w), se3.inverse(T_wc) @ T_wc[n], K)
         seen[n] = (valid & in_image(uv, h, w)).float().mean((1, 2)).numpy()
     return np.minimum(seen, seen.T)
 

@@ -21,6 +21,7 @@ import torch
 
 from apps.viewing import load_window
 from slam.frames import Image, Keyframe, View
+from slam.inv_depth import InvDepth
 from slam.viewer.view_state import ViewState
 
 SIZE = (192, 256)  # rows, columns of a keyframe
@@ -55,9 +56,9 @@ class Ring:
             T_wc[:3, 3] = torch.tensor([3 * math.sin(angle), 0, 3 * math.cos(angle)])
             image = Image(np.full((*SIZE, 3), [127 + 127 * math.sin(angle + k) for k in range(3)], np.uint8))
             view = View(n, n, image, K)
-            cells, confidence = torch.zeros(0, 0), torch.ones(SIZE)
+            dense = InvDepth(inv_depth, 0.01 * inv_depth)
             self.keyframes.append(
-                Keyframe(n, view, T_wc, inv_depth, confidence, cells, cells, refined=True, parent_id=n - 1)
+                Keyframe(n, view, T_wc, dense, InvDepth.unknown((0, 0)), refined=True, parent_id=n - 1)
             )
         self.turned = 0
         self.stepped_s: list[float] = []

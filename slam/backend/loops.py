@@ -144,7 +144,7 @@ class LoopCloser:
         return Loop(old.id, new.id, S_on, (old.scale, new.scale), shift, turn_rad, flows)
 
     def _match(self, k: Keyframe, other: Keyframe, T_ck: Tensor) -> Match | None:
-        match = self.matcher.match(k.view, (k.cell_inv_depth, k.cell_sigma), other.view, T_ck)
+        match = self.matcher.match(k.view, k.coarse, other.view, T_ck)
         good = (
             match.inlier_ratio >= self.config.min_inlier_ratio and match.visible_ratio >= self.config.min_visible_ratio
         )

@@ -17,9 +17,9 @@ from slam.errors import check_range
 from slam.frames import Keyframe, Update, Window
 from slam.geometry import se3
 from slam.geometry.camera import scaled_intrinsics
-from slam.mapping.sensor import prefer_measured, sensor_cells, sensor_dense
+from slam.inv_depth import InvDepth
+from slam.mapping.sensor import measured_coarse, measured_dense
 from slam.mapping.transforms import carried_along
-from slam.mapping.warp import confidence_from_sigma, inpainted, sigma_from_confidence
 from slam.matching.matcher import Match, Matcher
 from slam.solvers.bundle import BundleSolution, bundle_adjust
 from slam.stereo.stereo import Stereo
@@ -169,8 +169,7 @@ class Optimizer:
         key = (k.id, other.id)
         if key not in self._edges:
             T_ck = se3.inverse(other.T_wc) @ k.T_wc
-            cells = (k.cell_inv_depth, k.cell_sigma)
-            match: Match = self.matcher.match(k.view, cells, other.view, T_ck)
+            match: Match = self.matcher.match(k.view, k.coarse, other.view, T_ck)
             self._edges[key] = Edge(match.target_uv, match.weight) if match.ok else None
         return self._edges[key]
 
@@ -185,16 +184,16 @@ class Optimizer:
         """Poses and cell depths adjusted, but the poses of the first `held`; `edges` are of every `thin`-th cell."""
         config, stride = self.config, self.matcher.stride * thin
         T_cw = torch.stack([se3.inverse(k.T_wc) for k in keyframes])
-        inv_depth = torch.stack([k.cell_inv_depth[::thin, ::thin] for k in keyframes])
-        trust = torch.stack([confidence_from_sigma(k.cell_inv_depth, k.cell_sigma)[::thin, ::thin] for k in keyframes])
-        smooth = torch.stack([inpainted(d, w) for d, w in zip(inv_depth, trust, strict=True)])
+        coarse = [k.coarse.subsampled(thin) for k in keyframes]
+        inv_depth = torch.stack([c.value for c in coarse])
         sigma = config.flow_sigma_px / stride
-        sensed = [sensor_cells(k.view, self.matcher.stride) for k in keyframes]
-        measured, deviation = (torch.stack(m)[:, ::thin, ::thin] for m in zip(*sensed, strict=True))
-        prior, prior_weight = prefer_measured(
-            (smooth, (sigma / (config.prior_deviation * smooth)) ** 2),
-            (measured, (sigma / deviation.clamp_min(1e-9)) ** 2),
-        )
+        priors = []
+        for k, c in zip(keyframes, coarse, strict=True):
+            smooth = c.smoothed()
+            weak = InvDepth(smooth, config.prior_deviation * smooth)
+            priors.append(weak.composited(measured_coarse(k.view, self.matcher.stride).subsampled(thin)))
+        prior = torch.stack([p.value for p in priors])
+        prior_weight = (sigma / torch.stack([p.sigma for p in priors]).clamp_min(1e-9)) ** 2
         if config.adjust == "poses":
             prior, prior_weight = inv_depth, torch.full_like(inv_depth, HOLDING)
         fixed = torch.zeros(len(keyframes), dtype=torch.bool)
@@ -221,7 +220,7 @@ class Optimizer:
         if thin > 1:
             return tuple(_with_ratio(k, T_wc[n], d[n] / inv_depth[n]) for n, k in enumerate(keyframes))
         sigma_d = torch.maximum(sigma / (information + prior_weight).sqrt(), MIN_DEVIATION * d)
-        return tuple(_with_depth(k, T_wc[n], d[n], sigma_d[n]) for n, k in enumerate(keyframes))
+        return tuple(_with_coarse(k, T_wc[n], InvDepth(d[n], sigma_d[n])) for n, k in enumerate(keyframes))
 
     def _refreshed(self, keyframes: tuple[Keyframe, ...]) -> tuple[Keyframe, ...]:
         """Dense depth of the newest keyframe and of the one that just got neighbours on both sides: as measured, else
@@ -230,17 +229,16 @@ class Optimizer:
         out = list(keyframes)
         for n in sorted({len(keyframes) - 1, max(len(keyframes) - 3, 0)}):
             k = keyframes[n]
-            measured = sensor_dense(k.view)
-            if (measured[0] > 0).float().mean() > MEASURED:
+            measured = measured_dense(k.view)
+            if measured.known.float().mean() > MEASURED:
                 continue  # it came with its depth
             near = sorted((m for m in range(len(keyframes)) if m != n), key=lambda m: (abs(m - n), m))
             others = [keyframes[m] for m in near[: self.config.neighbours]]
             T_jk = [se3.inverse(o.T_wc) @ k.T_wc for o in others]
-            depth = self.stereo(k, [o.view for o in others], T_jk)
-            inv_depth, confidence = prefer_measured((depth.inv_depth, depth.confidence), measured)
-            out[n] = replace(k, inv_depth=inv_depth, confidence=confidence)
+            dense = self.stereo(k, [o.view for o in others], T_jk).composited(measured)
+            out[n] = replace(k, dense=dense, dense_version=k.dense_version + 1)
             if self.config.adjust != "joint":
-                out[n] = _with_cells(out[n], self.matcher.stride)
+                out[n] = replace(out[n], coarse=_pooled(dense, k.coarse, self.matcher.stride))
         return tuple(out)
 
 
@@ -253,37 +251,27 @@ def linked(pairs: Iterable[tuple[int, int]]) -> list[set[int]]:
     return parts
 
 
-def _with_depth(k: Keyframe, T_wc: Tensor, cell_inv_depth: Tensor, cell_sigma: Tensor) -> Keyframe:
-    """The keyframe with a new pose and cell depth; `scale` and dense depth follow the median change of depth."""
-    sure = (
-        confidence_from_sigma(k.cell_inv_depth, k.cell_sigma) * confidence_from_sigma(cell_inv_depth, cell_sigma)
-    ).flatten()
-    ratio = (k.cell_inv_depth / cell_inv_depth).flatten()[sure >= sure.quantile(0.5)]
-    growth = float(ratio.median())
-    return replace(
-        k,
-        T_wc=T_wc,
-        cell_inv_depth=cell_inv_depth,
-        cell_sigma=cell_sigma,
-        inv_depth=k.inv_depth / growth,
-        scale=k.scale * growth,
-    )
+def _with_coarse(k: Keyframe, T_wc: Tensor, coarse: InvDepth) -> Keyframe:
+    """The keyframe with a new pose and coarse depth; `scale` and dense depth follow the median change of depth."""
+    sure = (k.coarse.confidence * coarse.confidence).flatten()
+    ratio = (k.coarse.value / coarse.value).flatten()[sure >= sure.quantile(0.5)]
+    scale_change = float(ratio.median())
+    return replace(k, T_wc=T_wc, coarse=coarse, dense=k.dense.rescaled(scale_change), scale=k.scale * scale_change)
 
 
 def _with_ratio(k: Keyframe, T_wc: Tensor, ratio: Tensor) -> Keyframe:
-    """The keyframe with a new pose, its cell depth changed by a factor known at every THIN-th cell."""
-    hc, wc = k.cell_inv_depth.shape
+    """The keyframe with a new pose, its coarse depth changed by a factor known at every THIN-th cell."""
+    hc, wc = k.coarse.size
     v, u = (torch.arange(n) / THIN for n in (hc, wc))
     low_v, low_u = v.long(), u.long()
     rows = torch.lerp(ratio[low_v], ratio[(low_v + 1).clamp_max(len(ratio) - 1)], (v - low_v)[:, None])
     columns = (low_u + 1).clamp_max(ratio.shape[1] - 1)
     factor = torch.lerp(rows[:, low_u], rows[:, columns], (u - low_u)[None])
-    return _with_depth(k, T_wc, k.cell_inv_depth * factor, k.cell_sigma * factor)
+    return _with_coarse(k, T_wc, InvDepth(k.coarse.value * factor, k.coarse.sigma * factor))
 
 
-def _with_cells(k: Keyframe, stride: int) -> Keyframe:
-    """The keyframe with its cells' depth taken from the dense one, where that is sure of itself."""
-    weight = torch.nn.functional.avg_pool2d(k.confidence[None], stride)[0]
-    mean = torch.nn.functional.avg_pool2d((k.confidence * k.inv_depth)[None], stride)[0] / weight.clamp_min(1e-6)
-    inv_depth = torch.where(weight > 0, mean, k.cell_inv_depth)
-    return replace(k, cell_inv_depth=inv_depth, cell_sigma=sigma_from_confidence(weight, inv_depth))
+def _pooled(dense: InvDepth, coarse: InvDepth, stride: int) -> InvDepth:
+    """Coarse depth from the dense one, weighed by its confidence; as it was where that has none."""
+    weight = torch.nn.functional.avg_pool2d(dense.confidence[None], stride)[0]
+    mean = torch.nn.functional.avg_pool2d((dense.confidence * dense.value)[None], stride)[0] / weight.clamp_min(1e-6)
+    return InvDepth.from_confidence(torch.where(weight > 0, mean, coarse.value), weight)

@@ -16,8 +16,8 @@ from slam.frames import View
 from slam.geometry import se3
 from slam.geometry.camera import pixel_grid, scaled_intrinsics
 from slam.geometry.flow import in_image, reproject, reprojection_jacobians
+from slam.inv_depth import UNMEASURED, InvDepth, normalized_convolution
 from slam.mapping.transforms import rescaled
-from slam.mapping.warp import UNKNOWN_DEVIATION, inpainted
 from slam.matching.matcher import Match, Matcher
 from slam.solvers.bundle import bundle_adjust
 from slam.solvers.gauss_newton import pose_step, rotation_step
@@ -68,8 +68,7 @@ class InitialMap:
     """A first keyframe with depth and the views gathered so far. The median inverse depth is 1, unless `metric`."""
 
     view: View
-    cell_inv_depth: Tensor  # (hc, wc)
-    cell_sigma: Tensor  # (hc, wc)
+    coarse: InvDepth  # (hc, wc)
     views: tuple[View, ...]  # after the first
     T_cks: tuple[Tensor, ...]  # (4, 4) guesses of their poses
     before: tuple[View, ...]  # earlier views, that could not be used
@@ -108,11 +107,11 @@ class Initialiser:
         self._tried_px = parallax_px
         return self._solve(parallax_px)
 
-    def _constant_depth(self, view: View) -> tuple[Tensor, Tensor]:
+    def _constant_depth(self, view: View) -> InvDepth:
         stride = self.matcher.stride
         h, w = view.image.size
         shape = (h // stride, w // stride)
-        return torch.ones(shape), torch.full(shape, 1e-6)  # as if sure: the motion is scaled to it
+        return InvDepth(torch.ones(shape), torch.full(shape, 1e-6))  # as if sure: the motion is scaled to it
 
     def _match(self, view: View) -> Match:
         T_ck = self.matches[-1].T_ck if self.matches else se3.identity()
@@ -180,10 +179,10 @@ class Initialiser:
             return None
         scale = float(d[known].median())
         views = sorted(self.views[1:] + self.unmatched, key=lambda view: view.frame_id)
+        relative_sigma = torch.where(known, deviation, torch.full_like(d, UNMEASURED)).clamp(MIN_DEVIATION)
         return InitialMap(
             self.views[0],
-            d / scale,
-            torch.where(known, deviation, torch.full_like(d, UNKNOWN_DEVIATION)).clamp(MIN_DEVIATION) * d / scale,
+            InvDepth(d / scale, relative_sigma * d / scale),
             tuple(views),
             tuple(_nearest(views, [self.views[1 + n] for n in chosen], best.T_cw, scale)),
             tuple(self.dropped),
@@ -191,7 +190,7 @@ class Initialiser:
 
     def _sloped(self, slope: tuple[float, float]) -> Tensor:
         """Inverse depth (hc, wc), 1 in the middle, with a slope across the view."""
-        start, _ = self._constant_depth(self.views[0])
+        start = self._constant_depth(self.views[0]).value
         v, u = (torch.linspace(-0.5, 0.5, n) for n in start.shape)
         return start + slope[0] * u[None, :] + slope[1] * v[:, None]
 
@@ -213,7 +212,7 @@ class Initialiser:
         if good.sum() < MIN_TRIANGULATED:
             return None
         d = (d / d[good].median()).clamp(0.05, 20.0).float()
-        return inpainted(d, (good * match.weight.mean(-1)).float())
+        return normalized_convolution(d, (good * match.weight.mean(-1)).float())
 
     def _adjusted(self, matches: list[Match], start: Tensor) -> "Candidate | None":
         """Poses and depth of the first view from a start (hc, wc) of its inverse depth; None if that leads nowhere."""

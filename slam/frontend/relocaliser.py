@@ -10,9 +10,8 @@ from slam.errors import check_range
 from slam.frames import Estimate, Keyframe, Status, View
 from slam.frontend.tracker import track
 from slam.geometry import se3
-from slam.geometry.camera import scaled_intrinsics
+from slam.mapping.promotion import carried_depth
 from slam.mapping.store import KeyframeStore
-from slam.mapping.warp import UNKNOWN_DEVIATION, confidence_from_sigma, inpainted, warp_inv_depth
 from slam.matching.matcher import Matcher
 from slam.recognition.keypoints import KeypointConfig, detect_keypoints, rank_places
 from slam.recognition.relative_pose import median_inv_depth, pose_from_keypoints
@@ -89,13 +88,8 @@ class Relocaliser:
             or estimate.visible_ratio < config.min_visible_ratio
         ):
             return False
-        K_cells = scaled_intrinsics(view.K, 1 / self.matcher.stride)
-        sure = confidence_from_sigma(keyframe.cell_inv_depth, keyframe.cell_sigma)
-        inv_depth, weight = warp_inv_depth(keyframe.cell_inv_depth, sure, estimate.T_ck, K_cells)
-        smooth = inpainted(inv_depth, weight)
-        cells = torch.where(inv_depth > 0, inv_depth, smooth)
-        sigma = torch.where(weight > 0, 0.05 / weight.clamp_min(1e-3).sqrt(), UNKNOWN_DEVIATION) * cells
-        back = self.matcher.match(view, (cells, sigma), keyframe.view, se3.inverse(estimate.T_ck))
+        carried = carried_depth(keyframe, estimate.T_ck, self.matcher.stride).inpainted()
+        back = self.matcher.match(view, carried, keyframe.view, se3.inverse(estimate.T_ck))
         if not back.ok or back.inlier_ratio < config.min_inlier_ratio:
             return False
         cycle = back.T_ck @ estimate.T_ck

@@ -11,7 +11,7 @@ def track(matcher: Matcher, view: View, keyframe: Keyframe, guesses: list[Tensor
     """Place a view; the guesses T_ck are tried in order until one is believed. Status is TRACKING or LOST."""
     best: Match | None = None
     for T_ck in guesses:
-        match = matcher.match(keyframe.view, (keyframe.cell_inv_depth, keyframe.cell_sigma), view, T_ck)
+        match = matcher.match(keyframe.view, keyframe.coarse, view, T_ck)
         if best is None or match.inlier_ratio > best.inlier_ratio:
             best = match
         if match.ok:

@@ -9,19 +9,21 @@ from torch import Tensor
 
 from slam.errors import MapError, OutputError
 from slam.frames import Image, Keyframe, Keypoints, View
+from slam.inv_depth import InvDepth
 from slam.io.files import reason
 from slam.io.tensor_file import read_header, read_tensors, write_tensors
 
-FORMAT, VERSION = "v2d-slam map", "1"
+FORMAT, VERSION = "v2d-slam map", "2"
+MAX_HALF = 65504.0
 EARLIER_FRAME = -1  # frame id of views that no frame of this run made
 SHAPES = {  # of N keyframes; h, w pixels, hc, wc cells
     "image": "N h w 3",
     "K": "N 3 3",
     "T_wc": "N 4 4",
-    "inv_depth": "N h w",
-    "confidence": "N h w",
-    "cell_inv_depth": "N hc wc",
-    "cell_sigma": "N hc wc",
+    "dense": "N h w",
+    "dense_sigma": "N h w",
+    "coarse": "N hc wc",
+    "coarse_sigma": "N hc wc",
     "ids": "N 2",
     "time_ns": "N",
     "metric": "N",
@@ -42,10 +44,10 @@ def save_map(path: Path, keyframes: Sequence[Keyframe]) -> None:
         "image": torch.from_numpy(np.stack([k.view.image.rgb for k in keyframes])),
         "K": torch.stack([k.view.K for k in keyframes]),
         "T_wc": torch.stack([k.T_wc for k in keyframes]),
-        "inv_depth": torch.stack([k.inv_depth.half() for k in keyframes]),
-        "confidence": torch.stack([(255 * k.confidence).round().to(torch.uint8) for k in keyframes]),
-        "cell_inv_depth": torch.stack([k.cell_inv_depth.float() for k in keyframes]),
-        "cell_sigma": torch.stack([k.cell_sigma.float() for k in keyframes]),
+        "dense": torch.stack([k.dense.value.half() for k in keyframes]),
+        "dense_sigma": torch.stack([k.dense.sigma.clamp_max(MAX_HALF).half() for k in keyframes]),
+        "coarse": torch.stack([k.coarse.value.float() for k in keyframes]),
+        "coarse_sigma": torch.stack([k.coarse.sigma.float() for k in keyframes]),
         "ids": torch.tensor([(k.id, k.parent_id) for k in keyframes]),
         "time_ns": torch.tensor([k.view.time_ns for k in keyframes]),
         "metric": torch.tensor([k.metric for k in keyframes]),
@@ -87,10 +89,8 @@ def load_map(path: Path) -> list[Keyframe]:
             id=int(tensors["ids"][n, 0]),
             view=View(EARLIER_FRAME, int(tensors["time_ns"][n]), Image(tensors["image"][n].numpy()), tensors["K"][n]),
             T_wc=tensors["T_wc"][n],
-            inv_depth=tensors["inv_depth"][n].float(),
-            confidence=tensors["confidence"][n].float() / 255,
-            cell_inv_depth=tensors["cell_inv_depth"][n],
-            cell_sigma=tensors["cell_sigma"][n],
+            dense=InvDepth(tensors["dense"][n].float(), tensors["dense_sigma"][n].float()),
+            coarse=InvDepth(tensors["coarse"][n], tensors["coarse_sigma"][n]),
             refined=True,
             parent_id=int(tensors["ids"][n, 1]),
             metric=bool(tensors["metric"][n]),
@@ -113,5 +113,5 @@ def _check_shapes(path: Path, tensors: dict[str, Tensor]) -> None:
         )
         if not fits or (tensors[name].is_floating_point() and not bool(torch.isfinite(tensors[name]).all())):
             raise MapError(f"{path} is damaged: {name} has shape {tuple(shape)} or holds what is no number")
-    if sizes["N"] == 0 or int(tensors["keypoints"].sum()) != sizes["L"] or bool((tensors["cell_inv_depth"] <= 0).any()):
+    if sizes["N"] == 0 or int(tensors["keypoints"].sum()) != sizes["L"] or bool((tensors["coarse"] <= 0).any()):
         raise MapError(f"{path} is damaged: it holds no keyframes that could be used")

@@ -32,7 +32,7 @@ def write_keyframes(run: RunDirectory, keyframes: Sequence[Keyframe]) -> None:
 
 
 def _write_keyframe(run: RunDirectory, keyframe: Keyframe) -> dict[str, Any]:
-    inv_depth = keyframe.inv_depth.numpy()
+    inv_depth = keyframe.dense.value.numpy()
     depth = np.where(inv_depth > 0, 1 / np.maximum(inv_depth, 1e-9), 0).astype(np.float32)
     known = depth[depth > 0]
     scale = DEPTH_LEVELS / (4 * float(np.median(known))) if len(known) else 1.0
@@ -40,7 +40,7 @@ def _write_keyframe(run: RunDirectory, keyframe: Keyframe) -> dict[str, Any]:
     names = {"color": f"{stem}_color.jpg", "depth": f"{stem}_depth.png", "confidence": f"{stem}_confidence.png"}
     run.write(names["color"], lambda path: write_color(path, keyframe.view.image.rgb))
     run.write(names["depth"], lambda path: write_depth(path, depth, scale))
-    run.write(names["confidence"], lambda path: write_confidence(path, keyframe.confidence.numpy()))
+    run.write(names["confidence"], lambda path: write_confidence(path, keyframe.dense.confidence.numpy()))
     height, width = inv_depth.shape
     return {
         "id": keyframe.id,

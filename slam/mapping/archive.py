@@ -14,6 +14,7 @@ from torch import Tensor
 from slam.errors import OutputError
 from slam.frames import Image, Keyframe
 from slam.geometry import se3
+from slam.inv_depth import InvDepth
 from slam.io.files import reason
 from slam.mapping.transforms import grown, rescaled
 
@@ -54,20 +55,18 @@ class Archive:
         Raises:
             OutputError: if the disk refuses.
         """
-        depths = (keyframe.inv_depth, keyframe.confidence, keyframe.cell_inv_depth, keyframe.cell_sigma)
+        dense, coarse = keyframe.dense, keyframe.coarse
+        depths = (dense.value, dense.sigma, coarse.value, coarse.sigma)
         try:
             arrays = self._mapped(f"{keyframe.id}.raw", [*(d.float().numpy() for d in depths), keyframe.view.image.rgb])
         except (OSError, RuntimeError) as error:  # the latter of a map that cannot be made
             why = reason(error) if isinstance(error, OSError) else error
             raise OutputError(f"cannot write old keyframes to {self._folder}: {why}") from error
-        inv_depth, confidence, cell_inv_depth, cell_sigma, image = arrays
         return replace(
             keyframe,
-            view=replace(keyframe.view, image=Image(image.numpy()), sensor_depth=None),
-            inv_depth=inv_depth,
-            confidence=confidence,
-            cell_inv_depth=cell_inv_depth,
-            cell_sigma=cell_sigma,
+            view=replace(keyframe.view, image=Image(arrays[4].numpy()), sensor_depth=None),
+            dense=InvDepth(arrays[0], arrays[1]),
+            coarse=InvDepth(arrays[2], arrays[3]),
             keypoints=None,
         )
 

@@ -30,7 +30,7 @@ def most_redundant(keyframes: tuple[Keyframe, ...], protected: set[int]) -> Keyf
 def covisible_ratios(keyframes: tuple[Keyframe, ...], asked: list[int], enough: float = 2.0) -> list[float]:
     """Of each asked one, the part of its points that WITNESSES others see at the same depth and as finely; up to the
     first that has `enough`."""
-    inv_depth = torch.stack([k.cell_inv_depth for k in keyframes]).double()
+    inv_depth = torch.stack([k.coarse.value for k in keyframes]).double()
     T_cw = se3.inverse(torch.stack([k.T_wc for k in keyframes]))
     N, h, w = inv_depth.shape
     view = keyframes[0].view

@@ -35,22 +35,23 @@ class FusionConfig:
 
 def agreement(keyframe: Keyframe, others: list[Keyframe], config: FusionConfig = FusionConfig()) -> np.ndarray:
     """(h, w) int32: how many of the other keyframes confirm each pixel's depth."""
-    inv_depth = keyframe.inv_depth.numpy()
+    inv_depth = keyframe.dense.value.numpy()
     votes = np.zeros(inv_depth.shape, np.int32)
     K = keyframe.view.K.numpy()
     for other in others:
         T_jk = (se3.inverse(other.T_wc) @ keyframe.T_wc).numpy()
-        vote(inv_depth, T_jk, K, other.inv_depth.numpy(), config.max_inconsistency, votes)
+        vote(inv_depth, T_jk, K, other.dense.value.numpy(), config.max_inconsistency, votes)
     return votes
 
 
 def keyframe_cloud(keyframe: Keyframe, others: list[Keyframe], config: FusionConfig = FusionConfig()) -> PointCloud:
     """The confirmed points of one keyframe, in its camera frame."""
     enough = min(config.min_agreeing, len(others))
-    known = (keyframe.inv_depth.numpy() > 0) & (keyframe.confidence.numpy() >= config.min_confidence)
+    dense = keyframe.dense
+    known = dense.known.numpy() & (dense.confidence.numpy() >= config.min_confidence)
     good = known & (agreement(keyframe, others, config) >= enough)
     v, u = (a * config.stride for a in np.nonzero(good[:: config.stride, :: config.stride]))
-    K, z = keyframe.view.K.numpy(), 1 / keyframe.inv_depth.numpy()[v, u]
+    K, z = keyframe.view.K.numpy(), 1 / dense.value.numpy()[v, u]
     points = np.stack([(u - K[0, 2]) / K[0, 0] * z, (v - K[1, 2]) / K[1, 1] * z, z], -1)
     return PointCloud(points.astype(np.float32), keyframe.view.image.rgb[v, u])
 

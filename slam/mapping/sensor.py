@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from slam.frames import View
-from slam.mapping.warp import confidence_from_sigma
+from slam.inv_depth import InvDepth
 
 LINEAR = 0.005  # relative deviation of a near depth: calibration and alignment to the image
 QUADRATIC_M = 0.0019  # standard deviation at 1 m, growing with the square of the depth: Nguyen, Izadi & Lovell,
@@ -13,15 +13,15 @@ EDGE = 0.15  # spread of inverse depth within a cell, relative, that no surface 
 MIN_FILLED = 0.5  # part of a cell's pixels that must be known
 
 
-def sensor_cells(view: View, stride: int) -> tuple[Tensor, Tensor]:
-    """Inverse depth (hc, wc) of the cells, 0 unknown or across an edge, and its standard deviation (0 there).
+def measured_coarse(view: View, stride: int) -> InvDepth:
+    """Inverse depth (hc, wc) of the cells as the sensor measured it; 0 unknown or across an edge.
 
     The flow of a cell comes from a patch larger than the cell and may be that of any surface in it, which biases the
     motion near depth edges; so the spread of depth in the 3x3 cells around it is added, as a uniform distribution.
     """
     h, w = view.image.size
     if view.sensor_depth is None:
-        return torch.zeros(h // stride, w // stride), torch.zeros(h // stride, w // stride)
+        return InvDepth.unknown((h // stride, w // stride))
     z = torch.from_numpy(view.sensor_depth)
     pixels = z.view(h // stride, stride, w // stride, stride).transpose(1, 2).flatten(2)
     d = torch.where(pixels > 0, 1 / pixels, torch.inf).sort(-1).values  # the unknown ones last
@@ -33,7 +33,7 @@ def sensor_cells(view: View, stride: int) -> tuple[Tensor, Tensor]:
     inv_depth, known = torch.where(known, median, 0.0)[..., 0], known[..., 0]
     spread = _largest(inv_depth) + _largest(torch.where(known, -inv_depth, -torch.inf))
     sigma = (relative_deviation(inv_depth) * inv_depth).square() + spread.square() / 12
-    return inv_depth, torch.where(known, sigma.sqrt(), 0.0)
+    return InvDepth(inv_depth, torch.where(known, sigma.sqrt(), 0.0))
 
 
 def _largest(cells: Tensor) -> Tensor:
@@ -41,23 +41,15 @@ def _largest(cells: Tensor) -> Tensor:
     return torch.nn.functional.max_pool2d(cells[None, None], 3, 1, 1)[0, 0]
 
 
-def sensor_dense(view: View) -> tuple[Tensor, Tensor]:
-    """Inverse depth (h, w), 0 unknown, and confidence."""
+def measured_dense(view: View) -> InvDepth:
+    """Inverse depth (h, w) of the pixels as the sensor measured it, 0 unknown."""
     if view.sensor_depth is None:
-        return torch.zeros(view.image.size), torch.zeros(view.image.size)
+        return InvDepth.unknown(view.image.size)
     z = torch.from_numpy(view.sensor_depth)
     inv_depth = torch.where(z > 0, 1 / z, 0.0)
-    return inv_depth, torch.where(
-        z > 0, confidence_from_sigma(inv_depth, relative_deviation(inv_depth) * inv_depth), 0.0
-    )
+    return InvDepth(inv_depth, relative_deviation(inv_depth) * inv_depth)
 
 
 def relative_deviation(inv_depth: Tensor) -> Tensor:
     """Standard deviation of a measured depth over that depth; in inverse depth it is the same."""
     return (QUADRATIC_M / inv_depth.clamp_min(1e-3)).clamp_min(LINEAR)
-
-
-def prefer_measured(base: tuple[Tensor, Tensor], measured: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """An inverse depth and what goes with it, replaced where there is a measured one."""
-    known = measured[0] > 0
-    return torch.where(known, measured[0], base[0]), torch.where(known, measured[1], base[1])

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from slam.frames import Estimate, Keyframe, Snapshot, Status, Trajectory, Update, View, Window
+from slam.frames import Estimate, Keyframe, Snapshot, Status, Trajectory, Update, Window
 from slam.geometry import se3
 from slam.mapping.archive import Archive, Evicted
 from slam.mapping.frame_log import FrameLog
@@ -44,18 +44,10 @@ class KeyframeStore:
         everything = self._keyframes | {n: e.present(self._keyframes[e.anchor_id]) for n, e in self._evicted.items()}
         return tuple(everything[n] for n in sorted(everything))
 
-    def add(
-        self,
-        view: View,
-        T_wc: Tensor,
-        depth: tuple[Tensor, Tensor],
-        cells: tuple[Tensor, Tensor],
-        parent_id: int = -1,
-        metric: bool = False,
-    ) -> Keyframe:
-        """Insert a keyframe; `depth` is (inv_depth, confidence), `cells` (cell_inv_depth, cell_sigma)."""
-        T_wc = se3.orthonormalised(T_wc)  # rounding adds up along a chain
-        keyframe = Keyframe(self._next_id, view, T_wc, *depth, *cells, parent_id=parent_id, metric=metric)
+    def add(self, keyframe: Keyframe) -> Keyframe:
+        """Insert a keyframe after all others; the store numbers it."""
+        T_wc = se3.orthonormalised(keyframe.T_wc)  # rounding adds up along a chain
+        keyframe = replace(keyframe, id=self._next_id, T_wc=T_wc)
         self._keyframes[keyframe.id] = keyframe
         self._next_id += 1
         return keyframe

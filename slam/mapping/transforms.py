@@ -17,14 +17,11 @@ def rescaled(T: Tensor, factor: float) -> Tensor:
 
 def grown(keyframe: Keyframe, T_wc: Tensor, growth: float) -> Keyframe:
     """The keyframe at a new pose (4, 4), its depth `growth` times as large."""
-    if growth == 1.0:
-        return replace(keyframe, T_wc=T_wc)
     return replace(
         keyframe,
         T_wc=T_wc,
-        inv_depth=keyframe.inv_depth / growth,
-        cell_inv_depth=keyframe.cell_inv_depth / growth,
-        cell_sigma=keyframe.cell_sigma / growth,
+        dense=keyframe.dense.rescaled(growth),
+        coarse=keyframe.coarse.rescaled(growth),
         scale=keyframe.scale * growth,
     )
 

@@ -9,6 +9,7 @@ from slam.errors import ConfigError, check_range
 from slam.frames import View
 from slam.geometry.camera import pixel_grid, scaled_intrinsics
 from slam.geometry.flow import in_image, reproject
+from slam.inv_depth import InvDepth
 from slam.matching.correspondence import Correspondence, Features, State
 from slam.solvers.flow_se3 import MotionStep, flow_se3
 from slam.solvers.gauss_newton import Damping
@@ -63,17 +64,17 @@ class Matcher(Generic[Features, State]):
         """Side of a cell, pixels."""
         return self.correspondence.stride
 
-    def match(self, view_k: View, cells: tuple[Tensor, Tensor], view_c: View, T_ck: Tensor) -> Match:
+    def match(self, view_k: View, coarse: InvDepth, view_c: View, T_ck: Tensor) -> Match:
         """Flow-SE3 of one edge.
 
         Args:
             view_k: the keyframe's view.
-            cells: its inverse depth and the standard deviation of it, (hc, wc) each.
+            coarse: (hc, wc) its inverse depth at the cells.
             view_c: the view to be placed.
             T_ck: (4, 4) first guess.
         """
         config, stride = self.config, self.stride
-        inv_depth, sigma = cells[0][None], cells[1][None]
+        inv_depth, sigma = coarse.value[None], coarse.sigma[None]
         K_cells = scaled_intrinsics(view_k.K, 1 / stride)[None]
         features_k, features_c = self.correspondence.encode([view_k.image, view_c.image])
         state = self.correspondence.start([features_k], [features_c])

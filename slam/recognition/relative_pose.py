@@ -6,7 +6,6 @@ from torch import Tensor
 
 from slam.frames import Keyframe, Keypoints
 from slam.geometry.camera import scaled_intrinsics
-from slam.mapping.warp import confidence_from_sigma, warp_inv_depth
 from slam.recognition.keypoints import KeypointConfig, match_keypoints, solve_pnp
 
 SURE = 0.3  # confidence of a depth that counts
@@ -18,25 +17,21 @@ def pose_from_keypoints(old: Keyframe, keypoints: Keypoints, K: np.ndarray, conf
     assert old.keypoints is not None, "the backend has not looked at this keyframe yet"
     pairs = match_keypoints(old.keypoints, keypoints, config)
     uv = old.keypoints.uv[pairs[:, 0]]
-    h, w = old.inv_depth.shape
+    h, w = old.dense.size
     u, v = np.clip(np.rint(uv).astype(np.int64), 0, [w - 1, h - 1]).T
-    inv_depth = old.inv_depth.numpy()[v, u]
-    known = (inv_depth > 0) & (old.confidence.numpy()[v, u] > SURE)
+    inv_depth = old.dense.value.numpy()[v, u]
+    known = (inv_depth > 0) & (old.dense.confidence.numpy()[v, u] > SURE)
     found = solve_pnp(uv[known], inv_depth[known], keypoints.uv[pairs[known, 1]], K, config)
     return None if found is None else torch.from_numpy(found[0])
 
 
 def scale_ratio(old: Keyframe, new: Keyframe, T_no: Tensor, stride: int) -> float | None:
     """How many units of the old keyframe one unit of the new one is, by the depth that both have of one surface."""
-    K_cells = scaled_intrinsics(new.view.K, 1 / stride)
-    seen, weight = warp_inv_depth(
-        old.cell_inv_depth, confidence_from_sigma(old.cell_inv_depth, old.cell_sigma), T_no, K_cells
-    )
-    own = confidence_from_sigma(new.cell_inv_depth, new.cell_sigma)
-    both = (seen > 0) & (weight > SURE) & (own > SURE)
-    return float((new.cell_inv_depth / seen)[both].median()) if int(both.sum()) >= MIN_CELLS else None
+    seen = old.coarse.warped(T_no, scaled_intrinsics(new.view.K, 1 / stride))
+    both = (seen.confidence > SURE) & (new.coarse.confidence > SURE)
+    return float((new.coarse.value / seen.value)[both].median()) if int(both.sum()) >= MIN_CELLS else None
 
 
 def median_inv_depth(keyframe: Keyframe) -> float:
     """Of the cells; 1 / map unit."""
-    return float(keyframe.cell_inv_depth.median())
+    return float(keyframe.coarse.value.median())

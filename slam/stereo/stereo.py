@@ -1,13 +1,12 @@
 """Dense depth of a keyframe from its neighbours: plane sweep or stereo network behind one call."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from slam.frames import Keyframe, View
-from slam.mapping.warp import confidence_from_sigma
+from slam.inv_depth import InvDepth
 from slam.matching.learned_flow import LearnedFlow
 from slam.networks.stereo import StereoNet
 from slam.stereo.plane_sweep import PlaneSweepConfig, plane_sweep
@@ -15,25 +14,16 @@ from slam.stereo.plane_sweep import PlaneSweepConfig, plane_sweep
 RANGE_MARGIN = 0.6  # of inverse depth, beyond the range seen at the cells: new surfaces come into view
 CERTAIN = 0.3  # of a cell that counts for the range
 MIN_CELLS = 30  # certain cells that a range needs
-CONFIDENT_DEVIATION = 0.12  # relative standard deviation at which the confidence is one half
-
-
-@dataclass(frozen=True)
-class DenseDepth:
-    """A dense depth map and its confidence."""
-
-    inv_depth: Tensor  # (h, w) float32
-    confidence: Tensor  # (h, w) float32 in [0, 1]
 
 
 # stereo(keyframe, neighbours, T_jk (4, 4) of each)
-Stereo = Callable[[Keyframe, list[View], list[Tensor]], DenseDepth]
+Stereo = Callable[[Keyframe, list[View], list[Tensor]], InvDepth]
 
 
 def inv_depth_range(keyframe: Keyframe) -> tuple[float, float]:
     """Inverse depths to search, from the certain cells of the keyframe."""
-    certain = keyframe.cell_inv_depth[confidence_from_sigma(keyframe.cell_inv_depth, keyframe.cell_sigma) > CERTAIN]
-    d = certain if len(certain) >= MIN_CELLS else keyframe.cell_inv_depth.flatten()
+    certain = keyframe.coarse.value[keyframe.coarse.confidence > CERTAIN]
+    d = certain if len(certain) >= MIN_CELLS else keyframe.coarse.value.flatten()
     low, high = float(d.quantile(0.01)), float(d.quantile(0.99))
     return low * (1 - RANGE_MARGIN), high * (1 + RANGE_MARGIN)
 
@@ -44,7 +34,7 @@ class PlaneSweepStereo:
     def __init__(self, config: PlaneSweepConfig = PlaneSweepConfig()) -> None:
         self.config = config
 
-    def __call__(self, keyframe: Keyframe, neighbours: list[View], T_jk: list[Tensor]) -> DenseDepth:
+    def __call__(self, keyframe: Keyframe, neighbours: list[View], T_jk: list[Tensor]) -> InvDepth:
         """See `Stereo`."""
         result = plane_sweep(
             keyframe.view.image.gray,
@@ -54,7 +44,7 @@ class PlaneSweepStereo:
             inv_depth_range(keyframe),
             config=self.config,
         )
-        return DenseDepth(torch.from_numpy(result.inv_depth), torch.from_numpy(result.confidence))
+        return InvDepth.from_confidence(torch.from_numpy(result.inv_depth), torch.from_numpy(result.confidence))
 
 
 class LearnedStereo:
@@ -64,10 +54,9 @@ class LearnedStereo:
         self.flow = flow
         self.network = network
 
-    def __call__(self, keyframe: Keyframe, neighbours: list[View], T_jk: list[Tensor]) -> DenseDepth:
+    def __call__(self, keyframe: Keyframe, neighbours: list[View], T_jk: list[Tensor]) -> InvDepth:
         """See `Stereo`."""
         low, high = (torch.tensor([d]) for d in inv_depth_range(keyframe))
         maps_k, *maps_j = self.flow.encode([keyframe.view.image, *(view.image for view in neighbours)])
         found = self.network(maps_k, maps_j, torch.stack(T_jk)[None], keyframe.view.K[None], low, high)
-        confidence = 1 / (1 + (found.sigma / found.inv_depth.clamp_min(1e-6) / CONFIDENT_DEVIATION).square())
-        return DenseDepth(found.inv_depth[0].float(), confidence[0].float())
+        return InvDepth(found.inv_depth[0].float(), found.sigma[0].float())

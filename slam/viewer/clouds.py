@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
-from torch import Tensor
 
 from slam.frames import Keyframe
 from slam.io.ply import PointCloud
@@ -20,14 +19,14 @@ class Made:
     """The points of one keyframe, and of what they were made."""
 
     id: int
-    confidence: Tensor  # of the keyframe: each new depth comes with a new one
+    dense_version: int  # of the keyframe
     scale: float  # of the keyframe; later changes of it only stretch the points
     min_confidence: float
     cloud: PointCloud  # camera frame, in random order: any beginning of it is a thinner cloud
 
     def fits(self, keyframe: Keyframe, min_confidence: float) -> bool:
         """True if the keyframe's points would be the same again."""
-        return self.confidence is keyframe.confidence and self.min_confidence == min_confidence
+        return self.dense_version == keyframe.dense_version and self.min_confidence == min_confidence
 
 
 Job = tuple[Keyframe, list[Keyframe], float]
@@ -95,7 +94,7 @@ def made(job: Job) -> Made:
     assert cloud.colors is not None
     order = np.random.default_rng(keyframe.id).permutation(len(cloud))
     shuffled = PointCloud(cloud.points[order], cloud.colors[order])
-    return Made(keyframe.id, keyframe.confidence, keyframe.scale, min_confidence, shuffled)
+    return Made(keyframe.id, keyframe.dense_version, keyframe.scale, min_confidence, shuffled)
 
 
 def beginning(cloud: PointCloud, count: int) -> PointCloud:

@@ -10,6 +10,7 @@ import torch
 
 from slam.errors import SourceError
 from slam.frames import Image, Keyframe, Trajectory, View
+from slam.inv_depth import InvDepth
 from slam.io.files import read_text
 from slam.io.images import read_color, read_confidence, read_depth
 from slam.io.ply import PointCloud, read_ply
@@ -127,10 +128,7 @@ def _read_keyframe(folder: Path, entry: dict[str, Any]) -> Keyframe:
         raise ValueError(f"keyframe {entry['id']}: sizes {image.shape[:2]}, {depth.shape}, {confidence.shape} differ")
     if K.shape != (3, 3) or T_wc.shape != (4, 4):
         raise ValueError(f"keyframe {entry['id']}: K {K.shape} or T_wc {T_wc.shape} is no matrix of that kind")
-    inv_depth = torch.where(depth > 0, 1 / depth, 0)
+    dense = InvDepth.from_confidence(torch.where(depth > 0, 1 / depth, 0), confidence)
     view = View(-1, int(entry["time_ns"]), Image(image), K)
-    cells = torch.zeros(0, 0)
     parent_id = int(entry.get("parent_id", -1))
-    return Keyframe(
-        int(entry["id"]), view, T_wc, inv_depth, confidence, cells, cells, refined=True, parent_id=parent_id
-    )
+    return Keyframe(int(entry["id"]), view, T_wc, dense, InvDepth.unknown((0, 0)), refined=True, parent_id=parent_id)

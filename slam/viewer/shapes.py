@@ -31,7 +31,7 @@ class Viewpoint:
 
 def frustum(keyframe: Keyframe, depth: float) -> Lines:
     """The pyramid of a camera, `depth` map units long, in its own frame; the peak marks the top of the image."""
-    H, W = keyframe.inv_depth.shape
+    H, W = keyframe.dense.size
     corners = np.array([[-0.5, -0.5], [W - 0.5, -0.5], [W - 0.5, H - 0.5], [-0.5, H - 0.5], [(W - 1) / 2, -0.22 * H]])
     K = keyframe.view.K.numpy()
     x, y = (corners[:, 0] - K[0, 2]) / K[0, 0], (corners[:, 1] - K[1, 2]) / K[1, 1]
@@ -68,7 +68,7 @@ def poses(keyframes: Sequence[Keyframe]) -> np.ndarray:
 def median_depth(keyframes: Sequence[Keyframe]) -> float:
     """Median of the confident depths, of all depths where none is; 1 where there is no depth at all."""
     for minimum in (0.5, 0.0):
-        known = [k.inv_depth[(k.inv_depth > 0) & (k.confidence >= minimum)].numpy() for k in keyframes]
+        known = [k.dense.value[k.dense.known & (k.dense.confidence >= minimum)].numpy() for k in keyframes]
         inv_depth = np.concatenate([np.zeros(0, np.float32), *known])
         if len(inv_depth):
             return 1 / float(np.median(inv_depth))

@@ -274,7 +274,7 @@ def column(shown: ViewState) -> np.ndarray:
     found = [np.zeros((1, 1, 3), np.uint8) if shown.image is None else shown.image]
     if shown.drawn:
         newest = shown.drawn[-1]
-        found += [depth_image(newest.inv_depth.numpy()), confidence_image(newest.confidence.numpy())]
+        found += [depth_image(newest.dense.value.numpy()), confidence_image(newest.dense.confidence.numpy())]
     return stacked(found, 3)
 
 

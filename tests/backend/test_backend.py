@@ -15,6 +15,7 @@ from slam.frames import DensifyAndCloseLoops, Keyframe, Update, Window
 from slam.geometry import se3
 from slam.geometry.camera import scaled_intrinsics
 from slam.geometry.flow import reproject
+from slam.inv_depth import InvDepth
 from slam.mapping.transforms import grown
 from slam.matching.matcher import Matcher
 
@@ -120,12 +121,12 @@ def test_refine_mends_poses_and_depths_of_the_whole_map_and_repeats(seen, path):
     before = position_errors(tuple(start.values()), path)
     assert position_errors(update.keyframes, path).max() < before.max() / 3
     for k, true in zip(update.keyframes[1:], path[1:], strict=True):
-        off, left = (abs(math.log(float((a.cell_inv_depth / true.cell_inv_depth).median()))) for a in (start[k.id], k))
+        off, left = (abs(math.log(float((a.coarse.value / true.coarse.value).median()))) for a in (start[k.id], k))
         assert off > 0.04 and left < off / 2
-        torch.testing.assert_close(k.inv_depth * k.scale, start[k.id].inv_depth)  # the dense one grows as much
+        torch.testing.assert_close(k.dense.value * k.scale, start[k.id].dense.value)  # the dense one grows as much
     again = copied(seen, start).refine()
     for a, b in zip(update.keyframes, again.keyframes, strict=True):
-        assert torch.equal(a.T_wc, b.T_wc) and torch.equal(a.cell_inv_depth, b.cell_inv_depth) and a.scale == b.scale
+        assert torch.equal(a.T_wc, b.T_wc) and torch.equal(a.coarse.value, b.coarse.value) and a.scale == b.scale
 
 
 def test_refine_leaves_alone_what_no_flow_tells_of(seen, path, world, wall_and_box):
@@ -168,17 +169,17 @@ def test_thinned_flows_belong_to_the_same_camera(world, path):
     """Of exact flows the truth is a fixed point; a grid shifted by half a cell would move it."""
     keyframes = path[:4]
     optimizer = Optimizer(Matcher(world.flow), None)
-    optimizer.keyframes = {k.id: replace(k, cell_sigma=1e-3 * k.cell_inv_depth) for k in keyframes}
+    optimizer.keyframes = {k.id: replace(k, coarse=InvDepth(k.coarse.value, 1e-3 * k.coarse.value)) for k in keyframes}
     K_cells = scaled_intrinsics(keyframes[0].view.K, 1 / world.flow.stride)[None]
     exact = {}
     for a, b in itertools.permutations(keyframes, 2):
-        uv, _, valid = reproject(a.cell_inv_depth[None], (se3.inverse(b.T_wc) @ a.T_wc)[None], K_cells)
+        uv, _, valid = reproject(a.coarse.value[None], (se3.inverse(b.T_wc) @ a.T_wc)[None], K_cells)
         exact[a.id, b.id] = Edge(uv[0], valid[0, ..., None].float().expand(-1, -1, 2)).subsampled()
-        assert exact[a.id, b.id].target_uv.shape[0] == -(-a.cell_inv_depth.shape[0] // THIN)
+        assert exact[a.id, b.id].target_uv.shape[0] == -(-a.coarse.value.shape[0] // THIN)
     found = optimizer.refined(exact)
     assert position_errors(found, path).max() < 1e-4
     for k, true in zip(found, keyframes, strict=True):
-        torch.testing.assert_close(k.cell_inv_depth, true.cell_inv_depth, rtol=2e-3, atol=0)
+        torch.testing.assert_close(k.coarse.value, true.coarse.value, rtol=2e-3, atol=0)
 
 
 def test_flows_of_keyframes_that_left_the_map_are_forgotten(world, path):

@@ -14,6 +14,7 @@ from torch import Tensor
 from slam.backend.loops import NEAR, Loop, LoopCloser, LoopConfig, odometry_edges
 from slam.frames import Keyframe
 from slam.geometry import se3, sim3
+from slam.inv_depth import InvDepth
 from slam.mapping.transforms import grown
 from slam.matching.matcher import Matcher
 from slam.recognition.keypoints import detect_keypoints
@@ -57,7 +58,7 @@ def drift(keyframes: list[Keyframe], truth: list[Keyframe]) -> tuple[float, floa
     """How far the last is from where it should be as seen from the first, and how much its depth has grown."""
     first, last = keyframes[0], keyframes[-1]
     T_error = se3.inverse(truth[0].T_wc) @ truth[-1].T_wc @ se3.inverse(se3.inverse(first.T_wc) @ last.T_wc)
-    growth = float((truth[-1].cell_inv_depth / last.cell_inv_depth).median())
+    growth = float((truth[-1].coarse.value / last.coarse.value).median())
     return float(se3.log(T_error).norm()), abs(math.log(growth))
 
 
@@ -81,7 +82,7 @@ def test_a_loop_is_measured_with_its_scale(found, circle):
     keyframes, loop = found
     old, new = keyframes[loop.old_id], keyframes[loop.new_id]
     assert loop.new_id == COUNT - 1 and loop.old_id <= COUNT - 1 - LoopConfig().min_gap
-    growth = [float((circle[k.id].cell_inv_depth / k.cell_inv_depth).median()) for k in (old, new)]
+    growth = [float((circle[k.id].coarse.value / k.coarse.value).median()) for k in (old, new)]
     assert float(sim3.scale(loop.S_on)) == pytest.approx(growth[0] / growth[1], rel=0.01)
     T_on = se3.inverse(circle[old.id].T_wc) @ circle[new.id].T_wc
     assert float((loop.S_on[:3, 3] - growth[0] * T_on[:3, 3]).norm()) < 0.01
@@ -96,8 +97,8 @@ def test_closing_takes_the_drift_out(world, found, circle):
     assert after[0] < before[0] / 20 and after[1] < before[1] / 15
     for a, b, true in zip(closed, keyframes, circle, strict=True):
         assert [a.id, a.parent_id] == [b.id, b.parent_id] and a.view is b.view
-        assert float(a.cell_inv_depth.median() / b.cell_inv_depth.median()) == pytest.approx(1 / a.scale, rel=1e-4)
-        torch.testing.assert_close(a.inv_depth * a.scale, b.inv_depth)
+        assert float(a.coarse.value.median() / b.coarse.value.median()) == pytest.approx(1 / a.scale, rel=1e-4)
+        torch.testing.assert_close(a.dense.value * a.scale, b.dense.value)
         assert float((a.T_wc - true.T_wc)[:3, 3].norm()) < before[0] / 10
 
 
@@ -127,7 +128,7 @@ def test_metric_maps_keep_their_unit(world, circle):
     still = STEP * torch.tensor([1, 1, 1, 1, 1, 1, 0])
     keyframes = [replace(k, metric=True) for k in drifted(circle, still)]
     last = keyframes[-1]
-    keyframes[-1] = replace(last, cell_inv_depth=1.02 * last.cell_inv_depth)
+    keyframes[-1] = replace(last, coarse=InvDepth(1.02 * last.coarse.value, last.coarse.sigma))
     closer = LoopCloser(Matcher(world.flow))
     assert closer.found(keyframes[-1], keyframes)
     closed = closer.closed(keyframes)
@@ -170,9 +171,9 @@ def test_a_repeated_pattern_is_no_loop(world, wall_and_box):
 
 def test_what_does_not_come_back_to_where_it_began_is_not_proved(world, circle, monkeypatch):
     """A true place and a good flow to it, but the depth it was measured with is wrong in one half of the image."""
-    bent = circle[0].cell_inv_depth.clone()
+    bent = circle[0].coarse.value.clone()
     bent[:, :20] *= 1.15
-    keyframes = [replace(circle[0], cell_inv_depth=bent), *circle[1:]]
+    keyframes = [replace(circle[0], coarse=InvDepth(bent, circle[0].coarse.sigma)), *circle[1:]]
     monkeypatch.setattr("slam.backend.loops.rank_places", lambda *given: [(0, 99)])
     blind = LoopConfig(max_cycle_deg=90, max_cycle_shift=90)
     (loop,) = LoopCloser(Matcher(world.flow), blind).found(keyframes[-1], keyframes)

@@ -9,7 +9,6 @@ import torch
 from slam.errors import ConfigError
 from slam.frontend.initialiser import Initialiser, InitialiserConfig, InitialMap
 from slam.geometry import se3
-from slam.mapping.warp import confidence_from_sigma
 from slam.matching.matcher import Matcher
 
 F64 = torch.float64
@@ -41,13 +40,13 @@ def test_a_sideways_motion_gives_a_map(sideways, world):
 def test_its_depth_is_the_truth_up_to_scale(sideways, world):
     _, first, _ = sideways
     truth = world.cell_inv_depth(torch.eye(4, dtype=F64))
-    sure = confidence_from_sigma(first.cell_inv_depth, first.cell_sigma) > 0.5
+    sure = first.coarse.confidence > 0.5
     assert sure.float().mean() > 0.3
-    ratio = first.cell_inv_depth[sure] / truth[sure]
+    ratio = first.coarse.value[sure] / truth[sure]
     assert float((ratio / ratio.median() - 1).abs().median()) < 0.1
-    known = first.cell_sigma < 0.35 * first.cell_inv_depth  # relative deviation up to 0.3
-    assert float(first.cell_inv_depth[known].median()) == pytest.approx(1, abs=1e-5)
-    assert (first.cell_sigma > 0).all() and (first.cell_inv_depth > 0).all()
+    known = first.coarse.sigma < 0.35 * first.coarse.value  # relative deviation up to 0.3
+    assert float(first.coarse.value[known].median()) == pytest.approx(1, abs=1e-5)
+    assert (first.coarse.sigma > 0).all() and (first.coarse.value > 0).all()
 
 
 def test_the_box_stands_before_the_wall(sideways, world, wall_and_box):
@@ -56,8 +55,8 @@ def test_the_box_stands_before_the_wall(sideways, world, wall_and_box):
     eye = torch.eye(4, dtype=F64)
     K_cells = torch.tensor([[35.0, 0, 19.5], [0, 35.0, 14.5], [0, 0, 1]], dtype=F64)
     on_box = world.cast(eye, K_cells, 30, 40)[2]
-    sure = confidence_from_sigma(first.cell_inv_depth, first.cell_sigma) > 0.5
-    box, wall = first.cell_inv_depth[on_box & sure], first.cell_inv_depth[~on_box & sure]
+    sure = first.coarse.confidence > 0.5
+    box, wall = first.coarse.value[on_box & sure], first.coarse.value[~on_box & sure]
     assert 1.3 < float(box.median() / wall.median()) < 1.9
 
 
@@ -65,8 +64,8 @@ def test_its_poses_are_the_truth_in_the_scale_of_the_map(sideways, world):
     """The pose of a gathered view is that of the nearest adjusted one: right to a step of 0.03."""
     poses, first, count = sideways
     truth = world.cell_inv_depth(torch.eye(4, dtype=F64))
-    sure = confidence_from_sigma(first.cell_inv_depth, first.cell_sigma) > 0.5
-    scale = float((truth[sure] / first.cell_inv_depth[sure]).median())  # unit of the world over that of the map
+    sure = first.coarse.confidence > 0.5
+    scale = float((truth[sure] / first.coarse.value[sure]).median())  # unit of the world over that of the map
     for T_cw, T_ck in zip(poses[1:count], first.T_cks, strict=True):
         assert abs(float(T_ck[0, 3]) / scale - float(T_cw[0, 3])) < 0.05
         assert float(se3.angle_rad(T_ck @ se3.inverse(T_cw))) < 0.02
@@ -87,7 +86,7 @@ def test_a_start_that_moves_everything_out_of_view_leads_nowhere(sideways, world
     initialiser = Initialiser(Matcher(world.flow))
     for n, T_cw in enumerate(poses[:4]):
         initialiser.add(world.view(T_cw, n))
-    start, _ = initialiser._constant_depth(initialiser.views[0])
+    start = initialiser._constant_depth(initialiser.views[0]).value
     assert initialiser._adjusted(initialiser.matches, start) is not None
     far = torch.tensor([1.1 * start.shape[1], 0.0])
     matches = [replace(match, target_uv=match.target_uv + far) for match in initialiser.matches]

@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from slam.frames import Estimate, Image, Status, Update, View
+from slam.frames import UNNUMBERED, Estimate, Image, Keyframe, Status, Update, View
 from slam.frontend.keyframing import Keyframing, KeyframingConfig
 from slam.frontend.motion_model import MotionModel, MotionModelConfig
 from slam.frontend.relocaliser import Relocaliser, RelocaliserConfig, thumbnail
 from slam.frontend.tracker import track
 from slam.geometry import se3
+from slam.inv_depth import InvDepth
 from slam.mapping.store import KeyframeStore
 from slam.mapping.transforms import rescaled
 from slam.matching.matcher import Matcher
@@ -37,8 +38,8 @@ def estimate(frame_id: int, keyframe_id: int, T_ck: Tensor, scale: float = 1.0, 
 def store_of(*poses: Tensor) -> KeyframeStore:
     store = KeyframeStore()
     for n, T_wc in enumerate(poses):
-        depth = (torch.full((8, 8), 0.5), torch.ones(8, 8))
-        store.add(blank(n), T_wc, depth, (torch.full((2, 2), 0.5), torch.full((2, 2), 0.05)), n - 1)
+        dense, coarse = (InvDepth(torch.full(size, 0.5), torch.full(size, 0.05)) for size in ((8, 8), (2, 2)))
+        store.add(Keyframe(UNNUMBERED, blank(n), T_wc, dense, coarse, parent_id=n - 1))
     return store
 
 
@@ -78,7 +79,7 @@ def test_guess_follows_the_scale_of_the_keyframe():
     model.observe(estimate(1, 0, twist(0.1, 0, 0, 0, 0, 0)), store)
     model.observe(estimate(2, 0, twist(0.2, 0, 0, 0, 0, 0)), store)
     k = store[0]
-    store.apply(Update((replace(k, scale=2.0, inv_depth=k.inv_depth / 2),), {}))
+    store.apply(Update((replace(k, scale=2.0, dense=k.dense.rescaled(2.0)),), {}))
     assert model.guesses(store[0], store)[1][0, 3] == pytest.approx(0.4)
     model.observe(estimate(3, 0, twist(0.6, 0, 0, 0, 0, 0), scale=2.0), store)
     assert [float(g[0, 3]) for g in model.guesses(store[0], store)] == pytest.approx([0.8, 0.6])
@@ -169,7 +170,7 @@ def places(world, wall_and_box):
     store = KeyframeStore()
     for n in range(5):
         k = world.keyframe(wall_and_box.moved(-0.8 * n), n, n)
-        store.add(k.view, k.T_wc, (k.inv_depth, k.confidence), (k.cell_inv_depth, k.cell_sigma), n - 1)
+        store.add(replace(k, parent_id=n - 1))
     return store
 
 
@@ -204,7 +205,7 @@ def test_keypoints_find_a_place_half_an_image_away(places, world, wall_and_box):
     """Thumbnails of images so far apart have nothing in common, and flow from a standing start is lost."""
     known = KeyframeStore()
     for k in (places[0], places[3]):
-        known.add(k.view, k.T_wc, (k.inv_depth, k.confidence), (k.cell_inv_depth, k.cell_sigma), -1)
+        known.add(replace(k, parent_id=-1))
     T_cw = wall_and_box.moved(1.0, 0.05, 0, 0, 0.02, 0.15)
     view = world.view(T_cw, 7)
     finder = Relocaliser(Matcher(world.flow))
@@ -218,7 +219,7 @@ def test_keypoints_find_a_place_half_an_image_away(places, world, wall_and_box):
 def test_a_keyframe_that_left_the_map_is_not_found(places, world, wall_and_box):
     known = KeyframeStore()
     for k in places.keyframes:
-        known.add(k.view, k.T_wc, (k.inv_depth, k.confidence), (k.cell_inv_depth, k.cell_sigma), k.parent_id)
+        known.add(k)
     finder, view = Relocaliser(Matcher(world.flow)), world.view(wall_and_box.moved(-1.66), 7)
     assert finder.find(view, known).keyframe_id == 2
     known.evict(2)
@@ -229,7 +230,7 @@ def test_among_equals_the_newest_keyframe_is_tried_first(world):
     store = KeyframeStore()
     k = world.keyframe(se3.identity())
     for n in range(6):
-        store.add(k.view, k.T_wc, (k.inv_depth, k.confidence), (k.cell_inv_depth, k.cell_sigma), n - 1)
+        store.add(replace(k, parent_id=n - 1))
     finder = Relocaliser(Matcher(world.flow), RelocaliserConfig(candidates=2))
     assert finder._similar(k.view, store) == [5, 4]
 

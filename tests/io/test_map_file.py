@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from slam.errors import MapError, OutputError
 from slam.frames import Image, Keyframe, Keypoints, View
 from slam.geometry import se3
-from slam.io.map_file import load_map, save_map
+from slam.inv_depth import InvDepth
+from slam.io.map_file import VERSION, load_map, save_map
 
 
 def keyframe(n: int) -> Keyframe:
@@ -20,11 +21,12 @@ def keyframe(n: int) -> Keyframe:
     view = View(
         n, 10**9 + n, Image(rng.integers(0, 256, (48, 64, 3), np.uint8)), 50 * torch.eye(3, dtype=torch.float64)
     )
-    dense, cells = 0.2 + torch.rand(48, 64, generator=g), 0.2 + torch.rand(12, 16, generator=g)
+    dense, coarse = (
+        InvDepth(0.2 + torch.rand(size, generator=g), torch.rand(size, generator=g)) for size in ((48, 64), (12, 16))
+    )
     found = Keypoints(rng.random((n, 2), np.float32), rng.random((n, 128), np.float32))
     T_wc = se3.exp(torch.randn(6, dtype=torch.float64, generator=g))
-    confidence = torch.rand(48, 64, generator=g)
-    return Keyframe(n, view, T_wc, dense, confidence, cells, 0.1 * cells, 2.0, True, n - 1, keypoints=found)
+    return Keyframe(n, view, T_wc, dense, coarse, 2.0, True, n - 1, keypoints=found)
 
 
 @pytest.fixture
@@ -40,9 +42,9 @@ def test_a_map_comes_back(path):
     for k, n in zip(loaded, (3, 4, 6), strict=True):
         was = keyframe(n)
         assert np.array_equal(k.view.image.rgb, was.view.image.rgb) and k.view.frame_id == -1
-        assert torch.equal(k.T_wc, was.T_wc) and torch.equal(k.cell_inv_depth, was.cell_inv_depth)
-        torch.testing.assert_close(k.inv_depth, was.inv_depth, atol=0, rtol=1e-3)
-        torch.testing.assert_close(k.confidence, was.confidence, atol=0.5 / 255 + 1e-6, rtol=0)
+        assert torch.equal(k.T_wc, was.T_wc) and torch.equal(k.coarse.value, was.coarse.value)
+        torch.testing.assert_close(k.dense.value, was.dense.value, atol=0, rtol=1e-3)
+        torch.testing.assert_close(k.dense.confidence, was.dense.confidence, atol=1e-3, rtol=0)
         np.testing.assert_array_equal(k.keypoints.uv, was.keypoints.uv)
         np.testing.assert_allclose(k.keypoints.descriptors, was.keypoints.descriptors, atol=1e-3)
         assert k.scale == 1.0 and k.refined and not k.metric
@@ -62,8 +64,8 @@ def test_what_is_no_map_is_refused(path, tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "other")
     with pytest.raises(MapError, match="no map of this program; --save-map"):
         load_map(tmp_path / "other")
-    save_file(load_file(path), tmp_path / "newer", {"format": "v2d-slam map", "version": "2"})
-    with pytest.raises(MapError, match="version 2, this program reads 1"):
+    save_file(load_file(path), tmp_path / "newer", {"format": "v2d-slam map", "version": "3"})
+    with pytest.raises(MapError, match="version 3, this program reads 2"):
         load_map(tmp_path / "newer")
 
 
@@ -71,9 +73,9 @@ def test_what_is_no_map_is_refused(path, tmp_path):
     ("name", "change"),
     [
         ("T_wc", lambda t: t[:2]),
-        ("inv_depth", lambda t: t[:, :, :60]),
-        ("cell_sigma", lambda t: t * float("nan")),
-        ("cell_inv_depth", lambda t: 0 * t),
+        ("dense", lambda t: t[:, :, :60]),
+        ("coarse_sigma", lambda t: t * float("nan")),
+        ("coarse", lambda t: 0 * t),
         ("keypoint_uv", lambda t: t[1:]),
         ("K", None),
     ],
@@ -84,7 +86,7 @@ def test_a_map_whose_parts_do_not_fit_is_refused(path, tmp_path, name, change):
         del tensors[name]
     else:
         tensors[name] = change(tensors[name]).contiguous()
-    save_file(tensors, tmp_path / "bad", {"format": "v2d-slam map", "version": "1"})
+    save_file(tensors, tmp_path / "bad", {"format": "v2d-slam map", "version": VERSION})
     with pytest.raises(MapError, match="bad is damaged"):
         load_map(tmp_path / "bad")
 

@@ -8,6 +8,7 @@ import torch
 
 from slam.frames import Image, Keyframe, Trajectory, View
 from slam.geometry import se3
+from slam.inv_depth import InvDepth
 from slam.io.images import read_color, read_confidence, read_depth
 from slam.io.ply import PointCloud, read_ply
 from slam.io.results import write_cloud, write_keyframes, write_trajectories
@@ -28,7 +29,7 @@ def keyframe(keyframe_id: int = 3) -> Keyframe:
     view = View(40 + keyframe_id, 10**9 + keyframe_id, Image(image), K)
     T_wc = se3.exp(torch.randn(6, dtype=F64, generator=generator))
     confidence = torch.rand(24, 32, generator=generator)
-    return Keyframe(keyframe_id, view, T_wc, inv_depth, confidence, torch.ones(6, 8), torch.ones(6, 8))
+    return Keyframe(keyframe_id, view, T_wc, InvDepth.from_confidence(inv_depth, confidence), InvDepth.unknown((6, 8)))
 
 
 def test_keyframes_are_read_back(tmp_path):
@@ -44,8 +45,8 @@ def test_keyframes_are_read_back(tmp_path):
         color = read_color(folder / entry["color"]).astype(int)
         assert np.abs(color - k.view.image.rgb).max() <= 3  # JPEG; red and blue exchanged would be 110
         confidence = read_confidence(folder / entry["confidence"])
-        np.testing.assert_allclose(confidence, k.confidence.numpy(), atol=0.5 / 255 + 1e-6)
-        depth, inv_depth = read_depth(folder / entry["depth"], entry["depth_scale"]), k.inv_depth.numpy()
+        np.testing.assert_allclose(confidence, k.dense.confidence.numpy(), atol=0.5 / 255 + 1e-6)
+        depth, inv_depth = read_depth(folder / entry["depth"], entry["depth_scale"]), k.dense.value.numpy()
         seen = inv_depth > 1e-6
         assert not depth[~seen].any()  # unknown, and what 16 bits do not reach
         step = 1 / entry["depth_scale"]
@@ -57,7 +58,7 @@ def test_depth_of_any_unit_uses_the_sixteen_bits_alike(tmp_path):
     """A map in thousandths of the unit must not be rounded to nothing, nor one in thousands cut off."""
     k = keyframe()
     run = RunDirectory(tmp_path / "run")
-    write_keyframes(run, [replace(k, id=n, inv_depth=k.inv_depth * f) for n, f in enumerate((1e-3, 1.0, 1e3))])
+    write_keyframes(run, [replace(k, id=n, dense=k.dense.rescaled(1 / f)) for n, f in enumerate((1e-3, 1.0, 1e3))])
     entries = json.loads((run.path / "keyframes/keyframes.json").read_text())
     levels = [read_depth(run.path / "keyframes" / e["depth"], 1.0) for e in entries]
     for other in (levels[0], levels[2]):
@@ -68,7 +69,7 @@ def test_depth_of_any_unit_uses_the_sixteen_bits_alike(tmp_path):
 def test_a_keyframe_without_any_depth_is_written(tmp_path):
     k = keyframe()
     run = RunDirectory(tmp_path / "run")
-    write_keyframes(run, [replace(k, inv_depth=torch.zeros_like(k.inv_depth))])
+    write_keyframes(run, [replace(k, dense=InvDepth.unknown(k.dense.size))])
     (entry,) = json.loads((run.path / "keyframes/keyframes.json").read_text())
     assert np.isfinite(entry["depth_scale"])
     assert not read_depth(run.path / "keyframes" / entry["depth"], entry["depth_scale"]).any()

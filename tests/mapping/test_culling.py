@@ -10,6 +10,7 @@ import torch
 
 from slam.errors import OutputError
 from slam.frames import Keyframe
+from slam.inv_depth import InvDepth
 from slam.mapping.archive import Archive
 from slam.mapping.culling import REDUNDANT, covisible_ratios, most_redundant
 
@@ -46,7 +47,7 @@ def test_without_a_redundant_one_the_most_redundant_goes(world, wall_and_box):
 def test_a_witness_must_see_the_same_surface_and_as_finely(world, wall_and_box, seen_often):
     """Four who look at it through a wall, or from four times as far, do not replace a keyframe."""
     k = seen_often[1]
-    blocked = [replace(k, id=9 + n, cell_inv_depth=2 * k.cell_inv_depth) for n in range(4)]
+    blocked = [replace(k, id=9 + n, coarse=InvDepth(2 * k.coarse.value, k.coarse.sigma)) for n in range(4)]
     assert covisible_ratios((k, *blocked), [0]) == [0.0]
     far = [world.keyframe(wall_and_box.moved(z=6.0), 9 + n, n) for n in range(4)]
     assert (
@@ -62,10 +63,9 @@ def test_archived_keyframes_are_the_same_and_hold_no_files_open(tmp_path, seen_o
     assert len(os.listdir("/dev/fd")) == before
     for k, old in zip(stored, seen_often, strict=False):
         assert np.array_equal(k.view.image.rgb, old.view.image.rgb) and k.keypoints is None
-        assert all(
-            torch.equal(getattr(k, name), getattr(old, name))
-            for name in ("inv_depth", "confidence", "cell_inv_depth", "cell_sigma", "T_wc")
-        )
+        assert torch.equal(k.T_wc, old.T_wc)
+        for was, now in ((old.dense, k.dense), (old.coarse, k.coarse)):
+            assert torch.equal(was.value, now.value) and torch.equal(was.sigma, now.sigma)
     archive.close()
     archive.close()
     assert not (tmp_path / "old").exists()

@@ -8,6 +8,7 @@ import torch
 
 from slam.errors import ConfigError
 from slam.geometry import se3
+from slam.inv_depth import InvDepth
 from slam.mapping.fusion import FusionConfig, agreement, fused_cloud, keyframe_cloud, nearest_keyframes
 
 
@@ -16,9 +17,9 @@ def keyframes(world, wall_and_box):
     """Three true keyframes; the first has planted errors in a patch of wall."""
     poses = [wall_and_box.moved(0.08 * n, 0.02 * n, -0.08 * n, 0, -0.02 * n) for n in range(3)]
     first, *others = (world.keyframe(T_cw, n, n) for n, T_cw in enumerate(poses))
-    wrong = first.inv_depth.clone()
+    wrong = first.dense.value.clone()
     wrong[80:100, 60:90] *= 1.15  # (1.15 - 1) / (1.15 + 1) = 0.07 > 0.05
-    return (replace(first, inv_depth=wrong), *others)
+    return (replace(first, dense=InvDepth(wrong, first.dense.sigma)), *others)
 
 
 def test_true_pixels_are_confirmed_and_planted_ones_are_not(keyframes, world, wall_and_box):
@@ -38,7 +39,7 @@ def test_true_pixels_are_confirmed_and_planted_ones_are_not(keyframes, world, wa
 def test_the_limit_is_of_the_relative_difference(keyframes):
     first, *others = keyframes
     for factor, kept in ((1.08, True), (1.13, False)):  # 0.0385 and 0.061 of |a - b| / (a + b)
-        k = replace(first, inv_depth=others[0].inv_depth * factor, T_wc=others[0].T_wc)
+        k = replace(first, dense=others[0].dense.rescaled(1 / factor), T_wc=others[0].T_wc)
         votes = agreement(k, [others[0]])
         assert (votes == int(kept)).mean() > 0.99
 
@@ -46,12 +47,12 @@ def test_the_limit_is_of_the_relative_difference(keyframes):
 def test_cloud_lies_on_the_surfaces_with_their_colours(keyframes):
     first = keyframes[0]
     cloud = keyframe_cloud(first, list(keyframes[1:]), FusionConfig(stride=1))
-    assert len(cloud) > 0.6 * first.inv_depth.numel()
+    assert len(cloud) > 0.6 * first.dense.value.numel()
     K = first.view.K.numpy()
     uv = cloud.points @ K.T
     uv = np.rint(uv[:, :2] / uv[:, 2:]).astype(int)
     np.testing.assert_array_equal(cloud.colors, first.view.image.rgb[uv[:, 1], uv[:, 0]])
-    np.testing.assert_allclose(1 / cloud.points[:, 2], first.inv_depth.numpy()[uv[:, 1], uv[:, 0]], rtol=1e-5)
+    np.testing.assert_allclose(1 / cloud.points[:, 2], first.dense.value.numpy()[uv[:, 1], uv[:, 0]], rtol=1e-5)
     assert not ((uv[:, 0] > 61) & (uv[:, 0] < 88) & (uv[:, 1] > 81) & (uv[:, 1] < 98)).any()
     subsampled = keyframe_cloud(first, list(keyframes[1:]), FusionConfig(stride=2))
     assert 0.2 < len(subsampled) / len(cloud) < 0.3
@@ -59,13 +60,17 @@ def test_cloud_lies_on_the_surfaces_with_their_colours(keyframes):
 
 def test_confidence_and_unknown_depth_keep_pixels_out(keyframes):
     first = keyframes[0]
-    confidence = torch.ones_like(first.confidence)
+    confidence = torch.ones_like(first.dense.confidence)
     confidence[:, :80] = 0.4
-    half = keyframe_cloud(replace(first, confidence=confidence), list(keyframes[1:]))
+    half = keyframe_cloud(
+        replace(first, dense=InvDepth.from_confidence(first.dense.value, confidence)), list(keyframes[1:])
+    )
     assert len(half) > 0 and (half.points[:, 0] > 0).all()  # the principal point is at 79.5
-    unknown = first.inv_depth.clone()
+    unknown = first.dense.value.clone()
     unknown[:60] = 0
-    alone = keyframe_cloud(replace(first, inv_depth=unknown), [])  # nobody to ask: all that is known
+    alone = keyframe_cloud(
+        replace(first, dense=InvDepth(unknown, first.dense.sigma)), []
+    )  # nobody to ask: all that is known
     assert np.isfinite(alone.points).all() and len(alone) == 30 * 80
 
 

@@ -7,12 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from slam.frames import Estimate, Image, Keyframe, Status, Update, View
+from slam.frames import UNNUMBERED, Estimate, Image, Keyframe, Status, Update, View
 from slam.geometry import se3
+from slam.inv_depth import InvDepth
 from slam.mapping.store import KeyframeStore
 from slam.mapping.transforms import rescaled
 
 F64 = torch.float64
+SIZES = ((8, 8), (2, 2))  # of dense and coarse depth
 
 
 def pose(seed: int, size: float = 0.4) -> Tensor:
@@ -24,8 +26,8 @@ def view(frame_id: int) -> View:
 
 
 def added(store: KeyframeStore, frame_id: int, T_wc: Tensor, parent_id: int = -1, inv_depth: float = 0.5) -> Keyframe:
-    dense, cells = torch.full((8, 8), inv_depth), torch.full((2, 2), inv_depth)
-    return store.add(view(frame_id), T_wc, (dense, torch.ones(8, 8)), (cells, 0.1 * cells), parent_id)
+    dense, coarse = (InvDepth(torch.full(size, inv_depth), torch.full(size, 0.1 * inv_depth)) for size in SIZES)
+    return store.add(Keyframe(UNNUMBERED, view(frame_id), T_wc, dense, coarse, parent_id=parent_id))
 
 
 def seen(frame_id: int, keyframe: Keyframe, T_ck: Tensor, status: Status = Status.TRACKING) -> Estimate:
@@ -39,9 +41,8 @@ def refined(keyframe: Keyframe, T_wc: Tensor, growth: float = 1.0) -> Keyframe:
     return replace(
         keyframe,
         T_wc=T_wc,
-        inv_depth=keyframe.inv_depth / growth,
-        cell_inv_depth=keyframe.cell_inv_depth / growth,
-        cell_sigma=keyframe.cell_sigma / growth,
+        dense=keyframe.dense.rescaled(growth),
+        coarse=keyframe.coarse.rescaled(growth),
         scale=keyframe.scale * growth,
         refined=True,
     )
@@ -134,11 +135,11 @@ def test_younger_keyframes_are_carried_along():
     point_1 = se3.inverse(before[1].T_wc) @ before[2].T_wc @ point_2
     store.apply(Update((before[0], refined(before[1], pose(9), 2.0)), {}))
     after = store.keyframes
-    assert after[0] == before[0] and after[1].refined and not after[2].refined
+    assert after[0].T_wc is before[0].T_wc and after[1].refined and not after[2].refined
     assert after[2].scale == 2.0
-    torch.testing.assert_close(after[2].inv_depth, before[2].inv_depth / 2)
-    torch.testing.assert_close(after[2].cell_inv_depth, before[2].cell_inv_depth / 2)
-    torch.testing.assert_close(after[2].cell_sigma, before[2].cell_sigma / 2)
+    torch.testing.assert_close(after[2].dense.value, before[2].dense.value / 2)
+    torch.testing.assert_close(after[2].coarse.value, before[2].coarse.value / 2)
+    torch.testing.assert_close(after[2].coarse.sigma, before[2].coarse.sigma / 2)
     grown = torch.cat([2 * point_2[:3], point_2[3:]])
     seen_from_1 = se3.inverse(after[1].T_wc) @ after[2].T_wc @ grown
     torch.testing.assert_close(seen_from_1[:3], 2 * point_1[:3], rtol=0, atol=1e-12)
@@ -254,13 +255,13 @@ def test_what_follows_an_evicted_keyframe_stays_and_moves_on_with_another(tmp_pa
     assert [k.id for k in store.everything()] == [0, 1, 2, 3, 4]
     for k, old in zip(store.everything(), keyframes, strict=True):
         torch.testing.assert_close(k.T_wc, old.T_wc, atol=1e-9, rtol=0)
-        torch.testing.assert_close(k.inv_depth, old.inv_depth)
+        torch.testing.assert_close(k.dense.value, old.dense.value)
     moved, factor = pose(50), 2.0
     store.apply(Update((refined(store[0], moved, factor),), {}))
     T_01 = rescaled(se3.inverse(keyframes[0].T_wc) @ keyframes[2].T_wc, factor)
     found = store.everything()[2]
     torch.testing.assert_close(found.T_wc, moved @ T_01, atol=1e-9, rtol=0)
-    torch.testing.assert_close(found.inv_depth, keyframes[2].inv_depth / factor)
+    torch.testing.assert_close(found.dense.value, keyframes[2].dense.value / factor)
     store.close()
     assert not (tmp_path / "old").exists()
 

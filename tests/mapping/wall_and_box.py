@@ -9,6 +9,7 @@ from slam.frames import Image, Keyframe, View
 from slam.geometry import se3
 from slam.geometry.camera import scaled_intrinsics
 from slam.geometry.flow import rays
+from slam.inv_depth import InvDepth
 from slam.matching.dis import DisFlow
 
 F64 = torch.float64
@@ -76,18 +77,20 @@ class World:
         """(H / 4, W / 4) float32 truth at the cells."""
         return self.cast(T_cw, scaled_intrinsics(K, 1 / STRIDE), H // STRIDE, W // STRIDE)[0].float()
 
+    def coarse(self, T_cw: Tensor, relative_sigma: float = 0.01) -> InvDepth:
+        """(H / 4, W / 4) truth at the cells, with a standard deviation."""
+        value = self.cell_inv_depth(T_cw)
+        return InvDepth(value, relative_sigma * value)
+
     def keyframe(self, T_cw: Tensor, keyframe_id: int = 0, frame_id: int = 0) -> Keyframe:
         """A keyframe with true pose and depth."""
-        cells = self.cell_inv_depth(T_cw)
-        dense = self.inv_depth(T_cw)
+        value = self.inv_depth(T_cw)
         return Keyframe(
             keyframe_id,
             self.view(T_cw, frame_id),
             se3.inverse(T_cw),
-            dense,
-            torch.ones_like(dense),
-            cells,
-            0.01 * cells,
+            InvDepth(value, 1e-3 * value),
+            self.coarse(T_cw),
             parent_id=keyframe_id - 1,
         )
 

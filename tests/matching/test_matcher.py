@@ -12,16 +12,16 @@ from slam.frames import Image
 from slam.geometry import se3
 from slam.geometry.camera import scaled_intrinsics
 from slam.geometry.flow import in_image, reproject
+from slam.inv_depth import InvDepth
 from slam.matching.matcher import Match, Matcher, MatcherConfig
 
 F64 = torch.float64
 EYE = torch.eye(4, dtype=F64)
 
 
-def matched(world, T_cw: Tensor, cells: tuple[Tensor, Tensor] | None = None, guess: Tensor = EYE) -> Match:
-    depth = world.cell_inv_depth(EYE)
+def matched(world, T_cw: Tensor, coarse: InvDepth | None = None, guess: Tensor = EYE) -> Match:
     view_k, view_c = world.view(EYE, 0), world.view(T_cw, 1)
-    return Matcher(world.flow).match(view_k, cells or (depth, 0.01 * depth), view_c, guess)
+    return Matcher(world.flow).match(view_k, coarse or world.coarse(EYE), view_c, guess)
 
 
 MOTIONS = [
@@ -62,7 +62,7 @@ def test_inliers_are_counted_in_pixels_of_the_image(world, wall_and_box):
     depth, T_ck = world.cell_inv_depth(EYE), wall_and_box.moved(0.1, 0.03)
     view = world.view(T_ck, 1)
     matcher = Matcher(world.flow, MatcherConfig(inlier_px=0.1))
-    match = matcher.match(world.view(EYE), (depth, 0.01 * depth), view, EYE)
+    match = matcher.match(world.view(EYE), world.coarse(EYE), view, EYE)
     uv, _, _ = reproject(depth[None], match.T_ck[None], scaled_intrinsics(view.K, 1 / 4)[None])
     inside = in_image(uv[0], 30, 40, -0.5)
     weight = match.weight.mean(-1) * inside
@@ -75,9 +75,8 @@ def test_inliers_are_counted_in_pixels_of_the_image(world, wall_and_box):
     "strict", [{"min_inlier_ratio": 1.0, "inlier_px": 0.1}, {"min_visible_ratio": 0.99}, {"min_weight": 1e4}]
 )
 def test_each_demand_can_refuse_a_match(world, wall_and_box, strict):
-    depth, T_ck = world.cell_inv_depth(EYE), wall_and_box.moved(0.1, 0.03)
-    view = world.view(T_ck, 1)
-    cells = (depth, 0.01 * depth)
+    T_ck = wall_and_box.moved(0.1, 0.03)
+    view, cells = world.view(T_ck, 1), world.coarse(EYE)
     assert Matcher(world.flow).match(world.view(EYE), cells, view, EYE).ok
     assert not Matcher(world.flow, MatcherConfig(**strict)).match(world.view(EYE), cells, view, EYE).ok
 
@@ -88,30 +87,27 @@ def test_the_wrong_depth_of_unsure_cells_does_no_harm(world, wall_and_box):
     depth[:, :15] *= 3
     sigma[:, :15] = depth[:, :15]
     T_ck = wall_and_box.moved(0.1, 0, 0.05)
-    match = matched(world, T_ck, (depth, sigma))
+    match = matched(world, T_ck, InvDepth(depth, sigma))
     assert match.ok and float(se3.log(match.T_ck @ se3.inverse(T_ck)).norm()) < 0.005
 
 
 def test_weight_is_that_of_the_flow_not_of_the_depth(world, wall_and_box):
-    depth = world.cell_inv_depth(EYE)
     T_ck = wall_and_box.moved(x=0.1)
-    full = matched(world, T_ck, (depth, 0.01 * depth))
-    faint = matched(world, T_ck, (depth, 0.5 * depth))
+    full = matched(world, T_ck, world.coarse(EYE))
+    faint = matched(world, T_ck, world.coarse(EYE, relative_sigma=0.5))
     torch.testing.assert_close(faint.weight, full.weight, rtol=0, atol=1e-3)
 
 
 def test_a_foreign_image_is_not_believed(world, wall_and_box):
-    depth = world.cell_inv_depth(EYE)
     foreign = wall_and_box.World(seed=5).view(EYE, 1)
-    match = Matcher(world.flow).match(world.view(EYE), (depth, 0.01 * depth), foreign, EYE)
+    match = Matcher(world.flow).match(world.view(EYE), world.coarse(EYE), foreign, EYE)
     assert not match.ok
 
 
 def test_nothing_to_see_and_nothing_known_are_not_believed(world, wall_and_box):
-    depth = world.cell_inv_depth(EYE)
-    view, sigma = world.view(EYE), 0.01 * depth
+    view, known = world.view(EYE), world.coarse(EYE)
     dark = replace(view, image=Image(np.full_like(view.image.rgb, 90)))
-    for a, cells, b in [(view, (depth, sigma), dark), (dark, (depth, sigma), dark), (view, (0 * depth, sigma), view)]:
+    for a, cells, b in [(view, known, dark), (dark, known, dark), (view, InvDepth.unknown(known.size), view)]:
         match = Matcher(world.flow).match(a, cells, b, EYE)
         assert not match.ok
         assert np.isfinite([match.inlier_ratio, match.visible_ratio, match.mean_weight, match.mean_flow_px]).all()

@@ -8,6 +8,7 @@ import torch
 
 from slam.frames import Keyframe, Keypoints
 from slam.geometry import se3
+from slam.inv_depth import InvDepth
 from slam.mapping.transforms import grown
 from slam.recognition.keypoints import KeypointConfig, detect_keypoints
 from slam.recognition.relative_pose import median_inv_depth, pose_from_keypoints, scale_ratio
@@ -39,8 +40,8 @@ def test_first_pose_over_a_large_motion(pair):
 def test_depth_that_is_unknown_or_unsure_gives_no_pose(pair):
     old, new = pair
     K = old.view.K.numpy()
-    unknown = replace(old, inv_depth=torch.zeros_like(old.inv_depth))
-    unsure = replace(old, confidence=torch.full_like(old.confidence, 0.2))
+    unknown = replace(old, dense=InvDepth.unknown(old.dense.size))
+    unsure = replace(old, dense=InvDepth.from_confidence(old.dense.value, torch.full_like(old.dense.value, 0.2)))
     assert pose_from_keypoints(unknown, new.keypoints, K, CONFIG) is None
     assert pose_from_keypoints(unsure, new.keypoints, K, CONFIG) is None
     assert pose_from_keypoints(old, Keypoints.none(), K, CONFIG) is None
@@ -49,7 +50,7 @@ def test_depth_that_is_unknown_or_unsure_gives_no_pose(pair):
 def test_keypoints_at_the_very_edge_have_a_depth(pair):
     """SIFT puts keypoints up to half a pixel outside of the image's last pixel centre."""
     old, new = pair
-    h, w = old.inv_depth.shape
+    h, w = old.dense.size
     uv = np.concatenate([[[w - 0.5, h - 0.5], [-0.5, -0.5]], old.keypoints.uv[2:]]).astype(np.float32)
     edge = replace(old, keypoints=Keypoints(uv, old.keypoints.descriptors))
     assert pose_from_keypoints(edge, new.keypoints, old.view.K.numpy(), CONFIG) is not None
@@ -66,7 +67,7 @@ def test_scale_ratio_is_units_of_the_old_for_one_of_the_new(pair, growth, world)
 def test_without_common_surface_there_is_no_ratio(pair, world, wall_and_box):
     old, new = pair
     assert scale_ratio(old, new, wall_and_box.moved(ry=2.0), world.flow.stride) is None
-    unsure = replace(new, cell_sigma=new.cell_inv_depth)
+    unsure = replace(new, coarse=InvDepth(new.coarse.value, new.coarse.value))
     assert scale_ratio(old, unsure, se3.inverse(new.T_wc) @ old.T_wc, world.flow.stride) is None
 
 

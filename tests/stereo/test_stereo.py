@@ -5,6 +5,7 @@ import torch
 
 from slam.frames import Image, Keyframe, View
 from slam.geometry import se3
+from slam.inv_depth import InvDepth
 from slam.matching.learned_flow import LearnedFlow
 from slam.matching.photometric import PhotometricRefinement
 from slam.networks.encoder import EncoderConfig
@@ -23,9 +24,8 @@ def view(number: int) -> View:
 
 
 def keyframe(v: View) -> Keyframe:
-    cells = torch.full((H // 4, W // 4), 0.5)
-    depth = torch.full((H, W), 0.5)
-    return Keyframe(v.frame_id, v, torch.eye(4, dtype=torch.float64), depth, depth, cells, 0.1 * cells)
+    dense, coarse = (InvDepth(torch.full(s, 0.5), torch.full(s, 0.05)) for s in ((H, W), (H // 4, W // 4)))
+    return Keyframe(v.frame_id, v, torch.eye(4, dtype=torch.float64), dense, coarse)
 
 
 @torch.inference_mode()
@@ -44,9 +44,9 @@ def test_learned_stereo_reads_the_features_of_tracking_and_stays_near_the_range_
     T_jk = [se3.exp(torch.tensor([0.1 * s, 0, 0, 0, 0, 0], dtype=torch.float64)) for s in (1, -1)]
     first = stereo(keyframe(views[1]), [views[0], views[2]], T_jk)
     again = stereo(keyframe(views[1]), [views[0], views[2]], T_jk)
-    assert len(encoded) == 3 and torch.equal(first.inv_depth, again.inv_depth)
+    assert len(encoded) == 3 and torch.equal(first.value, again.value)
     stereo(keyframe(views[2]), [views[1], views[3]], T_jk)
     assert len(encoded) == 4  # only the one that tracking has not seen
-    assert first.inv_depth.shape == first.confidence.shape == (H, W)
-    assert first.inv_depth.min() > 0 and first.inv_depth.max() < 2 * 0.5 * 1.6
-    assert first.confidence.min() >= 0 and first.confidence.max() <= 1
+    assert first.size == first.sigma.shape == (H, W)
+    assert first.value.min() > 0 and first.value.max() < 2 * 0.5 * 1.6
+    assert first.sigma.min() > 0

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from slam.frames import Image, Keyframe, Trajectory, View
+from slam.inv_depth import InvDepth
 from slam.io.ply import PointCloud
 from slam.io.results import write_cloud, write_keyframes, write_trajectories
 from slam.io.run_directory import RunDirectory
@@ -31,14 +32,12 @@ def run_path(tmp_path) -> Path:
     inv_depth = torch.full(SIZE, 1 / WALL_Z)
     confidence = torch.ones(SIZE)
     confidence[H // 2 :] = 0.6
-    keyframes, cells = [], torch.ones(6, 8)
+    dense, keyframes = InvDepth.from_confidence(inv_depth, confidence), []
     for n in range(4):
         T_wc = torch.eye(4, dtype=torch.float64)
         T_wc[0, 3] = 0.1 * n
         view = View(2 * n, 10**9 * (1 + 2 * n), Image(image), K)
-        keyframes.append(
-            Keyframe(n, view, T_wc, inv_depth, confidence, cells, cells, parent_id=max(n - 1, 0) if n else -1)
-        )
+        keyframes.append(Keyframe(n, view, T_wc, dense, InvDepth.unknown((6, 8)), parent_id=max(n - 1, 0) if n else -1))
     T_wc_all = np.tile(np.eye(4), (8, 1, 1))
     T_wc_all[:, 0, 3] = 0.05 * np.arange(8)
     trajectory = Trajectory(10**9 * (1 + np.arange(8, dtype=np.int64)), T_wc_all)

@@ -48,7 +48,7 @@ def test_only_a_new_depth_or_another_confidence_makes_points_again(shown):
     assert settled(clouds, shown) == []
     moved = with_last(shown, T_wc=2 * shown.keyframes[-1].T_wc, scale=1.5)
     assert settled(clouds, moved) == [] and clouds.made[3].scale == 1.0
-    refined = with_last(moved, confidence=moved.keyframes[-1].confidence.clone())
+    refined = with_last(moved, dense_version=1)
     assert settled(clouds, refined) == [3] and clouds.made[3].scale == 1.5
     before = len(clouds.made[0].cloud)
     assert sorted(settled(clouds, refined, 0.7)) == [0, 1, 2, 3]  # the lower half of each image is less sure
