@@ -260,10 +260,10 @@ def self_test() -> dict[str, Any]:
     """
     import torch
 
+    from slam.build import build
     from slam.config import SlamConfig
     from slam.frames import Image
     from slam.geometry.camera import Camera, pixel_grid
-    from slam.system import build
 
     torch.set_num_threads(1)
     width, height, margin = 256, 192, 8
@@ -275,7 +275,7 @@ def self_test() -> dict[str, Any]:
     images = [Image(pixels[y : y + height, x : x + width].copy()) for y, x in ((margin, margin), (top, left))]
     config = SlamConfig()
     slam, _ = build(config, Camera(width, height, 200.0, 200.0, 127.5, 95.5), threads=False)
-    flow, stride = slam.matcher.correspondence, slam.matcher.stride
+    flow, stride = slam.localiser.matcher.correspondence, slam.localiser.matcher.stride
     start_uv = pixel_grid(height // stride, width // stride, texture)[None]
     times_ms: list[float] = []
     with torch.inference_mode():
@@ -327,10 +327,10 @@ def warm_up() -> dict[str, Any]:
     import torch
     from numba.core import event
 
+    from slam.build import build
     from slam.config import SlamConfig
     from slam.mapping.fusion import fused_cloud
     from slam.sources.demo import DemoConfig, DemoSource
-    from slam.system import build
 
     torch.set_num_threads(1)
     config = SlamConfig(pixels=160 * 120)

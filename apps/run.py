@@ -50,22 +50,27 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Build the parts, track the source, write and report the results."""
+    from slam.build import build
     from slam.config import SlamConfig, dump_config, load_config
     from slam.io.map_file import load_map, save_map
     from slam.report import Report
-    from slam.system import build
     from slam.viewer.live import LiveRun
 
     limit_threads()
     config = load_config(SlamConfig, options.config, [*options.set, *shortcuts(options)])
-    earlier = None if options.load_map is None else load_map(options.load_map)
+    earlier = [] if options.load_map is None else load_map(options.load_map)
     window = find_window(options)
     source, name, truth = open_input(options)
     recorder = None
     try:
-        slam, facts = build(config, source.camera, options.weights, threads=not options.deterministic)
-        if earlier is not None:
-            slam.load(earlier)
+        slam, facts = build(
+            config,
+            source.camera,
+            options.weights,
+            threads=not options.deterministic,
+            live=source.live,
+            earlier=earlier,
+        )
         report = Report(options.out, name, source.count, None if options.quiet else sys.stderr)
         slam.store.archive_in(report.directory.path / "evicted")
         source, recorder = recorded(source, options.record)
@@ -78,7 +83,6 @@ def run(options: argparse.Namespace) -> int:
         report.show(progress)
         if window is not None:
             live.publish(progress)
-            live.gate.wait(stop.is_set)  # a pause
 
     def take_poses(estimates: "list[Estimate]") -> None:
         report.write_online(estimates)
@@ -89,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
         error: SlamError | None = None
         facts["end"] = "crashed"
         try:
-            slam.run(source, publish, take_poses, stop.is_set)
+            slam.run(source, publish, take_poses, stop.is_set, lambda: live.gate.wait(stop.is_set))
             facts["end"] = "stopped by the user" if stop.is_set() else "complete"
         except SlamError as failure:  # the camera or the file broke off: keep what there is
             error, facts["end"] = failure, str(failure)
@@ -100,7 +104,12 @@ def run(options: argparse.Namespace) -> int:
                 facts["recording"] = recorder.facts()
                 error = error or recorder.error
             log.info("writing the results into %s", report.directory.path)
-            facts.update(slam.facts())
+            facts.update(
+                loops=len(slam.parts.backend.loops),
+                adjustments_skipped=slam.parts.backend.adjustments_skipped,
+                backend_windows_skipped=slam.backend.windows_skipped,
+                backend_jobs_deferred=slam.backend.jobs_deferred,
+            )
             summary = report.finish(
                 slam.store, slam.counts, slam.times.table(), facts, config.fusion, dump_config(config), truth
             )
@@ -121,7 +130,7 @@ def run(options: argparse.Namespace) -> int:
                 f"no map: the {slam.counts.seen} frames of {name} never showed enough parallax; "
                 "move the camera sideways, slowly"
             )
-        if earlier is not None and not slam.counts.tracked and not stop.is_set():
+        if earlier and not slam.counts.tracked and not stop.is_set():
             raise SourceError(f"no frame of {name} shows a place of {options.load_map}")
         return 0
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from slam.backend.config import BackendConfig
 from slam.backend.loops import LoopConfig
-from slam.backend.optimizer import BackendConfig
 from slam.errors import ConfigError
 from slam.frontend.initialiser import InitialiserConfig
 from slam.frontend.keyframing import KeyframingConfig
@@ -15,6 +15,7 @@ from slam.matching.dis import DisConfig
 from slam.matching.learned_flow import LearnedFlowConfig
 from slam.matching.matcher import MatcherConfig
 from slam.matching.photometric import RefinementConfig
+from slam.recognition.keypoints import KeypointConfig
 from slam.settings import build_config, dump_config, load_config
 from slam.stereo.plane_sweep import PlaneSweepConfig
 
@@ -56,6 +57,7 @@ class SlamConfig:
     motion_model: MotionModelConfig = MotionModelConfig()
     keyframing: KeyframingConfig = KeyframingConfig()
     relocaliser: RelocaliserConfig = RelocaliserConfig()
+    keypoints: KeypointConfig = KeypointConfig()
     backend: BackendConfig = BackendConfig()
     loops: LoopConfig = LoopConfig()
     final_refine: bool = True  # adjust the whole map together at the end of a run

@@ -143,10 +143,17 @@ class Window:
 
 @dataclass(frozen=True)
 class DensifyAndCloseLoops:
-    """The backend's second job for a keyframe: its dense depth, and does it show a place seen before? Nobody waits
-    for this one."""
+    """The backend's second job for a keyframe, for which nobody waits: dense depth by stereo, keypoints, and the search
+    for a place seen before."""
 
     keyframe_id: int
+
+
+@dataclass(frozen=True)
+class Restore:
+    """The backend's first job where a run begins in an earlier map."""
+
+    keyframes: tuple[Keyframe, ...]
 
 
 @dataclass(frozen=True)
@@ -174,6 +181,13 @@ class Counts:
     lost: int = 0
     dropped: int = 0  # not taken from a live source in time
     skipped: int = 0  # could not be read
+
+    def count(self, status: Status) -> None:
+        """Count a frame that was placed, or not."""
+        if status is Status.TRACKING:
+            self.tracked += 1
+        else:
+            self.lost += 1
 
 
 @dataclass(frozen=True)

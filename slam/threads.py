@@ -47,6 +47,16 @@ class Worker(Generic[Job, Result]):
             return False
         return True
 
+    @property
+    def is_alive(self) -> bool:
+        """True until the worker is closed, or has died."""
+        return self._thread.is_alive()
+
+    @property
+    def waiting(self) -> int:
+        """About how many jobs wait in the inbox."""
+        return self._inbox.qsize()
+
     def results(self) -> list[Result]:
         """Finished results since the last call, oldest first, without waiting. Raises what the worker died of."""
         found = []
@@ -114,6 +124,11 @@ class Inline(Generic[Job, Result]):
         """Do the job now; there is always room."""
         self.submit(job)
         return True
+
+    @property
+    def waiting(self) -> int:
+        """No job waits."""
+        return 0
 
     def results(self) -> list[Result]:
         """Results since the last call."""
@@ -190,6 +205,11 @@ class Reader(Generic[Job]):
         self._end()  # whoever iterates again must not wait
         if self._error is not None:
             raise self._error
+
+    @property
+    def is_alive(self) -> bool:
+        """True while the source is read."""
+        return self._thread.is_alive()
 
     def close(self) -> None:
         """End the thread and every iteration; items not yet taken are discarded.

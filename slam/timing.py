@@ -36,6 +36,15 @@ class StageTimes:
         yield
         self.add(name, time.perf_counter() - start)
 
+    def add_all(self, seconds: dict[str, float], prefix: str = "") -> None:
+        """Count one duration of each stage."""
+        for name, duration in seconds.items():
+            self.add(prefix + name, duration)
+
+    def totals(self) -> dict[str, float]:
+        """Seconds of each stage."""
+        return {name: sum(seconds) for name, seconds in self._seconds.items()}
+
     def table(self) -> list[StageTime]:
         """A line for each stage."""
         return [

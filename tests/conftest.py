@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -104,6 +105,15 @@ def realsense_recording() -> ModuleType:
     """Recordings of a software RealSense; skips where the library is not installed."""
     pytest.importorskip("pyrealsense2", reason="pyrealsense2 cannot be loaded", exc_type=ImportError)
     return helper("sources/realsense_recording.py")
+
+
+@pytest.fixture
+def file_size_limit() -> Iterator[Callable[[int], None]]:
+    """Sets the most bytes that a file of this process may have: a write beyond is refused, as by a full disk."""
+    resource = pytest.importorskip("resource", reason="this system sets no limits")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture

@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from slam.build import build
 from slam.config import SlamConfig, build_config
 from slam.evaluation.trajectory import ate
 from slam.frames import Estimate, Frame, Progress, Status, Trajectory
-from slam.system import Slam, build
+from slam.system import Slam
 
 GONE = range(50, 110)  # frames of the walk there and back that the kidnapped camera does not see
 AWAY_NS = 10_000_000_000

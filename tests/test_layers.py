@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ LAYERS = [
     {"frontend", "backend", "viewer", "evaluation"},
     {"training", "config", "report"},
     {"system"},
+    {"build"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 
@@ -131,6 +133,20 @@ def test_heavy_libraries_stay_at_home(library):
         if library in roots and not path.startswith(HOMES[library]):
             strangers.append(path)
     assert not strangers, f"{library} belongs to {HOMES[library] or 'tests'}, imported by {strangers}"
+
+
+def test_no_test_touches_a_private_field():
+    """A test that does breaks with every change of the inside, and proves nothing about the outside."""
+    found = []
+    for path in files_below("tests"):
+        for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and re.match(r"_[a-z]", node.attr):
+                is_own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls", "os")
+                is_of_torch = isinstance(node.value, ast.Attribute) and node.value.attr in ("Tensor", "utils", "_C")
+                found += [] if is_own or is_of_torch else [f"{path}:{node.lineno} .{node.attr}"]
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("slam", "apps"):
+                found += [f"{path}:{node.lineno} {a.name}" for a in node.names if a.name.startswith("_")]
+    assert not found, "\n".join(found)
 
 
 def test_matplotlib_is_imported_only_where_it_draws():

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from slam.build import build
 from slam.config import SlamConfig
 from slam.evaluation.trajectory import ate
 from slam.sources import SourceSpec, open_source
 from slam.sources.groundtruth import read_groundtruth
-from slam.system import build
 
 
 @pytest.mark.parametrize(

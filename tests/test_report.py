@@ -129,13 +129,16 @@ def test_a_run_killed_while_it_writes_says_what_is_not_there(tmp_path, monkeypat
     assert {"keyframes", "map.ply"} <= set(missing) and "trajectory.txt" not in missing
 
 
-def test_a_broken_off_online_trajectory_is_noted(tmp_path):
+def test_a_broken_off_online_trajectory_is_noted(tmp_path, file_size_limit):
     report = Report(tmp_path / "run", "name", None, None)
-    report._online.error = OutputError("no room")
+    file_size_limit((tmp_path / "run/trajectory_online.txt").stat().st_size)
+    report.write_online([estimate(0, Status.TRACKING)])
+    file_size_limit(10**7)
     finish(report)
-    assert report.directory.missing == {"trajectory_online.txt": "broken off: no room"}
+    (name, why), *others = report.directory.missing.items()
+    assert name == "trajectory_online.txt" and "broken off" in why and "File too large" in why and not others
     assert json.loads((tmp_path / "run/run.json").read_text())["missing"] == report.directory.missing
-    assert report.directory.missing_words() == "trajectory_online.txt not written (broken off: no room)"
+    assert report.directory.missing_words() == f"trajectory_online.txt not written ({why})"
 
 
 def test_an_unwritable_place_is_refused_before_the_run(tmp_path):

@@ -79,7 +79,7 @@ def test_results_before_the_failure_are_not_lost():
     worker = Worker(fail_on(2), "test", capacity=3)
     for job in range(3):
         worker.submit(job)
-    wait_for(lambda: not worker._thread.is_alive())
+    wait_for(lambda: not worker.is_alive)
     assert worker.results() == [0, 10]
     for call in (worker.results, worker.close, lambda: worker.submit(3), lambda: worker.try_submit(3)):
         with pytest.raises(Broken, match="job 2"):
@@ -196,7 +196,7 @@ def test_close_is_prompt_in_the_middle_of_a_source(live):
     assert next(iter(reader)) == 0
     start = time.monotonic()
     reader.close()
-    assert time.monotonic() - start < PROMPT_S and not reader._thread.is_alive()
+    assert time.monotonic() - start < PROMPT_S and not reader.is_alive
     assert in_time(lambda: list(reader)) == []
 
 
@@ -252,7 +252,7 @@ def test_a_stuck_source_is_left_behind(monkeypatch, caplog):
     assert time.monotonic() - start < PROMPT_S
     assert "does not answer" in caplog.text
     gate.set()
-    wait_for(lambda: not reader._thread.is_alive())
+    wait_for(lambda: not reader.is_alive)
     assert in_time(lambda: list(reader)) == []
 
 

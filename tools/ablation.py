@@ -13,12 +13,12 @@ from pathlib import Path
 
 import torch
 
+from slam.build import build
 from slam.config import SlamConfig, load_config
 from slam.errors import SlamError
 from slam.evaluation.report import trajectory_report
 from slam.sources import SourceSpec, open_source
 from slam.sources.groundtruth import known_truth
-from slam.system import build
 
 BARE = ["backend.adjust=off", "depth.stereo=none", "loops.enabled=false", "final_refine=false"]
 PARTS: dict[str, list[str]] = {

@@ -17,13 +17,14 @@ import numpy as np
 
 from apps.common import guarded
 from apps.run import limit_threads
+from slam.build import build
 from slam.config import SlamConfig
 from slam.errors import UsageError
 from slam.evaluation.trajectory import ate
 from slam.frames import Estimate, Frame, Progress, Status, Trajectory
 from slam.sources import Source, SourceSpec, open_source
 from slam.sources.groundtruth import known_truth
-from slam.system import Slam, build
+from slam.system import Slam
 
 
 class Cut:

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from slam.build import build
 from slam.config import SlamConfig, load_config
 from slam.evaluation.trajectory import ate
 from slam.geometry import se3, sim3
 from slam.recognition.relative_pose import median_inv_depth
 from slam.sources import SourceSpec, open_source
 from slam.sources.groundtruth import known_truth
-from slam.system import build
 
 MAX_TURN_DEG, MAX_SHIFT = 3.0, 0.1
 
@@ -42,7 +42,7 @@ def main() -> None:
         slam.run(source)
         score = ate(slam.store.trajectory(), truth, "sim3")
         errors = []
-        for loop in slam.loops:
+        for loop in slam.parts.backend.loops:
             old, new = slam.store[loop.old_id], slam.store[loop.new_id]
             T_wo, T_wn = (
                 torch.from_numpy(truth.T_wc[np.abs(truth.time_ns - k.view.time_ns).argmin()]) for k in (old, new)

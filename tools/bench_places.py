@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from slam.build import build
 from slam.config import SlamConfig
 from slam.frames import Keyframe, Trajectory
 from slam.frontend.relocaliser import thumbnail
@@ -27,7 +28,6 @@ from slam.networks.storage import load_network, weights_path
 from slam.recognition.keypoints import detect_keypoints, rank_places
 from slam.sources import SourceSpec, open_source
 from slam.sources.groundtruth import known_truth
-from slam.system import build
 
 GAP = 8  # keyframes
 SAME, RIGHT = 0.5, 0.3  # overlap of a place seen before, and of an answer that counts

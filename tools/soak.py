@@ -25,12 +25,13 @@ from scipy.stats import theilslopes
 
 from apps.common import guarded, stop_on_signals
 from apps.run import limit_threads
+from slam.build import build
 from slam.config import SlamConfig, load_config
 from slam.errors import OutputError, UsageError
 from slam.evaluation.trajectory import ate
 from slam.frames import Frame, Progress, Trajectory
 from slam.sources.demo import DemoConfig, DemoSource
-from slam.system import Slam, build
+from slam.system import Slam
 
 EVERY = 100  # frames between two lines
 LAP = 800  # frames
@@ -130,7 +131,7 @@ class Meter:
             round(resident_mb(), 1),
             len(keyframes),
             keyframes[-1].id + 1 - len(keyframes) if keyframes else 0,
-            self._slam.facts()["loops"],
+            len(self._slam.parts.backend.loops),
             progress.counts.lost,
             round(float(np.median(self._frame_ms)), 2),
             round(float(np.quantile(self._frame_ms, 0.9)), 2),

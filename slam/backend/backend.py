@@ -1,74 +1,97 @@
-"""What happens to the map after each keyframe: its window adjusted, its depth refreshed, loops closed."""
+"""What happens to the map after each keyframe: its window adjusted, dense depth and keypoints, loops closed."""
 
-import time
 from dataclasses import replace
 
 import torch
 
-from slam.backend.loops import LoopCloser
-from slam.backend.optimizer import Edge, Optimizer
-from slam.frames import DensifyAndCloseLoops, Keyframe, Update, Window
-from slam.recognition.keypoints import detect_keypoints
+from slam.backend.adjustment import Adjustment
+from slam.backend.densification import Densification, with_pooled_depth
+from slam.backend.graph import KeyframeGraph
+from slam.backend.loops import Loop, LoopCloser
+from slam.frames import DensifyAndCloseLoops, Keyframe, Restore, Update, Window
+from slam.recognition.keypoints import KeypointConfig, detect_keypoints
+from slam.timing import StageTimes
+
+Job = Window | DensifyAndCloseLoops | Restore
 
 
 class Backend:
-    """Works on the map's keyframes in the order given; the one owner of what it remembers is its thread."""
+    """Owns the keyframe graph; its jobs run one after the other, on one thread."""
 
-    def __init__(self, optimizer: Optimizer, closer: LoopCloser | None) -> None:
-        self.optimizer = optimizer
+    def __init__(
+        self,
+        adjustment: Adjustment,
+        densification: Densification | None,
+        closer: LoopCloser | None,
+        keypoints: KeypointConfig = KeypointConfig(),
+    ) -> None:
+        """The parts; no `densification`, no `closer`: nothing of the kind is done."""
+        self.graph = KeyframeGraph()
+        self.adjustment = adjustment
+        self.densification = densification
         self.closer = closer
-        self.refinements_skipped = 0  # of a map too large to be adjusted while a run goes on
+        self.keypoints = keypoints
+        self.adjustments_skipped = 0  # of a map too large to be adjusted as a whole while a run goes on
+
+    @property
+    def loops(self) -> tuple[Loop, ...]:
+        """Those between active keyframes, once the run has ended."""
+        return tuple(self.closer.loops) if self.closer is not None else ()
 
     @torch.inference_mode()  # of the thread it runs on
-    def process(self, job: Window | DensifyAndCloseLoops) -> Update:
-        """One job: to adjust the newest keyframe with those it was tracked from, or what nobody waits for."""
-        return self.optimizer.process(job) if isinstance(job, Window) else self._look_back(job.keyframe_id)
+    def process(self, job: Job) -> Update:
+        """Do one job; what it changed."""
+        clock = StageTimes()
+        if isinstance(job, Window):
+            changed = self._adjust(job, clock)
+        elif isinstance(job, DensifyAndCloseLoops):
+            changed = self._densify_and_close_loops(job.keyframe_id, clock) if job.keyframe_id in self.graph else []
+        else:
+            self.graph.put(job.keyframes)
+            changed = []
+        return Update(tuple(changed), clock.totals())
 
-    def _look_back(self, keyframe_id: int) -> Update:
-        if keyframe_id not in self.optimizer.keyframes:
-            return Update((), {})
-        clock, start_s = {}, time.perf_counter()
-        changed = {k.id: k for k in self.optimizer.densified(keyframe_id)}
-        if changed:
-            clock["stereo"] = time.perf_counter() - start_s
+    @torch.inference_mode()
+    def adjust_all(self) -> Update:
+        """Adjust poses and depths of the whole map together."""
+        clock = StageTimes()
+        with clock.measure("refine"):
+            self.adjustment.adjust_all(self.graph, {} if self.closer is None else self.closer.edges())
+        return Update(tuple(self.graph.keyframes), clock.totals())
+
+    @property
+    def _is_dense_at_once(self) -> bool:
+        """True where coarse depth comes from stereo, not from the adjustment."""
+        return self.adjustment.config.adjust != "joint"
+
+    def _adjust(self, window: Window, clock: StageTimes) -> list[Keyframe]:
+        keyframes = self.adjustment.adjust_window(self.graph, window, clock)
+        if self.densification is not None and self._is_dense_at_once:
+            with clock.measure("stereo"):
+                dense = self.densification.densify(keyframes)
+                self.graph.put(with_pooled_depth(k, self.adjustment.matcher.stride) for k in dense)
+        return [self.graph[k.id] for k in keyframes]
+
+    def _densify_and_close_loops(self, keyframe_id: int, clock: StageTimes) -> list[Keyframe]:
+        before = {k.id: k for k in self.graph.keyframes}
+        if self.densification is not None and not self._is_dense_at_once:
+            with clock.measure("stereo"):
+                chain = self.graph.chain(keyframe_id, self.adjustment.config.window)
+                self.graph.put(self.densification.densify(chain))
+        with clock.measure("keypoints"):
+            self.graph.put(self._with_keypoints(k) for k in self.graph.keyframes if k.keypoints is None)
         if self.closer is not None:
-            start_s = time.perf_counter()
-            changed |= {k.id: k for k in self._looped(self.closer, keyframe_id)}
-            clock["loops"] = time.perf_counter() - start_s
-        return Update(tuple(changed[n] for n in sorted(changed)), clock)
+            with clock.measure("loops"):
+                self._close_loops(self.closer, keyframe_id)
+        return [k for k in self.graph.keyframes if k is not before.get(k.id)]
 
-    def _looped(self, closer: LoopCloser, keyframe_id: int) -> list[Keyframe]:
-        """Keyframes that have got keypoints, or all of them if a loop was found."""
-        changed = [k for k in map(self._recognisable, self._in_order()) if k is not self.optimizer.keyframes[k.id]]
-        self.optimizer.keyframes |= {k.id: k for k in changed}
-        if closer.found(self.optimizer.keyframes[keyframe_id], self._in_order()):
-            bent = closer.closed(self._in_order())
-            if bent is not None:
-                self.optimizer.keyframes = {k.id: k for k in bent}
-                changed = bent
-                if len(bent) <= closer.config.refined_keyframes:
-                    changed = list(self.optimizer.refined(self._loop_flows()))
-                else:
-                    self.refinements_skipped += 1
-        return changed
+    def _close_loops(self, closer: LoopCloser, keyframe_id: int) -> None:
+        if not closer.find(self.graph, keyframe_id) or not closer.close(self.graph):
+            return
+        if len(self.graph) <= closer.config.refined_keyframes:
+            self.adjustment.adjust_all(self.graph, closer.edges())
+        else:
+            self.adjustments_skipped += 1
 
-    def refine(self) -> Update:
-        """Poses and depths of the whole map adjusted together."""
-        start_s = time.perf_counter()
-        keyframes = self.optimizer.refined(self._loop_flows())
-        return Update(keyframes, {"refine": time.perf_counter() - start_s})
-
-    def _loop_flows(self) -> dict[tuple[int, int], Edge]:
-        flows: dict[tuple[int, int], Edge] = {}
-        for loop in self.closer.loops if self.closer is not None else []:
-            flows[loop.old_id, loop.new_id], flows[loop.new_id, loop.old_id] = loop.flows
-        return flows
-
-    def _in_order(self) -> list[Keyframe]:
-        return [self.optimizer.keyframes[n] for n in sorted(self.optimizer.keyframes)]
-
-    def _recognisable(self, keyframe: Keyframe) -> Keyframe:
-        if keyframe.keypoints is not None:
-            return keyframe
-        assert self.closer is not None
-        return replace(keyframe, keypoints=detect_keypoints(keyframe.view.image, self.closer.config.keypoints))
+    def _with_keypoints(self, keyframe: Keyframe) -> Keyframe:
+        return replace(keyframe, keypoints=detect_keypoints(keyframe.view.image, self.keypoints))

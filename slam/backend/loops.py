@@ -9,12 +9,12 @@ Reference: Mur-Artal & Tardos, ORB-SLAM2, T-RO 2017, sec. III-D; Strasdat et al.
 
 import logging
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from slam.backend.optimizer import Edge
+from slam.backend.graph import Edge, KeyframeGraph, Pair
 from slam.errors import check_range
 from slam.frames import Keyframe
 from slam.geometry import se3, sim3
@@ -49,7 +49,6 @@ class LoopConfig:
     agreement: float = 1.0  # a loop that fits the map within so many standard deviations needs no closing
     refined_keyframes: int = 30  # largest map that is adjusted as a whole when a loop is closed: a third of a second
     max_strain: float = 20.0  # standard deviations that a loop may still be off by when closed; else it is false
-    keypoints: KeypointConfig = field(default_factory=KeypointConfig)
 
     def __post_init__(self) -> None:
         check_range(self, 1, 1000, "min_gap", "candidates", "min_votes")
@@ -82,25 +81,29 @@ class Loop:
 
 
 class LoopCloser:
-    """Remembers the loops found; the keyframes are the caller's."""
+    """Remembers the loops found; the keyframes are the graph's."""
 
-    def __init__(self, matcher: Matcher, config: LoopConfig = LoopConfig()) -> None:
+    def __init__(
+        self, matcher: Matcher, config: LoopConfig = LoopConfig(), keypoints: KeypointConfig = KeypointConfig()
+    ) -> None:
         self.matcher = matcher
         self.config = config
+        self.keypoints = keypoints
         self.loops: list[Loop] = []
 
-    def found(self, new: Keyframe, keyframes: list[Keyframe]) -> list[Loop]:
-        """Loops from a keyframe to earlier ones of a list in order of time, verified and remembered.
+    def find(self, graph: KeyframeGraph, keyframe_id: int) -> list[Loop]:
+        """Loops from a keyframe to earlier ones, verified and remembered.
 
         One beside a known loop is left out, unless the map disagrees with it.
         """
+        new, keyframes = graph[keyframe_id], graph.keyframes
         position = {k.id: n for n, k in enumerate(keyframes)}
         self.loops = [loop for loop in self.loops if loop.old_id in position and loop.new_id in position]
         index = position[new.id]
         earlier = {k.id: k for k in keyframes[: max(0, index - self.config.min_gap)]}
         places = {k.id: k.keypoints for k in earlier.values() if k.keypoints is not None}
         assert new.keypoints is not None
-        ranked = rank_places(new.keypoints, places, self.config.keypoints)
+        ranked = rank_places(new.keypoints, places, self.keypoints)
         loops = []
         for old_id, count in ranked[: self.config.candidates]:
             if count < self.config.min_votes:
@@ -120,7 +123,7 @@ class LoopCloser:
     def _verified(self, old: Keyframe, new: Keyframe) -> Loop | None:
         config = self.config
         assert new.keypoints is not None
-        T_no = pose_from_keypoints(old, new.keypoints, new.view.K.numpy(), config.keypoints)
+        T_no = pose_from_keypoints(old, new.keypoints, new.view.K.numpy(), self.keypoints)
         if T_no is None:
             return None
         there = self._match(old, new, T_no)
@@ -150,13 +153,20 @@ class LoopCloser:
         )
         return match if match.ok and good else None
 
-    def closed(self, keyframes: list[Keyframe]) -> list[Keyframe] | None:
-        """The keyframes (in order of time) bent so that all loops fit; None if they fit as they are."""
-        config = self.config
+    def edges(self) -> dict[Pair, Edge]:
+        """The flows of all loops, both ways, subsampled."""
+        flows: dict[Pair, Edge] = {}
+        for loop in self.loops:
+            flows[loop.old_id, loop.new_id], flows[loop.new_id, loop.old_id] = loop.flows
+        return flows
+
+    def close(self, graph: KeyframeGraph) -> bool:
+        """Bend the keyframes of the graph so that all loops fit; False if they fit as they are."""
+        config, keyframes = self.config, graph.keyframes
         known = {k.id for k in keyframes}
         loops = [loop for loop in self.loops if {loop.old_id, loop.new_id} <= known]
         if self._fits(loops, keyframes):
-            return None
+            return False
         S_wk = torch.stack([k.T_wc for k in keyframes])
         edges, measured, weight = self._constraints(loops, keyframes)
         chain = torch.tensor(odometry_edges(keyframes))
@@ -177,12 +187,13 @@ class LoopCloser:
         if strained:  # the map cannot be bent to them
             self.loops = [loop for loop in self.loops if loop not in strained]
             log.info("%d loops contradict the map and are left out", len(strained))
-            return self.closed(keyframes)
+            return self.close(graph)
         growth = sim3.scale(solution.S_wk)
         T_wk = solution.S_wk.clone()
         T_wk[:, :3, :3] /= growth[:, None, None]
         T_wk = se3.orthonormalised(T_wk)
-        return [grown(k, T_wk[n], float(growth[n])) for n, k in enumerate(keyframes)]
+        graph.put(grown(k, T_wk[n], float(growth[n])) for n, k in enumerate(keyframes))
+        return True
 
     def _fits(self, loops: list[Loop], keyframes: list[Keyframe]) -> bool:
         """True if the map agrees with them as it is."""

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from slam.errors import check_range
 from slam.frames import Estimate, Status
+from slam.frontend.preparation import NEVER
+
+DEPTH_WAIT = 5  # frames that a new keyframe waits for one with sensor depth
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,19 @@ class Keyframing:
         self._reference_id = -1
         self._best_confidence = 0.0
 
-    def wants(self, estimate: Estimate) -> bool:
-        """True if this frame, the latest, should become a keyframe."""
+    def wants(self, estimate: Estimate, depth_frame_id: int = NEVER) -> bool:
+        """True if this frame, the latest, should become a keyframe; where some frames have depth, one of those.
+
+        Args:
+            depth_frame_id: of the last frame with sensor depth.
+        """
+        if not self._needs(estimate):
+            return False
+        is_awaited = estimate.metric and 0 < estimate.frame_id - depth_frame_id < DEPTH_WAIT
+        return not is_awaited or self.exhausted(estimate)
+
+    def _needs(self, estimate: Estimate) -> bool:
+        """True if the reference keyframe should be replaced."""
         if estimate.status is not Status.TRACKING:
             return False
         if estimate.keyframe_id != self._reference_id:

@@ -29,7 +29,6 @@ class RelocaliserConfig:
     min_visible_ratio: float = 0.4
     max_cycle_deg: float = 1.5  # rotation left after going there and back
     max_cycle_shift: float = 0.04  # and translation
-    keypoints: KeypointConfig = KeypointConfig()
 
     def __post_init__(self) -> None:
         check_range(self, 1, 1000, "candidates", "min_votes")
@@ -40,9 +39,15 @@ class RelocaliserConfig:
 class Relocaliser:
     """Remembers a thumbnail of each keyframe."""
 
-    def __init__(self, matcher: Matcher, config: RelocaliserConfig = RelocaliserConfig()) -> None:
+    def __init__(
+        self,
+        matcher: Matcher,
+        config: RelocaliserConfig = RelocaliserConfig(),
+        keypoints: KeypointConfig = KeypointConfig(),
+    ) -> None:
         self.matcher = matcher
         self.config = config
+        self.keypoints = keypoints
         self._thumbnails: dict[int, Tensor] = {}  # keyframe id -> unit vector
 
     def find(self, view: View, store: KeyframeStore) -> Estimate:
@@ -60,16 +65,16 @@ class Relocaliser:
     def _guesses(self, view: View, store: KeyframeStore) -> list[tuple[Keyframe, Tensor]]:
         """Keyframes and first poses (4, 4): by keypoints, then those that look most alike as if nothing had moved."""
         config = self.config
-        keypoints = detect_keypoints(view.image, config.keypoints)
+        keypoints = detect_keypoints(view.image, self.keypoints)
         places = {k.id: k.keypoints for k in store.keyframes if k.keypoints is not None}
         guesses = []
-        for keyframe_id, count in rank_places(keypoints, places, config.keypoints)[: config.candidates]:
+        for keyframe_id, count in rank_places(keypoints, places, self.keypoints)[: config.candidates]:
             if count >= config.min_votes:
-                T_ck = pose_from_keypoints(store[keyframe_id], keypoints, view.K.numpy(), config.keypoints)
+                T_ck = pose_from_keypoints(store[keyframe_id], keypoints, view.K.numpy(), self.keypoints)
                 guesses += [(store[keyframe_id], T_ck)] if T_ck is not None else []
-        return guesses + [(store[n], se3.identity()) for n in self._similar(view, store)]
+        return guesses + [(store[n], se3.identity()) for n in self.similar_keyframes(view, store)]
 
-    def _similar(self, view: View, store: KeyframeStore) -> list[int]:
+    def similar_keyframes(self, view: View, store: KeyframeStore) -> list[int]:
         """Ids of the keyframes that look most alike, best first; the newest among equals."""
         self._thumbnails = {
             k.id: self._thumbnails[k.id] if k.id in self._thumbnails else thumbnail(k.view) for k in store.keyframes

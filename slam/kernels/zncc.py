@@ -48,7 +48,7 @@ def zncc_volume(gray_k: Tensor, grays_j: Sequence[Tensor], T_jk: Tensor, K: Tens
         middle = (STRIDE - 1) / 2
         seen = in_image(_place(A, b, d, middle, middle), *gray_k.shape[-2:]).to(d)
         count = count + seen
-        windows_j = _windows((_moments_cpu if d.device.type == "cpu" else _moments)(gray_k, gray_j, A, b, d))
+        windows_j = _windows((moments_by_loops if d.device.type == "cpu" else moments)(gray_k, gray_j, A, b, d))
         for n, ((a, aa), (mean, square, product)) in enumerate(zip(windows_k, windows_j, strict=True)):
             spread = ((aa - a * a).clamp_min(0) + NOISE) * ((square - mean * mean).clamp_min(0) + NOISE)
             correlation = (product - a * mean) * spread.rsqrt()
@@ -66,7 +66,7 @@ def _place(A: Tensor, b: Tensor, d: Tensor, du: float, dv: float) -> Tensor:
     return torch.stack([(x[:, 0] + d * b[:, 0]) * z, (x[:, 1] + d * b[:, 1]) * z], -1)
 
 
-def _moments(gray_k: Tensor, gray_j: Tensor, A: Tensor, b: Tensor, d: Tensor) -> list[Tensor]:
+def moments(gray_k: Tensor, gray_j: Tensor, A: Tensor, b: Tensor, d: Tensor) -> list[Tensor]:
     """Per cell and hypothesis (B, D, h, w): the means of view j, of its square and of its product with the keyframe."""
     pixels_k = F.pixel_unshuffle(gray_k, STRIDE)  # (B, 16, h, w)
     mean, square, product = (torch.zeros_like(d) for _ in range(3))
@@ -79,8 +79,8 @@ def _moments(gray_k: Tensor, gray_j: Tensor, A: Tensor, b: Tensor, d: Tensor) ->
     return [x / STRIDE**2 for x in (mean, square, product)]
 
 
-def _moments_cpu(gray_k: Tensor, gray_j: Tensor, A: Tensor, b: Tensor, d: Tensor) -> list[Tensor]:
-    """As `_moments`."""
+def moments_by_loops(gray_k: Tensor, gray_j: Tensor, A: Tensor, b: Tensor, d: Tensor) -> list[Tensor]:
+    """As `moments`."""
     mean, square, product = (torch.empty(d.shape) for _ in range(3))
     pixels_k, pixels_j, P, q, depths = (x.detach().float().contiguous().numpy() for x in (gray_k, gray_j, A, b, d))
     outputs = mean.numpy(), square.numpy(), product.numpy()

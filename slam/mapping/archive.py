@@ -46,7 +46,7 @@ class Archive:
 
     def __init__(self, folder: Path | None = None) -> None:
         """`folder` is made at the first keyframe; None: a temporary one."""
-        self._folder = folder
+        self.folder = folder
         self._remove: Callable[[], object] | None = None  # once there is something to remove
 
     def stored(self, keyframe: Keyframe) -> Keyframe:
@@ -61,7 +61,7 @@ class Archive:
             arrays = self._mapped(f"{keyframe.id}.raw", [*(d.float().numpy() for d in depths), keyframe.view.image.rgb])
         except (OSError, RuntimeError) as error:  # the latter of a map that cannot be made
             why = reason(error) if isinstance(error, OSError) else error
-            raise OutputError(f"cannot write old keyframes to {self._folder}: {why}") from error
+            raise OutputError(f"cannot write old keyframes to {self.folder}: {why}") from error
         return replace(
             keyframe,
             view=replace(keyframe.view, image=Image(arrays[4].numpy()), sensor_depth=None),
@@ -78,11 +78,11 @@ class Archive:
     def _mapped(self, name: str, arrays: list[np.ndarray]) -> list[Tensor]:
         """The arrays as maps of one file, changes private. `numpy.memmap` would hold a file open for each."""
         if self._remove is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="v2d-slam-")) if self._folder is None else self._folder
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        assert self._folder is not None
-        path = self._folder / name
+            self.folder = Path(tempfile.mkdtemp(prefix="v2d-slam-")) if self.folder is None else self.folder
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._remove = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+        assert self.folder is not None
+        path = self.folder / name
         path.write_bytes(b"".join(array.tobytes() for array in arrays))
         mapped = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
         pieces = mapped.split([array.nbytes for array in arrays])

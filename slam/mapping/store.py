@@ -1,16 +1,21 @@
 """The keyframe store: the map. The tracking thread alone changes it."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
+from slam.errors import OutputError
 from slam.frames import Estimate, Keyframe, Snapshot, Status, Trajectory, Update, Window
 from slam.geometry import se3
 from slam.mapping.archive import Archive, Evicted
+from slam.mapping.culling import most_redundant
 from slam.mapping.frame_log import FrameLog
 from slam.mapping.transforms import carried_along, rescaled
+
+log = logging.getLogger(__name__)
 
 
 class KeyframeStore:
@@ -24,6 +29,7 @@ class KeyframeStore:
         self._log = FrameLog()
         self._last: Estimate | None = None
         self._next_id = 0
+        self._disk_refused = False  # to take keyframes
 
     def __len__(self) -> int:
         return len(self._keyframes)
@@ -62,6 +68,24 @@ class KeyframeStore:
         assert not self._next_id, "only an empty store can be restored"
         self._keyframes = {keyframe.id: keyframe for keyframe in keyframes}
         self._next_id = max(self._keyframes) + 1
+
+    def make_room(self, limit: int, recent: int, reference_id: int) -> None:
+        """Let the most redundant keyframes leave the active map while it holds more than `limit`.
+
+        Neither the first, nor the `recent` last, nor the reference leave. If the disk refuses one, a WARNING says so,
+        and all stay from there on.
+        """
+        while len(self) > limit and not self._disk_refused:
+            keyframes = self.keyframes
+            protected = {k.id for k in keyframes[-recent:]} | {keyframes[0].id, reference_id}
+            spare = most_redundant(keyframes, protected)
+            if spare is None:
+                return
+            try:
+                self.evict(spare.id)
+            except OutputError as error:
+                self._disk_refused = True
+                log.warning("%s; all keyframes stay in memory from here", error)
 
     def evict(self, keyframe_id: int) -> None:
         """Take a keyframe out of the active map: its data goes to the disk, its frames and children follow another.
@@ -136,9 +160,9 @@ class KeyframeStore:
             np.array(poses, dtype=np.float64).reshape(-1, 4, 4),
         )
 
-    def snapshot(self, estimate: Estimate | None = None) -> Snapshot:
-        """The map as it is; cheap, nothing is copied."""
-        return Snapshot(self.keyframes, estimate)
+    def snapshot(self) -> Snapshot:
+        """The map as it is, with the last estimate; cheap, nothing is copied."""
+        return Snapshot(self.keyframes, self._last)
 
     def close(self) -> None:
         """Remove the files of evicted keyframes, which cannot be used afterwards."""

@@ -63,11 +63,11 @@ class VideoSource:
             rate = capture.get(cv2.CAP_PROP_FPS)
         finally:
             capture.release()
-        self._stated = int(stated) if math.isfinite(stated) and stated >= 1 else None
+        self.stated = int(stated) if math.isfinite(stated) and stated >= 1 else None
         self._rate = self._fixed_fps or (rate if 0 < rate <= MAX_FPS else DEFAULT_FPS)  # NaN compares false
-        self.count = len(window.indices(self._stated)) if self._stated else None  # as the container states it
+        self.count = len(window.indices(self.stated)) if self.stated else None  # as the container states it
         if self.count == 0:
-            raise SourceError(f"--start {window.start} is past the end of {path}: it has {self._stated} frames")
+            raise SourceError(f"--start {window.start} is past the end of {path}: it has {self.stated} frames")
         self.camera = choice.camera(width, height, [path.with_suffix(".yaml")], str(path))
 
     def __iter__(self) -> Iterator[Frame]:
@@ -130,6 +130,6 @@ class VideoSource:
     def _check_end(self, index: int, stop: int | None, delivered: int) -> None:
         if delivered == 0:
             raise SourceError(f"no frame of {self._path} could be read (from frame {self._window.start} on)")
-        expected = min(self._stated or 0, stop or math.inf)
+        expected = min(self.stated or 0, stop or math.inf)
         if index < SHORTFALL * expected:
             log.warning("%s ended after %d of %g frames: is the file damaged?", self._path, index, expected)

@@ -41,7 +41,7 @@ class RgbdFolder:
             if abs(int(truth.time_ns[nearest]) - frame.time_ns) > MAX_POSE_NS:
                 continue
             prepare = prepare or Preparation(frame.camera, pixels)
-            image, depth = prepare(frame)
+            image, depth = prepare.image_and_depth(frame)
             images.append(torch.from_numpy(image).permute(2, 0, 1))
             depths.append(torch.from_numpy(np.zeros(image.shape[:2], np.float32) if depth is None else depth))
             poses.append(torch.from_numpy(truth.T_wc[nearest]))

@@ -80,7 +80,7 @@ def validate_stereo(motion: FlowSE3, stereo: StereoNet, clips: Sequence[Clip]) -
         truth = clip.inv_depth[0].to(device)
         known = truth > 0
         unit = truth[known].median()[None]
-        neighbours = [maps[j : j + 1] for j in near.tolist()]
+        neighbours = [maps[j[None]] for j in near]
         inv_depth = stereo(maps[:1], neighbours, T_jk, K, 0.05 * unit, 3.5 * unit).inv_depth
         ratio = truth[known] / inv_depth[0][known].clamp_min(1e-4)  # predicted over true depth
         rel.append((ratio - 1).abs().mean())

@@ -22,7 +22,7 @@ import yaml
 from apps import evaluate
 from apps.common import set_up_logging
 from apps.run import main
-from slam.backend.optimizer import Optimizer
+from slam.backend.adjustment import Adjustment
 from slam.config import SlamConfig, build_config
 from slam.errors import SourceError
 from slam.frames import Trajectory
@@ -219,15 +219,15 @@ def test_a_source_that_dies_leaves_a_complete_run(recording, tmp_path, monkeypat
 
 @pytest.mark.parametrize("threads", [True, False])
 def test_a_backend_that_dies_is_reported_and_leaves_its_files(recording, tmp_path, monkeypatch, threads):
-    process, jobs = Optimizer.process, []
+    adjust_window, jobs = Adjustment.adjust_window, []
 
-    def dying(self, window):
-        jobs.append(window)
+    def dying(self, *given):
+        jobs.append(given)
         if len(jobs) > 2:
             raise ZeroDivisionError("a mistake in the program")
-        return process(self, window)
+        return adjust_window(self, *given)
 
-    monkeypatch.setattr(Optimizer, "process", dying)
+    monkeypatch.setattr(Adjustment, "adjust_window", dying)
     options = ["--set", "keyframing.flow_px=6", *([] if threads else ["--deterministic"])]
     with pytest.raises(ZeroDivisionError, match="a mistake in the program"):
         main(["--sequence", str(recording), "--out", str(tmp_path / "run"), *SMALL, *options])

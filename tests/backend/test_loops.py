@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from slam.backend.graph import KeyframeGraph
 from slam.backend.loops import NEAR, Loop, LoopCloser, LoopConfig, odometry_edges
 from slam.frames import Keyframe
 from slam.geometry import se3, sim3
@@ -67,9 +68,21 @@ def found(world, circle) -> tuple[list[Keyframe], Loop]:
     """The drifted keyframes and the loop from the last to the first."""
     keyframes = drifted(circle)
     closer = LoopCloser(Matcher(world.flow))
-    loops = closer.found(keyframes[-1], keyframes)
+    loops = closer.find(graph_of(keyframes), keyframes[-1].id)
     assert loops and loops == closer.loops
     return keyframes, loops[0]
+
+
+def graph_of(keyframes: Sequence[Keyframe]) -> KeyframeGraph:
+    graph = KeyframeGraph()
+    graph.put(keyframes)
+    return graph
+
+
+def closed_by(closer: LoopCloser, keyframes: Sequence[Keyframe]) -> list[Keyframe] | None:
+    """The keyframes bent to fit all loops; None if they fit as they are."""
+    graph = graph_of(keyframes)
+    return graph.keyframes if closer.close(graph) else None
 
 
 def closer_with(world, *loops: Loop) -> LoopCloser:
@@ -90,7 +103,7 @@ def test_a_loop_is_measured_with_its_scale(found, circle):
 
 def test_closing_takes_the_drift_out(world, found, circle):
     keyframes, loop = found
-    closed = closer_with(world, loop).closed(keyframes)
+    closed = closed_by(closer_with(world, loop), keyframes)
     assert closed is not None and torch.allclose(closed[0].T_wc, keyframes[0].T_wc, atol=1e-12)
     before, after = drift(keyframes, circle), drift(closed, circle)
     assert before[0] > 0.2 and before[1] > 0.15
@@ -105,22 +118,22 @@ def test_closing_takes_the_drift_out(world, found, circle):
 def test_a_map_that_fits_is_left_alone(world, found, circle):
     keyframes, loop = found
     closer = closer_with(world, loop)
-    closed = closer.closed(keyframes)
-    assert closed is not None and closer.closed(closed) is None
-    assert closer_with(world).closed(keyframes) is None
+    closed = closed_by(closer, keyframes)
+    assert closed is not None and closed_by(closer, closed) is None
+    assert closed_by(closer_with(world), keyframes) is None
     true_loops = LoopCloser(Matcher(world.flow))
-    assert true_loops.found(circle[-1], circle) and true_loops.closed(circle) is None
+    assert true_loops.find(graph_of(circle), circle[-1].id) and closed_by(true_loops, circle) is None
 
 
 def test_a_loop_that_contradicts_is_left_out_and_the_others_close(world, found, circle):
     keyframes, loop = found
     false = replace(loop, old_id=2, new_id=10, S_on=twisted([5, 0, 0, 0, 0, 0, 0]))
     closer = closer_with(world, false, loop)
-    closed = closer.closed(keyframes)
+    closed = closed_by(closer, keyframes)
     assert closer.loops == [loop] and closed is not None
     assert drift(closed, circle)[0] < drift(keyframes, circle)[0] / 5
     alone = closer_with(world, false)
-    assert alone.closed(keyframes) is None and alone.loops == []
+    assert closed_by(alone, keyframes) is None and alone.loops == []
 
 
 def test_metric_maps_keep_their_unit(world, circle):
@@ -130,8 +143,8 @@ def test_metric_maps_keep_their_unit(world, circle):
     last = keyframes[-1]
     keyframes[-1] = replace(last, coarse=InvDepth(1.02 * last.coarse.value, last.coarse.sigma))
     closer = LoopCloser(Matcher(world.flow))
-    assert closer.found(keyframes[-1], keyframes)
-    closed = closer.closed(keyframes)
+    assert closer.find(graph_of(keyframes), keyframes[-1].id)
+    closed = closed_by(closer, keyframes)
     assert closed is not None and closer.loops
     assert drift(closed, circle)[0] < drift(keyframes, circle)[0] / 5
     assert all(k.scale == pytest.approx(1, abs=0.002) for k in closed)
@@ -153,7 +166,7 @@ def test_another_room_is_no_loop(world, wall_and_box, circle):
     foreign = wall_and_box.World(seed=5).keyframe(se3.inverse(circle[-1].T_wc), COUNT, 999)
     foreign = replace(foreign, keypoints=detect_keypoints(foreign.view.image))
     blind = LoopConfig(min_votes=1)  # even if every candidate is looked at
-    assert LoopCloser(Matcher(world.flow), blind).found(foreign, [*circle, foreign]) == []
+    assert LoopCloser(Matcher(world.flow), blind).find(graph_of([*circle, foreign]), foreign.id) == []
 
 
 def test_a_repeated_pattern_is_no_loop(world, wall_and_box):
@@ -166,7 +179,7 @@ def test_a_repeated_pattern_is_no_loop(world, wall_and_box):
     assert len(old.keypoints.uv) > 50  # there is much to see
     between = [replace(old, id=n, keypoints=None) for n in range(1, 20)]
     closer = LoopCloser(Matcher(world.flow))
-    assert closer.found(new, [old, *between, new]) == []
+    assert closer.find(graph_of([old, *between, new]), new.id) == []
 
 
 def test_what_does_not_come_back_to_where_it_began_is_not_proved(world, circle, monkeypatch):
@@ -176,37 +189,37 @@ def test_what_does_not_come_back_to_where_it_began_is_not_proved(world, circle, 
     keyframes = [replace(circle[0], coarse=InvDepth(bent, circle[0].coarse.sigma)), *circle[1:]]
     monkeypatch.setattr("slam.backend.loops.rank_places", lambda *given: [(0, 99)])
     blind = LoopConfig(max_cycle_deg=90, max_cycle_shift=90)
-    (loop,) = LoopCloser(Matcher(world.flow), blind).found(keyframes[-1], keyframes)
+    (loop,) = LoopCloser(Matcher(world.flow), blind).find(graph_of(keyframes), keyframes[-1].id)
     strict = LoopConfig(max_cycle_deg=90, max_cycle_shift=loop.shift / 2)
-    assert LoopCloser(Matcher(world.flow), strict).found(keyframes[-1], keyframes) == []
+    assert LoopCloser(Matcher(world.flow), strict).find(graph_of(keyframes), keyframes[-1].id) == []
     strict = LoopConfig(max_cycle_deg=math.degrees(loop.turn_rad) / 2, max_cycle_shift=90)
-    assert LoopCloser(Matcher(world.flow), strict).found(keyframes[-1], keyframes) == []
+    assert LoopCloser(Matcher(world.flow), strict).find(graph_of(keyframes), keyframes[-1].id) == []
 
 
 def test_a_loop_beside_a_known_one_is_remembered_only_if_the_map_disagrees(world, circle):
     """Round after round the same places would make more and more of them."""
     two = LoopConfig(candidates=2)
     closer = LoopCloser(Matcher(world.flow), two)
-    assert len(closer.found(circle[-1], circle)) == 1
-    assert closer.found(circle[-1], circle) == [] and len(closer.loops) == 1
+    assert len(closer.find(graph_of(circle), circle[-1].id)) == 1
+    assert closer.find(graph_of(circle), circle[-1].id) == [] and len(closer.loops) == 1
     keyframes = drifted(circle)
     closer = LoopCloser(Matcher(world.flow), two)
-    both = closer.found(keyframes[-1], keyframes)
+    both = closer.find(graph_of(keyframes), keyframes[-1].id)
     assert len(both) == 2 and abs(both[0].old_id - both[1].old_id) <= NEAR
 
 
 def test_recent_keyframes_are_not_candidates(world, circle):
-    assert LoopCloser(Matcher(world.flow), LoopConfig(min_gap=COUNT)).found(circle[-1], circle) == []
+    assert LoopCloser(Matcher(world.flow), LoopConfig(min_gap=COUNT)).find(graph_of(circle), circle[-1].id) == []
     unknown = [replace(k, keypoints=None) for k in circle[:-1]]  # the backend has not looked at them
-    assert LoopCloser(Matcher(world.flow)).found(circle[-1], [*unknown, circle[-1]]) == []
+    assert LoopCloser(Matcher(world.flow)).find(graph_of([*unknown, circle[-1]]), circle[-1].id) == []
 
 
 def test_loops_of_keyframes_that_left_the_map_are_forgotten(world, found):
     keyframes, loop = found
     closer = closer_with(world, loop)
     rest = [k for k in keyframes if k.id != loop.old_id]
-    assert closer.closed(rest) is None
-    closer.found(rest[5], rest)
+    assert closed_by(closer, rest) is None
+    closer.find(graph_of(rest), rest[5].id)
     assert closer.loops == []
 
 

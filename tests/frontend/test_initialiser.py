@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from slam.errors import ConfigError
+from slam.frontend.initial_structure import adjusted, parallax_px
 from slam.frontend.initialiser import Initialiser, InitialiserConfig, InitialMap
 from slam.geometry import se3
+from slam.geometry.camera import scaled_intrinsics
 from slam.matching.matcher import Matcher
 
 F64 = torch.float64
@@ -77,20 +79,20 @@ def test_pure_rotation_gives_no_map(world, wall_and_box):
     initialiser, first, _ = fed(world, poses)
     assert first is None
     assert len(initialiser.views) == 14  # all gathered: the flow is 23 px, yet none of it is parallax
-    assert initialiser._parallax_px(initialiser.matches[-1]) < 1.0
+    assert parallax_px(initialiser.matches[-1], wall_and_box.K, 4) < 1.0
 
 
-def test_a_start_that_moves_everything_out_of_view_leads_nowhere(sideways, world):
+def test_a_start_that_moves_everything_out_of_view_leads_nowhere(sideways, world, wall_and_box):
     """It has no misfit to compare; as NaN among the others' it would leave their order to chance."""
     poses, _, _ = sideways
     initialiser = Initialiser(Matcher(world.flow))
     for n, T_cw in enumerate(poses[:4]):
         initialiser.add(world.view(T_cw, n))
-    start = initialiser._constant_depth(initialiser.views[0]).value
-    assert initialiser._adjusted(initialiser.matches, start) is not None
+    start, K_cells = torch.ones(30, 40), scaled_intrinsics(wall_and_box.K, 1 / 4)
+    assert adjusted(initialiser.matches, start, K_cells, 4, steps=20) is not None
     far = torch.tensor([1.1 * start.shape[1], 0.0])
     matches = [replace(match, target_uv=match.target_uv + far) for match in initialiser.matches]
-    assert initialiser._adjusted(matches, start) is None
+    assert adjusted(matches, start, K_cells, 4, steps=20) is None
 
 
 def test_the_limit_of_views_must_leave_room_for_an_attempt():

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from slam.frames import UNNUMBERED, Estimate, Image, Keyframe, Status, Update, View
-from slam.frontend.keyframing import Keyframing, KeyframingConfig
+from slam.frontend.keyframing import DEPTH_WAIT, Keyframing, KeyframingConfig
 from slam.frontend.motion_model import MotionModel, MotionModelConfig
 from slam.frontend.relocaliser import Relocaliser, RelocaliserConfig, thumbnail
 from slam.frontend.tracker import track
@@ -161,6 +161,30 @@ def test_a_fading_match_makes_a_keyframe_measured_against_the_same_reference():
     assert [wants(1, c) for c in (0.3, 0.2, 0.14)] == [False, False, True]  # a new reference begins anew
 
 
+@pytest.mark.parametrize(
+    ("values", "exhausted"),
+    [
+        ({"mean_flow_px": 24.0, "visible_ratio": 0.5}, False),
+        ({"mean_flow_px": 24.1, "visible_ratio": 0.5}, True),
+        ({"mean_flow_px": 1.0, "visible_ratio": 0.49}, True),
+    ],
+)
+def test_a_reference_is_exhausted_by_flow_or_overlap(values, exhausted):
+    """Later than a new keyframe is wanted: until then frames wait for the one that the backend works on."""
+    seen = estimate(1, 0, se3.identity(), **values)
+    assert Keyframing().exhausted(seen) is exhausted and Keyframing().wants(seen)
+
+
+def test_a_metric_map_waits_a_few_frames_for_one_with_depth():
+    def wants(frame_id: int, depth_frame_id: int, **values: object) -> bool:
+        seen = estimate(frame_id, 0, se3.identity(), mean_flow_px=17.0, visible_ratio=0.9, metric=True)
+        return Keyframing().wants(replace(seen, **values), depth_frame_id)
+
+    assert wants(9, 9) and not wants(10, 9) and not wants(8 + DEPTH_WAIT, 9) and wants(9 + DEPTH_WAIT, 9)
+    assert wants(10, 9, metric=False)  # depth is not used there
+    assert wants(10, 9, mean_flow_px=25.0)  # exhausted
+
+
 # finding the place again
 
 
@@ -223,7 +247,7 @@ def test_a_keyframe_that_left_the_map_is_not_found(places, world, wall_and_box):
     finder, view = Relocaliser(Matcher(world.flow)), world.view(wall_and_box.moved(-1.66), 7)
     assert finder.find(view, known).keyframe_id == 2
     known.evict(2)
-    assert finder.find(view, known).keyframe_id != 2 and 2 not in finder._thumbnails
+    assert finder.find(view, known).keyframe_id != 2
 
 
 def test_among_equals_the_newest_keyframe_is_tried_first(world):
@@ -232,7 +256,7 @@ def test_among_equals_the_newest_keyframe_is_tried_first(world):
     for n in range(6):
         store.add(replace(k, parent_id=n - 1))
     finder = Relocaliser(Matcher(world.flow), RelocaliserConfig(candidates=2))
-    assert finder._similar(k.view, store) == [5, 4]
+    assert finder.similar_keyframes(k.view, store) == [5, 4]
 
 
 def test_thumbnail_does_not_mind_exposure(world):

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from slam.geometry import se3
-from slam.kernels.zncc import _moments, _moments_cpu, zncc_volume
+from slam.kernels.zncc import moments, moments_by_loops, zncc_volume
 from slam.networks.stereo import wide_hypotheses
 
 FOCAL, H, W = 100.0, 48, 64
@@ -75,7 +75,7 @@ def test_loops_and_tensors_give_the_same_moments():
     K = camera([])[1].float().expand(2, 3, 3)
     A, b = K @ T_jk[:, :3, :3] @ torch.linalg.inv(K), (K @ T_jk[:, :3, 3:])[..., 0]
     given = (gray_k.transpose(0, 1).reshape(2, 1, H, W), gray_j.transpose(0, 1).reshape(2, 1, H, W), A, b, hypotheses)
-    for loops, tensors in zip(_moments_cpu(*given), _moments(*given)):
+    for loops, tensors in zip(moments_by_loops(*given), moments(*given)):
         torch.testing.assert_close(loops, tensors, rtol=0, atol=2e-3)
 
 

@@ -75,8 +75,8 @@ def test_the_folder_goes_with_the_archive(seen_often):
     """Whatever a run died of."""
     archive = Archive()
     archive.stored(seen_often[0])
-    assert archive._folder is not None and any(archive._folder.iterdir())
-    folder = archive._folder
+    assert archive.folder is not None and any(archive.folder.iterdir())
+    folder = archive.folder
     del archive
     assert not folder.exists()
 

@@ -84,7 +84,7 @@ def test_cut_off_video_gives_what_is_left_and_warns(tmp_path, scenes, caplog):
     path = scenes.video(tmp_path / "a.avi", 40)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     source = VideoSource(path)
-    source._stated = 40  # what a container with its index in front would say
+    source.stated = 40  # what a container with its index in front would say
     frames = list(source)
     assert 5 < len(frames) < 40
     assert "frames: is the file damaged?" in caplog.text

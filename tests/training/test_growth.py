@@ -47,14 +47,14 @@ def test_a_grown_network_computes_what_the_small_one_does():
     found = []
     for motion, stereo in (small, large):
         with torch.autocast("cpu", enabled=False):
-            features = motion.encode(images)
+            maps = motion.encode(images)
             uv = torch.rand(1, 6, 8, 2, generator=torch.Generator().manual_seed(2)) * 6
-            state = motion.start(features[:1], features[1:2])
+            state = motion.start(motion.context(maps[:1]), maps[:1], maps[1:2])
             for _ in range(2):
                 state, residual_uv, weight = motion.update(state, uv)
-            views = [[f] for f in features[1:]]
-            depth = stereo(features[:1], views, T_jk, K, torch.tensor([0.2]), torch.tensor([2.0]))
-        found.append([residual_uv, weight, *depth])
+            neighbours = [maps[1:2], maps[2:3]]
+            depth = stereo(maps[:1], neighbours, T_jk, K, torch.tensor([0.2]), torch.tensor([2.0]))
+        found.append([residual_uv, weight, depth.inv_depth, depth.sigma])
     for a, b in zip(*found):
         assert a.std() > 1e-3
         torch.testing.assert_close(a, b, rtol=0, atol=0.02 * a.abs().max().item())
@@ -64,8 +64,9 @@ def test_new_channels_learn():
     """What reads them begins at zero and moves at the first step."""
     small = networks(SMALL)
     motion, _ = networks(LARGE, grow_weights(state_of(*small), SMALL, LARGE))
-    features = motion.encode(torch.rand(2, 3, 48, 64))
-    _, residual_uv, _ = motion.update(motion.start(features[:1], features[1:]), torch.rand(1, 6, 8, 2) * 6)
+    maps = motion.encode(torch.rand(2, 3, 48, 64))
+    state = motion.start(motion.context(maps[:1]), maps[:1], maps[1:])
+    _, residual_uv, _ = motion.update(state, torch.rand(1, 6, 8, 2) * 6)
     residual_uv.square().sum().backward()
     grad, weight = motion.head.weight.grad, motion.head.weight
     assert (weight[:64, 16:] == 0).all() and (grad[:64, 16:].abs() > 0).any()

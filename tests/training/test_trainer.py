@@ -172,7 +172,7 @@ torch.save(result, f"{sys.argv[1]}/{rank}.pt")
 def image_loss(t: Trainer, chosen: list[int]) -> torch.Tensor:
     """Mean over the chosen ones of two images of a loss that touches most of the motion network."""
     images = torch.rand(2, 3, 48, 64, generator=torch.Generator().manual_seed(5))[chosen]
-    maps = t.motion.encode_maps(images)
+    maps = t.motion.encode(images)
     context = t.motion.context(maps)
     return (context.hidden.float().square().mean() + maps.fine_i.float().pow(3).mean()) * 10
 

@@ -1,0 +1,148 @@
+"""Bundle adjustment of keyframes: poses and coarse depths from the flows between them.
+
+The newest window is matched both ways and adjusted at every keyframe, which tracking waits for; all keyframes together,
+on a coarser grid, when a loop was closed and at the end of a run.
+"""
+
+import logging
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from slam.backend.config import BackendConfig
+from slam.backend.graph import COARSER, Edge, KeyframeGraph, Pair, linked
+from slam.frames import Keyframe, Window
+from slam.geometry import se3
+from slam.geometry.camera import scaled_intrinsics
+from slam.inv_depth import InvDepth
+from slam.mapping.sensor import measured_coarse
+from slam.matching.matcher import Matcher
+from slam.solvers.bundle import BundleSolution, bundle_adjust
+from slam.timing import StageTimes
+
+log = logging.getLogger(__name__)
+
+MIN_DEVIATION = 0.005  # relative, of any depth: flow errors are not independent
+HOLDING = 1e6  # weight of a prior that a depth cannot leave
+
+
+class Adjustment:
+    """Works on a keyframe graph; it holds no state of its own."""
+
+    def __init__(self, matcher: Matcher, config: BackendConfig = BackendConfig()) -> None:
+        self.matcher = matcher
+        self.config = config
+
+    def adjust_window(self, graph: KeyframeGraph, window: Window, clock: StageTimes) -> tuple[Keyframe, ...]:
+        """Match and adjust the keyframes of a window, and take them over into the graph; as they are now."""
+        with clock.measure("match"):
+            keyframes = graph.brought_up_to_date(window.keyframes)
+            graph.forget(keyframes[0].id, window.active)
+            pairs = self._match(graph, keyframes) if self.config.adjust != "off" else []
+        with clock.measure("adjust"):
+            if pairs:
+                edges = [graph.edge((keyframes[a].id, keyframes[b].id)) for a, b in pairs]
+                keyframes = self._solve(keyframes, pairs, [e for e in edges if e is not None], self.config.held)
+        keyframes = tuple(replace(k, refined=True) for k in keyframes)
+        graph.put(keyframes)
+        return keyframes
+
+    def adjust_all(self, graph: KeyframeGraph, loops: dict[Pair, Edge]) -> None:
+        """Adjust all keyframes that flows link, on the subsampled flows.
+
+        Args:
+            loops: flows of closed loops, subsampled, besides those of the graph.
+        """
+        every = graph.subsampled_edges() | loops
+        known = {pair: edge for pair, edge in every.items() if pair[0] in graph and pair[1] in graph}
+        for part in linked(known.keys()):  # each holds its first; none has those of a loaded map that nobody saw again
+            position = {n: at for at, n in enumerate(sorted(part))}
+            inside = {pair: edge for pair, edge in known.items() if pair[0] in part}
+            keyframes = tuple(graph[n] for n in position)
+            pairs = [(position[a], position[b]) for a, b in inside]
+            graph.put(self._solve(keyframes, pairs, list(inside.values()), held=1, step=COARSER))
+
+    def _match(self, graph: KeyframeGraph, keyframes: tuple[Keyframe, ...]) -> list[tuple[int, int]]:
+        """Connect the window's keyframes in the graph; index pairs of those with a flow."""
+        pairs = []
+        for a, k in enumerate(keyframes):
+            for b in range(max(0, a - self.config.reach), min(len(keyframes), a + self.config.reach + 1)):
+                pair = (k.id, keyframes[b].id)
+                if a != b and not graph.is_matched(pair):
+                    graph.connect(pair, self._flow(k, keyframes[b]))
+                if a != b and graph.edge(pair) is not None:
+                    pairs.append((a, b))
+        return pairs
+
+    def _flow(self, k: Keyframe, other: Keyframe) -> Edge | None:
+        match = self.matcher.match(k.view, k.coarse, other.view, se3.inverse(other.T_wc) @ k.T_wc)
+        return Edge(match.target_uv, match.weight) if match.ok else None
+
+    def _solve(
+        self,
+        keyframes: tuple[Keyframe, ...],
+        pairs: list[tuple[int, int]],
+        edges: list[Edge],
+        held: int,
+        step: int = 1,
+    ) -> tuple[Keyframe, ...]:
+        """Poses and cell depths adjusted, but the poses of the first `held`; `edges` are of every `step`-th cell."""
+        config, stride = self.config, self.matcher.stride * step
+        T_cw = torch.stack([se3.inverse(k.T_wc) for k in keyframes])
+        coarse = [k.coarse.subsampled(step) for k in keyframes]
+        inv_depth = torch.stack([c.value for c in coarse])
+        sigma = config.flow_sigma_px / stride
+        priors = []
+        for k, c in zip(keyframes, coarse, strict=True):
+            smooth = c.smoothed()
+            weak = InvDepth(smooth, config.prior_deviation * smooth)
+            priors.append(weak.composited(measured_coarse(k.view, self.matcher.stride).subsampled(step)))
+        prior = torch.stack([p.value for p in priors])
+        prior_weight = (sigma / torch.stack([p.sigma for p in priors]).clamp_min(1e-9)) ** 2
+        if config.adjust == "poses":
+            prior, prior_weight = inv_depth, torch.full_like(inv_depth, HOLDING)
+        fixed = torch.zeros(len(keyframes), dtype=torch.bool)
+        fixed[: max(1, min(held, len(keyframes) - 2))] = True
+        K = scaled_intrinsics(keyframes[0].view.K, 1 / self.matcher.stride)
+        K[:2] /= step  # row 0 and column 0 stay where they are
+        solution: BundleSolution = bundle_adjust(
+            torch.stack([e.target_uv for e in edges]),
+            torch.stack([e.weight for e in edges]),
+            torch.tensor(pairs),
+            T_cw,
+            inv_depth,
+            (prior, prior_weight),
+            fixed,
+            K,
+            config.steps,
+            huber_px=config.huber_px / stride,
+        )
+        if not solution.ok:
+            log.debug("window %d..%d could not be adjusted", keyframes[0].id, keyframes[-1].id)
+            return keyframes
+        T_wc = se3.orthonormalised(se3.inverse(solution.T_cw))
+        d, information = solution.inv_depth, solution.depth_information
+        if step > 1:
+            return tuple(_with_ratio(k, T_wc[n], d[n] / inv_depth[n]) for n, k in enumerate(keyframes))
+        sigma_d = torch.maximum(sigma / (information + prior_weight).sqrt(), MIN_DEVIATION * d)
+        return tuple(_with_coarse(k, T_wc[n], InvDepth(d[n], sigma_d[n])) for n, k in enumerate(keyframes))
+
+
+def _with_coarse(k: Keyframe, T_wc: Tensor, coarse: InvDepth) -> Keyframe:
+    """The keyframe with a new pose and coarse depth; `scale` and dense depth follow the median change of depth."""
+    sure = (k.coarse.confidence * coarse.confidence).flatten()
+    ratio = (k.coarse.value / coarse.value).flatten()[sure >= sure.quantile(0.5)]
+    scale_change = float(ratio.median())
+    return replace(k, T_wc=T_wc, coarse=coarse, dense=k.dense.rescaled(scale_change), scale=k.scale * scale_change)
+
+
+def _with_ratio(k: Keyframe, T_wc: Tensor, ratio: Tensor) -> Keyframe:
+    """The keyframe with a new pose, its coarse depth changed by a factor known at every COARSER-th cell."""
+    hc, wc = k.coarse.size
+    v, u = (torch.arange(n) / COARSER for n in (hc, wc))
+    low_v, low_u = v.long(), u.long()
+    rows = torch.lerp(ratio[low_v], ratio[(low_v + 1).clamp_max(len(ratio) - 1)], (v - low_v)[:, None])
+    columns = (low_u + 1).clamp_max(ratio.shape[1] - 1)
+    factor = torch.lerp(rows[:, low_u], rows[:, columns], (u - low_u)[None])
+    return _with_coarse(k, T_wc, InvDepth(k.coarse.value * factor, k.coarse.sigma * factor))

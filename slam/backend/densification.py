@@ -1,0 +1,50 @@
+"""Dense depth of the map's keyframes by stereo, where no sensor measured it."""
+
+from dataclasses import replace
+
+import torch
+
+from slam.backend.config import BackendConfig
+from slam.frames import Keyframe
+from slam.geometry import se3
+from slam.inv_depth import InvDepth
+from slam.mapping.sensor import measured_dense
+from slam.stereo.stereo import Stereo
+
+MEASURED = 0.9  # part of the pixels with sensor depth at which stereo is not worth its time
+
+
+class Densification:
+    """Stereo of the keyframes that just got neighbours; it holds no state of its own."""
+
+    def __init__(self, stereo: Stereo, config: BackendConfig = BackendConfig()) -> None:
+        self.stereo = stereo
+        self.config = config
+
+    def densify(self, chain: tuple[Keyframe, ...]) -> list[Keyframe]:
+        """The newest keyframe of a chain and the one that just got neighbours on both sides, with new dense depth: as
+        measured, else by stereo; those without need of it are left out."""
+        chosen = sorted({len(chain) - 1, max(len(chain) - 3, 0)})
+        return [self._densified(n, chain) for n in chosen if not _is_measured(chain[n])]
+
+    def _densified(self, n: int, chain: tuple[Keyframe, ...]) -> Keyframe:
+        k = chain[n]
+        near = sorted((m for m in range(len(chain)) if m != n), key=lambda m: (abs(m - n), m))
+        others = [chain[m] for m in near[: self.config.neighbours]]
+        T_jk = [se3.inverse(o.T_wc) @ k.T_wc for o in others]
+        dense = self.stereo(k, [o.view for o in others], T_jk).composited(measured_dense(k.view))
+        return replace(k, dense=dense, dense_version=k.dense_version + 1)
+
+
+def _is_measured(k: Keyframe) -> bool:
+    """True if it came with its depth."""
+    return bool(measured_dense(k.view).known.float().mean() > MEASURED)
+
+
+def with_pooled_depth(k: Keyframe, stride: int) -> Keyframe:
+    """The keyframe with its coarse depth taken from the dense one, weighed by confidence; as it was where that has
+    none."""
+    dense = k.dense
+    weight = torch.nn.functional.avg_pool2d(dense.confidence[None], stride)[0]
+    mean = torch.nn.functional.avg_pool2d((dense.confidence * dense.value)[None], stride)[0] / weight.clamp_min(1e-6)
+    return replace(k, coarse=InvDepth.from_confidence(torch.where(weight > 0, mean, k.coarse.value), weight))

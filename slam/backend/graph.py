@@ -1,0 +1,119 @@
+"""The keyframe graph: the backend's own keyframes and the flows between them.
+
+One owner, the backend's thread, hands it to the adjustment, the stereo and the loop search; nobody else writes it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from slam.frames import Keyframe
+from slam.mapping.transforms import carried_along
+
+COARSER = 2  # cells from one to the next of the grid on which all keyframes are adjusted together
+
+Pair = tuple[int, int]  # ids of the keyframes that a flow leads from and to
+
+
+@dataclass(frozen=True, eq=False)
+class Edge:
+    """The flow from one keyframe to another."""
+
+    target_uv: Tensor  # (hc, wc, 2) cells
+    weight: Tensor  # (hc, wc, 2)
+
+    def subsampled(self) -> "Edge":
+        """Every COARSER-th row and column, in the cells of that coarser grid."""
+        kept = slice(None, None, COARSER)
+        return Edge((self.target_uv[kept, kept] / COARSER).contiguous(), self.weight[kept, kept].contiguous())
+
+
+class KeyframeGraph:
+    """Keyframes as the backend knows them now, the flows of the last window, and the subsampled flows of all others."""
+
+    def __init__(self) -> None:
+        self._keyframes: dict[int, Keyframe] = {}
+        self._window: dict[Pair, Edge | None] = {}  # None: matched without success
+        self._subsampled: dict[Pair, Edge] = {}
+
+    def __len__(self) -> int:
+        return len(self._keyframes)
+
+    def __contains__(self, keyframe_id: int) -> bool:
+        return keyframe_id in self._keyframes
+
+    def __getitem__(self, keyframe_id: int) -> Keyframe:
+        return self._keyframes[keyframe_id]
+
+    @property
+    def keyframes(self) -> list[Keyframe]:
+        """All of them, oldest first."""
+        return [self._keyframes[n] for n in sorted(self._keyframes)]
+
+    def chain(self, keyframe_id: int, length: int) -> tuple[Keyframe, ...]:
+        """A keyframe and those that it was tracked from, at most so many, itself last."""
+        found: list[Keyframe] = []
+        while keyframe_id in self._keyframes and len(found) < length:
+            found.append(self._keyframes[keyframe_id])
+            keyframe_id = found[-1].parent_id
+        return tuple(reversed(found))
+
+    def put(self, keyframes: Iterable[Keyframe]) -> None:
+        """Take over keyframes, new ones and new states of known ones."""
+        self._keyframes |= {k.id: k for k in keyframes}
+
+    def brought_up_to_date(self, window: tuple[Keyframe, ...]) -> tuple[Keyframe, ...]:
+        """The window with what earlier jobs found: it may have been copied before their results were applied."""
+        current: list[Keyframe] = []
+        for n, keyframe in enumerate(window):
+            if keyframe.id in self._keyframes:
+                current.append(self._keyframes[keyframe.id])
+            else:
+                current.append(carried_along(keyframe, window[n - 1], current[n - 1]) if n else keyframe)
+        return tuple(current)
+
+    def forget(self, oldest_id: int, active: frozenset[int] | None) -> None:
+        """Drop what left the map, and of what left the window all but subsampled flows.
+
+        Args:
+            oldest_id: first keyframe of the window.
+            active: ids of all keyframes in the map; None: not told.
+        """
+        for pair in [pair for pair in self._window if min(pair) < oldest_id]:
+            edge = self._window.pop(pair)
+            if edge is not None:
+                self.connect_subsampled(pair, edge.subsampled())
+        if active is not None:
+            self._keyframes = {n: k for n, k in self._keyframes.items() if n in active}
+            self._subsampled = {pair: edge for pair, edge in self._subsampled.items() if active.issuperset(pair)}
+
+    def is_matched(self, pair: Pair) -> bool:
+        """True if the flow of a pair in the window was asked for already."""
+        return pair in self._window
+
+    def edge(self, pair: Pair) -> Edge | None:
+        """The flow of a pair in the window; None if it could not be found."""
+        return self._window[pair]
+
+    def connect(self, pair: Pair, edge: Edge | None) -> None:
+        """Remember the flow of a pair in the window, or that there is none."""
+        self._window[pair] = edge
+
+    def connect_subsampled(self, pair: Pair, edge: Edge) -> None:
+        """Remember the flow of a pair on the coarser grid."""
+        self._subsampled[pair] = edge
+
+    def subsampled_edges(self) -> dict[Pair, Edge]:
+        """All known flows on the coarser grid."""
+        recent = {pair: edge.subsampled() for pair, edge in self._window.items() if edge is not None}
+        return self._subsampled | recent
+
+
+def linked(pairs: Iterable[Pair]) -> list[set[int]]:
+    """The ids of the pairs, those together that chains of pairs link."""
+    parts: list[set[int]] = []
+    for pair in pairs:
+        touched = [part for part in parts if not part.isdisjoint(pair)]
+        parts = [part for part in parts if part.isdisjoint(pair)] + [set(pair).union(*touched)]
+    return parts

@@ -1,0 +1,71 @@
+"""The start: the first map, by the depth of a sensor at once, else as soon as the parallax allows."""
+
+import logging
+from dataclasses import replace
+
+from slam.frames import UNNUMBERED, Estimate, Keyframe, Status, View
+from slam.frontend.initialiser import Initialiser, InitialiserConfig, InitialMap
+from slam.frontend.tracker import track
+from slam.geometry import se3
+from slam.mapping.sensor import measured_coarse, measured_dense
+from slam.matching.matcher import Matcher
+
+log = logging.getLogger(__name__)
+
+MIN_MEASURED = 0.3  # part of the cells with sensor depth that makes a first map at once
+PLACED_LIVE = 15  # gathered frames that a first map places of a camera: it moves on meanwhile, 20 to 40 ms for each
+
+
+class Start:
+    """Gathers views until there is a first map, then places them in it."""
+
+    def __init__(
+        self,
+        tracking: Matcher,
+        mapping: Matcher,
+        config: InitialiserConfig = InitialiserConfig(),
+        live: bool = False,
+    ) -> None:
+        """`tracking` places views where depth is known, `mapping` seeks depth; `live`: of a camera, which moves on."""
+        self.tracking = tracking
+        self.mapping = mapping
+        self.initialiser = Initialiser(mapping, config)
+        self.live = live
+
+    def add(self, view: View) -> InitialMap | None:
+        """Take a view; the first map, if this one made it possible."""
+        return self._measured(view) or self.initialiser.add(view)
+
+    def _measured(self, view: View) -> InitialMap | None:
+        """A first map of this view by its sensor depth, if that is enough and the view can be tracked against."""
+        measured = measured_coarse(view, self.tracking.stride)
+        if measured.known.float().mean() < MIN_MEASURED:
+            return None
+        coarse = measured.inpainted()
+        if not self.mapping.match(view, coarse, view, se3.identity()).ok:
+            return None  # dark or plain
+        before = (*self.initialiser.dropped, *self.initialiser.views)
+        return InitialMap(view, coarse, (), (), before, metric=True)
+
+    def place(self, first: InitialMap, keyframe: Keyframe) -> list[Estimate]:
+        """Estimates of the gathered frames against the first keyframe, in order of time; of a camera the last
+        PLACED_LIVE."""
+        if self.live:
+            first = replace(first, before=(), views=first.views[-PLACED_LIVE:], T_cks=first.T_cks[-PLACED_LIVE:])
+        earlier, T_ck = [], se3.identity()
+        for view in reversed(first.before):
+            estimate = track(self.tracking, view, keyframe, [T_ck])
+            earlier.append(estimate)
+            T_ck = estimate.T_ck if estimate.status is Status.TRACKING else T_ck
+        itself = track(self.tracking, first.view, keyframe, [se3.identity()])
+        later = [
+            track(self.tracking, view, keyframe, [T_ck]) for view, T_ck in zip(first.views, first.T_cks, strict=True)
+        ]
+        return [*reversed(earlier), itself, *later]
+
+
+def first_keyframe(first: InitialMap) -> Keyframe:
+    """The keyframe that a first map begins with, for the store to number."""
+    view = first.view if first.metric else replace(first.view, sensor_depth=None)
+    dense = first.coarse.upsampled(view.image.size).composited(measured_dense(view))
+    return Keyframe(UNNUMBERED, view, se3.identity(), dense, first.coarse, metric=first.metric)
