@@ -14,6 +14,7 @@ from slam.errors import OutputError, SlamError, SourceError
 
 if TYPE_CHECKING:
     from slam.frames import Estimate, Progress
+    from slam.system import Slam
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     """Build the parts, track the source, write and report the results."""
     from slam.build import build
     from slam.config import SlamConfig, dump_config, load_config
-    from slam.io.map_file import load_map, save_map
+    from slam.io.map_file import load_map
     from slam.report import Report
     from slam.viewer.live import LiveRun
 
@@ -113,11 +114,12 @@ def run(options: argparse.Namespace) -> int:
             summary = report.finish(
                 slam.store, slam.counts, slam.times.table(), facts, config.fusion, dump_config(config), truth
             )
+            if options.save_map is not None and len(slam.store):
+                no_map = keep_map(options.save_map, slam)  # also of a run that failed
+                error = error or no_map
             slam.store.close()
         if not options.quiet:
             print(summary)
-        if options.save_map is not None and len(slam.store):
-            save_map(options.save_map, slam.store.keyframes)
         if options.screenshot is not None and len(slam.store):
             no_image = take_screenshot(report.directory.path, options.screenshot)
             error = error or no_image
@@ -136,6 +138,19 @@ def run(options: argparse.Namespace) -> int:
 
     with stop_on_signals() as stop:
         return track_and_report() if window is None else watched(window, live, stop, track_and_report)
+
+
+def keep_map(path: Path, slam: "Slam") -> OutputError | None:
+    """Write all keyframes of the run into a file, also those that left the active map; the error if that fails."""
+    from slam.io.map_file import save_map
+    from slam.recognition.keypoints import with_keypoints
+
+    try:
+        save_map(path, [with_keypoints(k, slam.config.keypoints) for k in slam.store.everything()])
+    except OutputError as error:
+        log.error("%s", error)
+        return error
+    return None
 
 
 def shortcuts(options: argparse.Namespace) -> list[str]:

@@ -1,6 +1,7 @@
 """The values that cross threads: frames, keyframes, estimates, snapshots, trajectories. Nobody writes them again."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 
@@ -164,12 +165,43 @@ class Update:
     seconds: dict[str, float]  # time of each stage
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """Where a keyframe is."""
+
+    T_wc: np.ndarray  # (4, 4) float64
+    scale: float  # see `Keyframe.scale`
+
+
+@dataclass(frozen=True, eq=False)
+class Anchor:
+    """How a keyframe that left the active map follows one that stayed."""
+
+    keyframe_id: int  # of the one that stayed
+    T_ak: np.ndarray  # (4, 4) float64, from the keyframe that left to its anchor's camera ...
+    anchor_scale: float  # ... in the scale that the anchor had then
+    scale: float  # of the keyframe that left, at that time
+
+    def placement(self, anchor: Placement) -> Placement:
+        """Where the keyframe is now that its anchor may have moved and changed its scale."""
+        scale_change = anchor.scale / self.anchor_scale
+        T_ak = self.T_ak.copy()
+        T_ak[:3, 3] *= scale_change
+        return Placement(anchor.T_wc @ T_ak, self.scale * scale_change)
+
+
+@dataclass(frozen=True, eq=False)
 class Snapshot:
     """The map at one moment, for the viewer and the writers."""
 
-    keyframes: tuple[Keyframe, ...]
-    estimate: Estimate | None
+    keyframes: tuple[Keyframe, ...]  # active ones, oldest first
+    estimate: Estimate | None = None  # of the last frame
+    anchors: Mapping[int, Anchor] = field(default_factory=dict)  # of the keyframes that left, by their ids
+
+    def placements(self) -> dict[int, Placement]:
+        """Where all keyframes are, also those that left the active map."""
+        active = {k.id: Placement(k.T_wc.numpy(), k.scale) for k in self.keyframes}
+        return active | {n: a.placement(active[a.keyframe_id]) for n, a in self.anchors.items()}
 
 
 @dataclass

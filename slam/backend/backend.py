@@ -1,7 +1,5 @@
 """What happens to the map after each keyframe: its window adjusted, dense depth and keypoints, loops closed."""
 
-from dataclasses import replace
-
 import torch
 
 from slam.backend.adjustment import Adjustment
@@ -9,7 +7,7 @@ from slam.backend.densification import Densification, with_pooled_depth
 from slam.backend.graph import KeyframeGraph
 from slam.backend.loops import Loop, LoopCloser
 from slam.frames import DensifyAndCloseLoops, Keyframe, Restore, Update, Window
-from slam.recognition.keypoints import KeypointConfig, detect_keypoints
+from slam.recognition.keypoints import KeypointConfig, with_keypoints
 from slam.timing import StageTimes
 
 Job = Window | DensifyAndCloseLoops | Restore
@@ -79,7 +77,7 @@ class Backend:
                 chain = self.graph.chain(keyframe_id, self.adjustment.config.window)
                 self.graph.put(self.densification.densify(chain))
         with clock.measure("keypoints"):
-            self.graph.put(self._with_keypoints(k) for k in self.graph.keyframes if k.keypoints is None)
+            self.graph.put(with_keypoints(k, self.keypoints) for k in self.graph.keyframes)
         if self.closer is not None:
             with clock.measure("loops"):
                 self._close_loops(self.closer, keyframe_id)
@@ -92,6 +90,3 @@ class Backend:
             self.adjustment.adjust_all(self.graph, closer.edges())
         else:
             self.adjustments_skipped += 1
-
-    def _with_keypoints(self, keyframe: Keyframe) -> Keyframe:
-        return replace(keyframe, keypoints=detect_keypoints(keyframe.view.image, self.keypoints))

@@ -4,7 +4,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,32 +13,8 @@ from torch import Tensor
 
 from slam.errors import OutputError
 from slam.frames import Image, Keyframe
-from slam.geometry import se3
 from slam.inv_depth import InvDepth
 from slam.io.files import reason
-from slam.mapping.transforms import grown, rescaled
-
-
-@dataclass(frozen=True)
-class Evicted:
-    """A keyframe that follows another one."""
-
-    keyframe: Keyframe  # as it was; its arrays are maps of a file
-    anchor_id: int
-    T_ak: Tensor  # (4, 4) from it to the anchor's camera ...
-    scale: float  # ... in the anchor's scale of that time
-    growth: float = 1.0  # of its own depth, before it got this anchor
-
-    def present(self, anchor: Keyframe) -> Keyframe:
-        """As it is now that its anchor may have moved and grown."""
-        growth = anchor.scale / self.scale
-        return grown(self.keyframe, anchor.T_wc @ rescaled(self.T_ak, growth), self.growth * growth)
-
-    def moved(self, anchor: Keyframe, other: Keyframe) -> "Evicted":
-        """The same, following another keyframe."""
-        growth = anchor.scale / self.scale
-        T_ok = se3.inverse(other.T_wc) @ anchor.T_wc @ rescaled(self.T_ak, growth)
-        return replace(self, anchor_id=other.id, T_ak=T_ok, scale=other.scale, growth=self.growth * growth)
 
 
 class Archive:

@@ -1,13 +1,24 @@
 """Where every frame was, in a few numbers each: an hour at 30 frames a second takes 20 MB."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
 import torch
-from torch import Tensor
 
-from slam.frames import Estimate, Keyframe
+from slam.frames import Estimate, Placement
 from slam.geometry import se3
 
 FIRST_CAPACITY = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class FramePoses:
+    """Poses of frames, in order of time."""
+
+    frame_id: np.ndarray  # (N,) int64
+    time_ns: np.ndarray  # (N,) int64
+    T_wc: np.ndarray  # (N, 4, 4) float64
 
 
 class FrameLog:
@@ -36,30 +47,15 @@ class FrameLog:
         self._T_ck[n] = estimate.T_ck.numpy()
         self._count += 1
 
-    def reanchor(self, keyframe: Keyframe, anchor: Keyframe) -> None:
-        """Let the frames of a keyframe, and the frame that it was, follow another one from now on, where they are."""
-        T_ka = (se3.inverse(keyframe.T_wc) @ anchor.T_wc).numpy()
-        rows = np.nonzero(self._keyframe_id[: self._count] == keyframe.id)[0]
-        self._T_ck[rows] = self._rescaled(rows, keyframe) @ T_ka
-        itself = np.nonzero(self._frame_id[: self._count] == keyframe.view.frame_id)[0]
-        self._T_ck[itself] = T_ka
-        moved = np.concatenate([rows, itself])
-        self._keyframe_id[moved], self._scale[moved] = anchor.id, anchor.scale
-
-    def poses(self, keyframes: dict[int, Keyframe]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Frame ids (N,), times (N,) and T_wc (N, 4, 4) by the present poses and scales of the keyframes, in order of
-        time."""
-        T_wc = np.zeros((self._count, 4, 4))
-        for keyframe_id in np.unique(self._keyframe_id[: self._count]):
-            rows = np.nonzero(self._keyframe_id[: self._count] == keyframe_id)[0]
-            keyframe = keyframes[int(keyframe_id)]
-            T_ck: Tensor = torch.from_numpy(self._rescaled(rows, keyframe))
-            T_wc[rows] = (keyframe.T_wc @ se3.inverse(T_ck)).numpy()
-        order = np.argsort(self._time_ns[: self._count], kind="stable")
-        return self._frame_id[order], self._time_ns[order], T_wc[order]
-
-    def _rescaled(self, rows: np.ndarray, keyframe: Keyframe) -> np.ndarray:
-        """T_ck of some frames in the keyframe's present scale."""
-        T_ck = self._T_ck[rows].copy()
-        T_ck[:, :3, 3] *= (keyframe.scale / self._scale[rows])[:, None]
-        return T_ck
+    def poses(self, placements: Mapping[int, Placement]) -> FramePoses:
+        """Frames by the present places and scales of their keyframes; without those whose keyframe has no place."""
+        keyframe_id = self._keyframe_id[: self._count]
+        (rows,) = np.nonzero(np.isin(keyframe_id, np.fromiter(placements, np.int64, len(placements))))
+        rows = rows[np.argsort(self._time_ns[rows], kind="stable")]
+        ids, which = np.unique(keyframe_id[rows], return_inverse=True)
+        T_wk = np.array([placements[n].T_wc for n in ids.tolist()]).reshape(-1, 4, 4)[which]
+        scale = np.array([placements[n].scale for n in ids.tolist()], dtype=np.float64)[which]
+        T_ck = self._T_ck[rows]
+        T_ck[:, :3, 3] *= (scale / self._scale[rows])[:, None]
+        T_wc = (torch.from_numpy(T_wk) @ se3.inverse(torch.from_numpy(T_ck))).numpy()
+        return FramePoses(self._frame_id[rows], self._time_ns[rows], T_wc)

@@ -75,8 +75,11 @@ def fused_cloud(keyframes: tuple[Keyframe, ...], config: FusionConfig = FusionCo
     p, c, z = np.concatenate(points), np.concatenate(colors), np.concatenate(depths)
     if len(p) == 0:
         return PointCloud(p, c)
-    voxel = np.floor(p / (config.voxel_ratio * float(np.median(z)))).astype(np.int64)
-    key = (voxel[:, 0] * 73856093) ^ (voxel[:, 1] * 19349663) ^ (voxel[:, 2] * 83492791)
-    _, first = np.unique(key, return_index=True)
-    first.sort()
+    first = first_in_voxels(p, config.voxel_ratio * float(np.median(z)))
     return PointCloud(p[first], c[first])
+
+
+def first_in_voxels(points: np.ndarray, side: float) -> np.ndarray:
+    """Indices, increasing, of the first of the points (N, 3) in each voxel of a side."""
+    voxel = np.floor(points / side).astype(np.int64)
+    return np.sort(np.unique(voxel, axis=0, return_index=True)[1])

@@ -5,15 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from slam.errors import OutputError
-from slam.frames import Estimate, Keyframe, Snapshot, Status, Trajectory, Update, Window
+from slam.frames import Anchor, Estimate, Keyframe, Snapshot, Status, Trajectory, Update, Window
 from slam.geometry import se3
-from slam.mapping.archive import Archive, Evicted
+from slam.mapping.archive import Archive
 from slam.mapping.culling import most_redundant
 from slam.mapping.frame_log import FrameLog
-from slam.mapping.transforms import carried_along, rescaled
+from slam.mapping.transforms import carried_along, grown, rescaled
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +25,8 @@ class KeyframeStore:
     def __init__(self, archive: Path | None = None) -> None:
         """`archive`: folder for keyframes that leave the active map; None: a temporary one."""
         self._keyframes: dict[int, Keyframe] = {}
-        self._evicted: dict[int, Evicted] = {}
+        self._archived: dict[int, Keyframe] = {}  # as they were when they left; their arrays are maps of files
+        self._anchors: dict[int, Anchor] = {}  # of those; a new dict at each change
         self._archive = Archive(archive)
         self._log = FrameLog()
         self._last: Estimate | None = None
@@ -46,8 +48,12 @@ class KeyframeStore:
         return tuple(self._keyframes.values())
 
     def everything(self) -> tuple[Keyframe, ...]:
-        """All keyframes ever, oldest first; the arrays of evicted ones are paged in from the disk."""
-        everything = self._keyframes | {n: e.present(self._keyframes[e.anchor_id]) for n, e in self._evicted.items()}
+        """All keyframes ever, oldest first; the arrays of those that left are paged in from the disk."""
+        placements = self.snapshot().placements()
+        everything = dict(self._keyframes)
+        for n, keyframe in self._archived.items():
+            T_wc = torch.from_numpy(placements[n].T_wc)
+            everything[n] = grown(keyframe, T_wc, placements[n].scale / keyframe.scale)
         return tuple(everything[n] for n in sorted(everything))
 
     def add(self, keyframe: Keyframe) -> Keyframe:
@@ -60,7 +66,7 @@ class KeyframeStore:
 
     def archive_in(self, folder: Path) -> None:
         """Where evicted keyframes go, unless there are some already."""
-        if not self._evicted:
+        if not self._archived:
             self._archive = Archive(folder)
 
     def restore(self, keyframes: list[Keyframe]) -> None:
@@ -94,14 +100,17 @@ class KeyframeStore:
             OutputError: if the disk refuses; the keyframe then stays.
         """
         keyframe = self._keyframes[keyframe_id]
-        stored = self._archive.stored(keyframe)
+        self._archived[keyframe_id] = self._archive.stored(keyframe)
+        placements = self.snapshot().placements()
         del self._keyframes[keyframe_id]
         nearest = min(self._keyframes, key=lambda n: abs(n - keyframe_id))
         anchor = self._keyframes.get(keyframe.parent_id, self._keyframes[nearest])
-        self._log.reanchor(keyframe, anchor)
-        followers = {n: e.moved(keyframe, anchor) for n, e in self._evicted.items() if e.anchor_id == keyframe_id}
-        T_ak = se3.inverse(anchor.T_wc) @ keyframe.T_wc
-        self._evicted |= followers | {keyframe_id: Evicted(stored, anchor.id, T_ak, anchor.scale)}
+        followers = [n for n, a in self._anchors.items() if a.keyframe_id == keyframe_id]
+        T_aw = np.linalg.inv(anchor.T_wc.numpy())
+        self._anchors = self._anchors | {
+            n: Anchor(anchor.id, T_aw @ placements[n].T_wc, anchor.scale, placements[n].scale)
+            for n in (*followers, keyframe_id)
+        }
         for child in self.keyframes:
             if child.parent_id == keyframe_id:
                 parent_id = anchor.id if anchor.id < child.id else -1
@@ -144,25 +153,27 @@ class KeyframeStore:
         return keyframe.T_wc @ se3.inverse(rescaled(estimate.T_ck, keyframe.scale / estimate.scale))
 
     def trajectory(self) -> Trajectory:
-        """Every frame that has a pose: a keyframe's own, or re-anchored to its keyframe as it is now."""
-        own = {keyframe.view.frame_id: keyframe.T_wc.numpy() for keyframe in self._keyframes.values()}
-        frame_ids, time_ns, T_wc = self._log.poses(self._keyframes)
-        for n, frame_id in enumerate(frame_ids.tolist()):
-            T_wc[n] = own.get(frame_id, T_wc[n])
-        return Trajectory(time_ns, T_wc)
+        """Every frame that has a pose: a keyframe's own, or by its keyframe as it is now."""
+        placements = self.snapshot().placements()
+        own = {k.view.frame_id: placements[k.id].T_wc for k in (*self._keyframes.values(), *self._archived.values())}
+        frames = self._log.poses(placements)
+        for n, frame_id in enumerate(frames.frame_id.tolist()):
+            frames.T_wc[n] = own.get(frame_id, frames.T_wc[n])
+        return Trajectory(frames.time_ns, frames.T_wc)
 
     def keyframe_trajectory(self) -> Trajectory:
         """Poses of all keyframes of this run."""
-        keyframes = [k for k in self.everything() if k.view.frame_id >= 0]
-        poses = [k.T_wc.numpy() for k in keyframes]
+        placements = self.snapshot().placements()
+        every = self._keyframes | self._archived
+        own = [every[n] for n in sorted(every) if every[n].view.frame_id >= 0]
         return Trajectory(
-            np.array([k.view.time_ns for k in keyframes], dtype=np.int64),
-            np.array(poses, dtype=np.float64).reshape(-1, 4, 4),
+            np.array([k.view.time_ns for k in own], dtype=np.int64),
+            np.array([placements[k.id].T_wc for k in own], dtype=np.float64).reshape(-1, 4, 4),
         )
 
     def snapshot(self) -> Snapshot:
         """The map as it is, with the last estimate; cheap, nothing is copied."""
-        return Snapshot(self.keyframes, self._last)
+        return Snapshot(self.keyframes, self._last, self._anchors)
 
     def close(self) -> None:
         """Remove the files of evicted keyframes, which cannot be used afterwards."""

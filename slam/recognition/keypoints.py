@@ -6,13 +6,13 @@ References: Lowe, Distinctive image features from scale-invariant keypoints, IJC
 Three things everyone should know to improve object retrieval, CVPR 2012 (RootSIFT).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
 from slam.errors import check_range
-from slam.frames import Image, Keypoints
+from slam.frames import Image, Keyframe, Keypoints
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,13 @@ def detect_keypoints(image: Image, config: KeypointConfig = KeypointConfig()) ->
         return Keypoints.none()
     root = np.sqrt(descriptors / np.maximum(descriptors.sum(1, keepdims=True), 1e-6))
     return Keypoints(np.array([k.pt for k in keypoints], np.float32), root)
+
+
+def with_keypoints(keyframe: Keyframe, config: KeypointConfig = KeypointConfig()) -> Keyframe:
+    """The keyframe with its keypoints; itself if it has them."""
+    if keyframe.keypoints is not None:
+        return keyframe
+    return replace(keyframe, keypoints=detect_keypoints(keyframe.view.image, config))
 
 
 def match_keypoints(a: Keypoints, b: Keypoints, config: KeypointConfig = KeypointConfig()) -> np.ndarray:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from slam.frames import Estimate, Keyframe, Progress, Status
+from slam.frames import Estimate, Progress, Status
+from slam.mapping.frame_log import FrameLog
 from slam.threads import Mailbox
 from slam.viewer.view_state import ViewState
 
@@ -69,7 +70,7 @@ class LiveRun:
         self._total = total
         self._mailbox: Mailbox[Progress] = Mailbox()
         self._estimates: queue.SimpleQueue[Estimate] = queue.SimpleQueue()
-        self._places = Places()
+        self._frames = FrameLog()
         self._rate = Rate()
         self._progress: Progress | None = None
         self._was_open = True
@@ -101,7 +102,7 @@ class LiveRun:
         if self._progress is None:
             return self._shown
         while not self._estimates.empty():
-            self._places.add(self._estimates.get())
+            self._add(self._estimates.get())
         self._shown = self._moment(self._progress)
         return self._shown
 
@@ -113,11 +114,15 @@ class LiveRun:
         return ViewState(
             keyframes=believed,
             count=len(believed),
-            path=self._places.positions(keyframes),
+            path=self._frames.poses(progress.snapshot.placements()).T_wc[:, :3, 3],
             T_wc=estimate.T_wc.numpy() if estimate is not None and is_placed else None,
             image=None if frame is None else frame.image,
             words=self._words(progress),
         )
+
+    def _add(self, estimate: Estimate) -> None:
+        if estimate.status is Status.TRACKING:
+            self._frames.append(estimate)
 
     def _words(self, progress: Progress) -> str:
         counts, estimate = progress.counts, progress.snapshot.estimate
@@ -150,30 +155,3 @@ class Rate:
             self._value = (seen - self._since[1]) / (now_s - self._since[0])
             self._since = (now_s, seen)
         return self._value
-
-
-class Places:
-    """Where frames are relative to their keyframes, so that the path moves with the map."""
-
-    def __init__(self) -> None:
-        self._ids: list[int] = []
-        self._positions: list[np.ndarray] = []  # (3,) in the keyframe, units of its present scale 1
-
-    def add(self, estimate: Estimate) -> None:
-        """Remember a frame that has a pose."""
-        if estimate.status is Status.TRACKING:
-            T_ck = estimate.T_ck.numpy()
-            self._ids.append(estimate.keyframe_id)
-            self._positions.append(-T_ck[:3, :3].T @ T_ck[:3, 3] / estimate.scale)
-
-    def positions(self, keyframes: tuple[Keyframe, ...]) -> np.ndarray:
-        """(N, 3) camera positions in the world by the present poses and scales of the keyframes."""
-        row = {keyframe.id: n for n, keyframe in enumerate(keyframes)}
-        rows = np.array([row.get(i, -1) for i in self._ids], dtype=np.int64)
-        if not (rows >= 0).any():
-            return np.zeros((0, 3))
-        T_wk = np.stack([keyframe.T_wc.numpy() for keyframe in keyframes])
-        scale = np.array([keyframe.scale for keyframe in keyframes])
-        p_k = np.array(self._positions)[rows >= 0]
-        rows = rows[rows >= 0]
-        return np.einsum("nij,nj->ni", T_wk[rows, :3, :3], p_k * scale[rows, None]) + T_wk[rows, :3, 3]

@@ -27,6 +27,7 @@ from slam.config import SlamConfig, build_config
 from slam.errors import SourceError
 from slam.frames import Trajectory
 from slam.io.images import read_color, read_confidence, read_depth
+from slam.io.map_file import load_map
 from slam.io.ply import read_ply
 from slam.io.trajectory import read_tum
 from slam.report import Report
@@ -198,7 +199,7 @@ def test_a_killed_run_leaves_the_poses_so_far(started):
     assert not (out / "trajectory.txt").exists()
 
 
-def test_a_source_that_dies_leaves_a_complete_run(recording, tmp_path, monkeypatch, capsys):
+def test_a_source_that_dies_leaves_a_complete_run(recording, tmp_path, monkeypatch, capsys, caplog):
     frames_of = ImageSequence.__iter__
 
     def dying(self):
@@ -215,6 +216,23 @@ def test_a_source_that_dies_leaves_a_complete_run(recording, tmp_path, monkeypat
         assert "40 frames in" in output.out
         trajectory, record = check_complete(out)
         assert len(trajectory) == 40 and record["end"] == "the camera was unplugged"
+    (tmp_path / "file").write_text("")
+    nowhere = ["--save-map", str(tmp_path / "file/room.map")]
+    assert (
+        main(["--sequence", str(recording), "--out", str(tmp_path / "both"), *SMALL, "--deterministic", *nowhere]) == 1
+    )
+    errors = capsys.readouterr().err.splitlines()
+    assert errors[-1] == "v2d-slam: the camera was unplugged" and "cannot write the map" in caplog.text
+
+
+def test_a_saved_map_holds_all_keyframes_also_those_that_went_to_the_disk(recording, tmp_path):
+    small = ["--set", "backend.window=3", "--set", "backend.held=1", "--set", "keyframing.flow_px=3"]
+    options = ["--use-depth", "on", "--max-keyframes", "9", "--save-map", str(tmp_path / "room.map"), *small]
+    assert track(recording, tmp_path / "run", *options) == 0
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    keyframes = load_map(tmp_path / "room.map")
+    assert record["keyframes_on_disk"] > 2 and [k.id for k in keyframes] == list(range(record["keyframes"]))
+    assert all(k.keypoints is not None and len(k.keypoints.uv) > 10 for k in keyframes)  # it is found by them later
 
 
 @pytest.mark.parametrize("threads", [True, False])

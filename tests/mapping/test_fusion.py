@@ -9,7 +9,7 @@ import torch
 from slam.errors import ConfigError
 from slam.geometry import se3
 from slam.inv_depth import InvDepth
-from slam.mapping.fusion import FusionConfig, agreement, fused_cloud, keyframe_cloud, nearest_keyframes
+from slam.mapping.fusion import FusionConfig, agreement, first_in_voxels, fused_cloud, keyframe_cloud, nearest_keyframes
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +91,15 @@ def test_fused_cloud_is_in_the_world_and_thinned(keyframes, wall_and_box):
     assert len(cloud) < 0.5 * sum(map(len, separate))
     voxel = np.floor(cloud.points / (0.02 * float(np.median(np.concatenate([c.points[:, 2] for c in separate])))))
     assert len(np.unique(voxel, axis=0)) == len(cloud)
+
+
+def test_distinct_voxels_never_merge():
+    """Every voxel of a block around the origin; an XOR of multiples had merged those that mirror each other."""
+    voxels = np.stack(np.meshgrid(*[np.arange(-60, 60, 7)] * 3), -1).reshape(-1, 3)
+    points = (0.01 * (voxels + 0.5)).astype(np.float32)
+    assert first_in_voxels(points, 0.01).tolist() == list(range(len(points)))
+    twice = np.concatenate([points, points + np.float32(0.002)])
+    assert first_in_voxels(twice, 0.01).tolist() == list(range(len(points)))
 
 
 def test_no_keyframes_no_points():

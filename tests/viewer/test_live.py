@@ -8,9 +8,23 @@ import numpy as np
 import pytest
 import torch
 
-from slam.frames import Counts, Estimate, Frame, Keyframe, Progress, Snapshot, Status
+from slam.frames import (
+    UNNUMBERED,
+    Counts,
+    Estimate,
+    Frame,
+    Image,
+    Keyframe,
+    Progress,
+    Snapshot,
+    Status,
+    Update,
+    View,
+)
 from slam.geometry import se3
 from slam.geometry.camera import Camera
+from slam.inv_depth import InvDepth
+from slam.mapping.store import KeyframeStore
 from slam.viewer.live import Gate, LiveRun
 from slam.viewer.run import read_run
 
@@ -69,8 +83,37 @@ def test_the_path_follows_its_keyframes_as_they_move_and_grow(run_path, tmp_path
     p_w, offset = T_wc[:3, 3], T_wc[:3, 3] - second.T_wc[:3, 3]
     expected = [turn[:3, :3] @ p_w + turn[:3, 3], second.T_wc[:3, 3] + 3 * offset]
     np.testing.assert_allclose(live.shown().path, np.stack(expected), atol=1e-12)
-    live.publish(progress((grown,), estimates[1]))  # the other keyframe is no longer kept, nor are its frames
+
+
+def test_the_path_keeps_the_frames_of_keyframes_that_left_the_map(tmp_path):
+    """Twelve keyframes in a row, each with a frame beside it; all but the last three leave, then the rest moves."""
+    store, live = KeyframeStore(), LiveRun(tmp_path)
+    for n in range(12):
+        T_wc = se3.exp(torch.tensor([0.1 * n, 0, 0, 0, 0.02 * n, 0], dtype=torch.float64))
+        view = View(2 * n, 2 * n, Image(np.zeros((8, 8, 3), np.uint8)), torch.eye(3, dtype=torch.float64))
+        unknown = InvDepth.unknown((8, 8))
+        k = store.add(Keyframe(UNNUMBERED, view, T_wc, unknown, unknown, parent_id=n - 1))
+        beside = estimate(2 * n + 1, k, T_wc @ se3.exp(torch.tensor([0.05, 0, 0, 0, 0, 0], dtype=torch.float64)))
+        store.record(beside)
+        live.add([beside])
+    for n in range(9):
+        store.evict(n)
+    turn = se3.exp(torch.tensor([1.0, 2.0, 3.0, 0.3, -0.2, 0.9], dtype=torch.float64))
+    store.apply(Update(tuple(replace(k, T_wc=turn @ k.T_wc, refined=True) for k in store.keyframes), {}))
+    live.publish(Progress(store.snapshot(), Status.TRACKING, Counts(seen=24), None))
+    assert len(store) == 3 and len(live.shown().path) == 12
+    np.testing.assert_allclose(live.shown().path, store.trajectory().T_wc[:, :3, 3], atol=1e-9)
+
+
+def test_a_frame_of_a_keyframe_that_is_not_known_yet_waits(run_path, tmp_path):
+    """The tracking thread may be a frame ahead of the state that the window shows."""
+    first, second, *_ = read_run(run_path).keyframes
+    live, eye = LiveRun(tmp_path), torch.eye(4, dtype=torch.float64)
+    live.add([estimate(1, first, eye), estimate(2, second, eye)])
+    live.publish(progress((first,), estimate(1, first, eye)))
     assert len(live.shown().path) == 1
+    live.publish(progress((first, second), estimate(2, second, eye)))
+    assert len(live.shown().path) == 2
 
 
 class Walker:
