@@ -1,12 +1,10 @@
 """v2d-eval: the errors of a run against ground truth, as a table, JSON and a plot."""
 
 import argparse
-import json
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -15,13 +13,11 @@ from slam.errors import EvaluationError, OutputError, SourceError, UsageError
 from slam.evaluation.depth import DepthResult, compare_depth, mean_depth, resized_nearest
 from slam.evaluation.plots import plot_trajectory
 from slam.evaluation.report import table, trajectory_report
-from slam.io.files import read_text
-from slam.io.images import DEPTH_SCALE, read_confidence, read_depth
+from slam.io.images import DEPTH_SCALE, read_depth
+from slam.io.run import Run, read_json
 from slam.io.run_directory import RunDirectory
 from slam.io.trajectory import parse_time_ns, read_tum
 from slam.sources.groundtruth import read_groundtruth
-
-T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -54,19 +50,19 @@ def evaluate(options: argparse.Namespace) -> int:
             "--max-difference must be in 0..3600 s and --min-confidence in 0..1, "
             f"got {options.max_difference:g} and {options.min_confidence:g}"
         )
-    run_folder = options.run if options.run.is_dir() else None
-    name = "trajectory_online.txt" if options.online else "trajectory.txt"
-    estimate = read_tum(run_folder / name if run_folder else options.run, torn_end=options.online)
+    run = Run(options.run) if options.run.is_dir() else None
+    estimate = read_tum(options.run, torn_end=options.online) if run is None else run.trajectory(options.online)
     max_difference_ns = round(options.max_difference * 1e9)
     truth = read_groundtruth(options.groundtruth)
-    report = trajectory_report(estimate, truth, max_difference_ns, frames_seen(run_folder))
+    seen = run.record().frames_seen if run is not None and run.has_record else None
+    report = trajectory_report(estimate, truth, max_difference_ns, seen)
     depths = None
     if options.depth is not None:
-        depths = keyframe_depths(run_folder or options.run.parent, options.depth, max_difference_ns, options)
+        depths = keyframe_depths(run or Run(options.run.parent), options.depth, max_difference_ns, options)
     if not options.quiet:
         print(f"{'online' if options.online else 'final'} trajectory of {options.run} against {options.groundtruth}")
         print(table(report, depths))
-    out_folder: Path | None = options.out or run_folder
+    out_folder: Path | None = options.out or (None if run is None else run.path)
     if out_folder is None:
         return 0
     out = RunDirectory(out_folder)
@@ -83,50 +79,25 @@ def evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
-def frames_seen(run_folder: Path | None) -> int | None:
-    """Images the run was given, where its run.json says so."""
-    if run_folder is None or not (run_folder / "run.json").is_file():
-        return None
-    count = read_json(run_folder / "run.json", dict).get("frames_seen")
-    return count if isinstance(count, int) else None
-
-
-def read_json(path: Path, kind: type[T]) -> T:
-    """The values of a JSON file that holds a `kind` (dict, list); raises SourceError."""
-    try:
-        values = json.loads(read_text(path, "JSON file"))
-    except ValueError as error:
-        raise SourceError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(values, kind):
-        raise SourceError(f"{path} must hold a {kind.__name__}, it holds a {type(values).__name__}")
-    return values
-
-
 def keyframe_depths(
-    run_folder: Path, truth_folder: Path, max_difference_ns: int, options: argparse.Namespace
+    run: Run, truth_folder: Path, max_difference_ns: int, options: argparse.Namespace
 ) -> list[DepthResult]:
     """Compare every keyframe that has a truth image near in time; a keyframe without common pixels is named."""
     truth_paths = stamped_images(truth_folder)
     stamps = np.array(sorted(truth_paths))
-    folder, results = run_folder / "keyframes", []
-    for number, keyframe in enumerate(read_json(folder / "keyframes.json", list)):
-        try:
-            stem, time_ns = f"{int(keyframe['id']):06d}", int(keyframe["time_ns"])
-            depth_scale = float(keyframe["depth_scale"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise SourceError(f"{folder / 'keyframes.json'}, entry {number}: no usable {error}") from error
-        nearest = int(stamps[np.abs(stamps - time_ns).argmin()])
-        if abs(nearest - time_ns) > max_difference_ns:
+    results = []
+    for keyframe in run.keyframe_records():
+        nearest = int(stamps[np.abs(stamps - keyframe.time_ns).argmin()])
+        if abs(nearest - keyframe.time_ns) > max_difference_ns:
             continue
-        depth = read_depth(folder / f"{stem}_depth.png", depth_scale)
-        confidence = read_confidence(folder / f"{stem}_confidence.png")
+        depth, confidence = run.depth(keyframe), run.confidence(keyframe)
         truth = resized_nearest(read_depth(truth_paths[nearest], DEPTH_SCALE), *depth.shape)
         try:
             results.append(compare_depth(depth, truth, confidence, options.min_confidence))
         except EvaluationError as error:
-            log.warning("keyframe %s is left out: %s", stem, error)
+            log.warning("keyframe %d is left out: %s", keyframe.id, error)
     if not results:
-        raise EvaluationError(f"no keyframe of {folder} has ground truth within {options.max_difference:g} s")
+        raise EvaluationError(f"no keyframe of {run.path} has ground truth within {options.max_difference:g} s")
     return results
 
 

@@ -1,16 +1,30 @@
 """What v2d-slam can be given to track: the options, and the source that they name."""
 
 import argparse
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from slam.errors import UsageError
 
 if TYPE_CHECKING:
     from slam.frames import Trajectory
+    from slam.io.recorder import Recorder
+    from slam.io.run_record import SourceRecord
+    from slam.sources import Source
 
 RECONNECT_S = 10.0
 USE_DEPTH = {"auto": None, "on": True, "off": False}
+WINDOW = ("fps", "start", "stride", "max_frames")
+
+
+@runtime_checkable
+class WithTruth(Protocol):
+    """A source that knows its own ground truth."""
+
+    def groundtruth(self) -> "Trajectory":
+        """True poses of its frames."""
+        ...
 
 
 def add_inputs(p: argparse.ArgumentParser) -> None:
@@ -47,44 +61,56 @@ def add_inputs(p: argparse.ArgumentParser) -> None:
     p.add_argument("--download", action="store_true", help="fetch a known sequence that is missing")
 
 
-def open_input(options: argparse.Namespace) -> "tuple[Any, str, Trajectory | None]":
-    """The source that the options name, what to call it, and its ground truth where it has one."""
+@dataclass(frozen=True)
+class Input:
+    """What the options name."""
+
+    source: "Source"
+    record: "SourceRecord"  # for `run.json`
+    truth: "Trajectory | None" = None  # where it has one
+
+
+def open_input(options: argparse.Namespace) -> Input:
+    """Open the source that the options name."""
     if options.camera is not None:
         return _camera(options)
+    from slam.sources import DEMO, SourceSpec, open_source, resolved
+    from slam.sources.groundtruth import known_truth
+    from slam.sources.reopen import recorded_spec
+
     refuse(options, {"width": None, "height": None, "reconnect": RECONNECT_S, "record": None}, "for --camera")
     if options.sequence is None:
         refuse(options, {"data_root": None, "download": False}, "for --sequence")
     if options.demo:
-        from slam.sources.demo import DemoConfig, DemoSource
-
         recordings = {"calib": None, "hfov": None, "fps": None, "start": 0, "stride": 1}
         refuse(options, recordings, "for recordings, not for --demo")
-        config = DemoConfig() if options.max_frames is None else DemoConfig(frames=options.max_frames)
-        demo = DemoSource(config, with_depth=options.use_depth == "on")
-        return demo, "demo", demo.groundtruth()
-    from slam.sources import SourceSpec, open_source
-    from slam.sources.alias import resolve_sequence
-    from slam.sources.groundtruth import known_truth
-
-    choices = ((options.sequence, ""), (options.video, "video"), (options.images, "images"))
+    choices = (
+        (options.sequence, ""),
+        (options.video, "video"),
+        (options.images, "images"),
+        (DEMO if options.demo else None, DEMO),
+    )
     path, kind = next((path, kind) for path, kind in choices if path is not None)
-    if options.sequence is not None:
-        path = str(resolve_sequence(path, options.data_root, options.download))
     spec = SourceSpec(
         path=path,
         kind=kind,
         hfov_deg=options.hfov,
-        with_depth=USE_DEPTH[options.use_depth],
-        **{key: getattr(options, key) for key in ("calib", "fps", "start", "stride", "max_frames")},
+        with_depth=options.use_depth == "on" if options.demo else USE_DEPTH[options.use_depth],
+        **{key: getattr(options, key) for key in (*WINDOW, "calib", "data_root", "download")},
     )
-    return open_source(spec), path, known_truth(Path(path))
+    spec = resolved(spec)
+    source = open_source(spec)
+    truth = source.groundtruth() if isinstance(source, WithTruth) else known_truth(Path(spec.path))
+    return Input(source, recorded_spec(path, spec, source), truth)
 
 
-def _camera(options: argparse.Namespace) -> tuple[Any, str, None]:
+def _camera(options: argparse.Namespace) -> Input:
     recordings = {"start": 0, "stride": 1, "data_root": None, "download": False}
     refuse(options, recordings, "for recordings, not for --camera")
     refuse(options, {"deterministic": False}, "for recordings: a camera never shows the same twice")
+    from slam.io.run_record import SourceRecord
     from slam.sources.cameras import CameraSpec, open_camera, public_name
+    from slam.sources.reopen import CAMERA
 
     if options.record is not None:
         from slam.io.recorder import check_free
@@ -98,10 +124,16 @@ def _camera(options: argparse.Namespace) -> tuple[Any, str, None]:
         with_depth=USE_DEPTH[options.use_depth],
         **given,
     )
-    return open_camera(spec), public_name(options.camera), None
+    source, name = open_camera(spec), public_name(options.camera)
+    return Input(source, SourceRecord(name, CAMERA, name, source.camera))
 
 
-def recorded(source: Any, path: Path | None) -> tuple[Any, Any]:
+def kept(record: "SourceRecord", recording: Path | None) -> "SourceRecord":
+    """Where the frames of a source can be read again: of a camera in its recording, if there is one."""
+    return record if recording is None else replace(record, kind="tum", path=str(recording.absolute()))
+
+
+def recorded(source: "Source", path: Path | None) -> "tuple[Source, Recorder | None]":
     """The source and what records it; None where nothing is to be recorded.
 
     Raises:

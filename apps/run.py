@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apps.common import add_verbosity, guarded, set_up_logging, stop_on_signals
-from apps.inputs import add_inputs, open_input, recorded
+from apps.inputs import add_inputs, kept, open_input, recorded
 from apps.viewing import add_viewing, find_window, take_screenshot, watched
 from slam.errors import OutputError, SlamError, SourceError
 
@@ -61,10 +61,10 @@ def run(options: argparse.Namespace) -> int:
     config = load_config(SlamConfig, options.config, [*options.set, *shortcuts(options)])
     earlier = [] if options.load_map is None else load_map(options.load_map)
     window = find_window(options)
-    source, name, truth = open_input(options)
-    recorder = None
+    given = open_input(options)
+    source, recorder = given.source, None
     try:
-        slam, facts = build(
+        slam = build(
             config,
             source.camera,
             options.weights,
@@ -72,9 +72,10 @@ def run(options: argparse.Namespace) -> int:
             live=source.live,
             earlier=earlier,
         )
-        report = Report(options.out, name, source.count, None if options.quiet else sys.stderr)
+        report = Report(options.out, given.record, source.count, None if options.quiet else sys.stderr)
         slam.store.archive_in(report.directory.path / "evicted")
         source, recorder = recorded(source, options.record)
+        report.source = kept(given.record, options.record)
     except BaseException:
         source.close()
         raise
@@ -92,27 +93,22 @@ def run(options: argparse.Namespace) -> int:
 
     def track_and_report() -> int:
         error: SlamError | None = None
-        facts["end"] = "crashed"
+        end = "crashed"
         try:
             slam.run(source, publish, take_poses, stop.is_set, lambda: live.gate.wait(stop.is_set))
-            facts["end"] = "stopped by the user" if stop.is_set() else "complete"
+            end = "stopped by the user" if stop.is_set() else "complete"
         except SlamError as failure:  # the camera or the file broke off: keep what there is
-            error, facts["end"] = failure, str(failure)
+            error, end = failure, str(failure)
         finally:
             source.close()
             if recorder is not None:
                 recorder.close()
-                facts["recording"] = recorder.facts()
                 error = error or recorder.error
             log.info("writing the results into %s", report.directory.path)
-            facts.update(
-                loops=len(slam.parts.backend.loops),
-                adjustments_skipped=slam.parts.backend.adjustments_skipped,
-                backend_windows_skipped=slam.backend.windows_skipped,
-                backend_jobs_deferred=slam.backend.jobs_deferred,
-            )
+            outcome = slam.outcome(end, None if recorder is None else recorder.record())
+            times, settings = slam.times.table(), dump_config(config)
             summary = report.finish(
-                slam.store, slam.counts, slam.times.table(), facts, config.fusion, dump_config(config), truth
+                slam.store, slam.counts, times, slam.record, outcome, config.fusion, settings, given.truth
             )
             if options.save_map is not None and len(slam.store):
                 no_map = keep_map(options.save_map, slam)  # also of a run that failed
@@ -129,11 +125,11 @@ def run(options: argparse.Namespace) -> int:
             raise OutputError(f"results in {report.directory.path} are incomplete: {report.directory.missing_words()}")
         if not len(slam.store) and not stop.is_set():
             raise SourceError(
-                f"no map: the {slam.counts.seen} frames of {name} never showed enough parallax; "
+                f"no map: the {slam.counts.seen} frames of {given.record.name} never showed enough parallax; "
                 "move the camera sideways, slowly"
             )
         if earlier and not slam.counts.tracked and not stop.is_set():
-            raise SourceError(f"no frame of {name} shows a place of {options.load_map}")
+            raise SourceError(f"no frame of {given.record.name} shows a place of {options.load_map}")
         return 0
 
     with stop_on_signals() as stop:

@@ -33,12 +33,12 @@ def view(options: argparse.Namespace) -> int:
     """Read the run, then draw it."""
     from slam.io.images import write_color
     from slam.io.run_directory import latest_run
-    from slam.viewer.run import Playback, read_run
+    from slam.viewer.run import FinishedRun, Playback
 
     width, height = options.size
     if min(width, height) < 64 or max(width, height) > 8192:
         raise UsageError(f"--size {width} {height}: both must be from 64 to 8192")
-    run = read_run(options.run or latest_run())
+    run = FinishedRun(options.run or latest_run())
     window = import_window()
     if options.screenshot is None:
         with stop_on_signals() as stop:

@@ -20,6 +20,7 @@ from slam.frontend.preparation import Preparation
 from slam.frontend.relocaliser import Relocaliser
 from slam.frontend.start import Start
 from slam.geometry.camera import Camera
+from slam.io.run_record import SystemRecord
 from slam.mapping.store import KeyframeStore
 from slam.matching.correspondence import Correspondence
 from slam.matching.dis import DisFlow
@@ -52,8 +53,8 @@ def build(
     threads: bool = True,
     live: bool = False,
     earlier: Sequence[Keyframe] = (),
-) -> tuple[Slam, dict[str, Any]]:
-    """The system that a configuration asks for, and the facts about it that a run records.
+) -> Slam:
+    """The system that a configuration asks for.
 
     Args:
         camera: of the frames as they will be delivered.
@@ -80,17 +81,19 @@ def build(
         store=store,
         backend=build_backend(config, mapping, tracking, build_stereo(config, learned)),
     )
-    slam = Slam(parts, config, live, threads)
+    record = SystemRecord(
+        tracking=config.correspondence.tracking,
+        mapping=config.correspondence.mapping,
+        stereo=config.depth.stereo,
+        threads=threads,
+        live=live,
+        weights=None if learned is None else learned.file,
+        weights_sha256=None if learned is None else learned.sha256,
+    )
+    slam = Slam(parts, config, record)
     if earlier:
         _begin_in(slam, earlier)
-    facts = {
-        "correspondence": {"tracking": config.correspondence.tracking, "mapping": config.correspondence.mapping},
-        "stereo": config.depth.stereo,
-        "threads": threads,
-        "device": "cpu",
-        "weights": None if learned is None else {"file": learned.file, "sha256": learned.sha256},
-    }
-    return slam, facts
+    return slam
 
 
 def build_matchers(config: SlamConfig, learned: LearnedFlow | None) -> tuple[Matcher, Matcher]:

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -12,8 +13,9 @@ from slam import __version__
 from slam.errors import SlamError, UsageError
 from slam.evaluation.report import trajectory_report
 from slam.frames import Counts, Estimate, Progress, Status, Trajectory
-from slam.io.results import write_cloud, write_keyframes, write_trajectories
+from slam.io.run import ONLINE, RECORD, write_cloud, write_keyframes, write_record, write_trajectories
 from slam.io.run_directory import RunDirectory
+from slam.io.run_record import Outcome, RunRecord, SourceRecord, SystemRecord
 from slam.io.trajectory import OnlineTrajectoryWriter
 from slam.mapping.fusion import FusionConfig, fused_cloud
 from slam.mapping.store import KeyframeStore
@@ -24,18 +26,20 @@ log = logging.getLogger(__name__)
 MONOCULAR_SCALE = "unknown (monocular): one unit is the median depth of the first keyframe"
 METRIC_SCALE = "metric (sensor depth)"
 STATUS_PERIOD_S = 0.5
-ONLINE, RECORD = "trajectory_online.txt", "run.json"
 NOT_YET = {name: "not written yet" for name in ("config.yaml", "metrics.json", "keyframes", "map.ply")}
 
 
 class Report:
     """Accompanies a run: online trajectory and status line while it goes on, everything else at its end."""
 
-    def __init__(self, out: Path | None, source: str, total: int | None, stream: TextIO | None = sys.stderr) -> None:
+    def __init__(
+        self, out: Path | None, source: SourceRecord, total: int | None, stream: TextIO | None = sys.stderr
+    ) -> None:
         """Make the run directory.
 
         Args:
             out: None for one named by the time.
+            source: of the frames.
             total: frames of the source, if known.
             stream: where the status goes; None shows none.
 
@@ -51,7 +55,7 @@ class Report:
         self.stream = stream
         self.words = "\n".join(
             [
-                f"v2d-slam {__version__}, {source}",
+                f"v2d-slam {__version__}, {source.name}",
                 "T_wc: camera to world, world is the first keyframe",
             ]
         )
@@ -70,7 +74,12 @@ class Report:
                 self._online.append(estimate.time_ns, estimate.T_wc.numpy())
 
     def show(self, progress: Progress) -> None:
-        """Refresh the status line, a few times a second: in place on a terminal, as lines every 10 s elsewhere."""
+        """Take the state after a frame: refresh the status line, a few times a second in place on a terminal, as lines
+        every 10 s elsewhere."""
+        if progress.frame is not None:
+            first_ns = self.source.first_ns
+            last_ns = progress.frame.time_ns
+            self.source = replace(self.source, first_ns=last_ns if first_ns is None else first_ns, last_ns=last_ns)
         if self.stream is None:
             return
         now_s = time.perf_counter()
@@ -87,7 +96,8 @@ class Report:
         store: KeyframeStore,
         counts: Counts,
         times: Sequence[StageTime],
-        facts: dict[str, Any],
+        system: SystemRecord,
+        outcome: Outcome,
         fusion: FusionConfig,
         config: dict[str, Any],
         truth: Trajectory | None,
@@ -95,7 +105,8 @@ class Report:
         """Write all files, the small ones first; what the disk refuses is logged and noted in `run.json`.
 
         Args:
-            facts: further entries of `run.json`.
+            system: what tracked and mapped.
+            outcome: how the run ended.
             config: settings as plain values.
             truth: of the source, for a score.
 
@@ -117,29 +128,28 @@ class Report:
             words, numbers = scored(trajectory, truth, counts.seen, metric)
             metrics |= numbers
             summary.append(words)
-        record = {
-            "version": __version__,
-            "source": self.source,
-            **facts,
-            "scale_source": scale_source(metric),
+        record = RunRecord(
+            version=__version__,
+            source=self.source,
+            system=system,
+            outcome=outcome,
+            scale_source=scale_source(metric),
             **{f"frames_{name}": value for name, value in vars(counts).items()},
-            "keyframes": len(keyframes),
-            "keyframes_on_disk": len(keyframes) - len(store),
-            "seconds": round(seconds, 3),
-            "fps": round(counts.seen / seconds, 2),
-            "stages": {
-                t.name: {"count": t.count, "median_ms": t.median_ms, "p90_ms": t.p90_ms, "total_s": t.total_s}
-                for t in times
-            },
-        }
+            keyframes=len(keyframes),
+            keyframes_on_disk=len(keyframes) - len(store),
+            seconds=round(seconds, 3),
+            fps=round(counts.seen / seconds, 2),
+            stages=tuple(times),
+            missing={**run.missing, **NOT_YET},
+        )
         words = f"{self.words}\nscale: {scale_source(metric)}"
         write_trajectories(run, trajectory, store.keyframe_trajectory(), words)
-        run.write_json(RECORD, {**record, "missing": {**run.missing, **NOT_YET}})  # stays if there is room for no more
+        write_record(run, record)  # stays if there is room for no more
         run.write_yaml("config.yaml", config)
         run.write_json("metrics.json", metrics)
         write_keyframes(run, keyframes)
         write_cloud(run, fused_cloud(keyframes, fusion), words)
-        run.write_json(RECORD, {**record, "missing": run.missing})
+        write_record(run, replace(record, missing=run.missing))
         return "\n".join([*summary, stage_table(times), f"results in {run.path}"])
 
 

@@ -30,7 +30,7 @@ def load_config(cls: type[T], path: str | Path | None = None, overrides: Sequenc
     """Build a configuration from defaults, a file and overrides, in this order.
 
     Args:
-        cls: a dataclass, its fields scalars, tuples, enums, literals, optionals or further dataclasses.
+        cls: a dataclass, its fields scalars, tuples, mappings, enums, literals, optionals or further dataclasses.
         path: YAML file, a nested mapping of field names; `inherit: other.yaml` starts from another file.
         overrides: `section.field=value`, the value written as in YAML.
 
@@ -191,6 +191,8 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         return _convert_choice({str(choice): choice for choice in arguments}, value, path)
     if origin is tuple or hint is tuple:
         return _convert_tuple(arguments, value, path)
+    if origin is dict:
+        return _convert_mapping(arguments, value, path)
     if is_dataclass(hint) and isinstance(hint, type):
         return build_config(hint, {} if value is None else value, path)
     if isinstance(hint, type) and issubclass(hint, Enum):
@@ -231,6 +233,13 @@ def _convert_tuple(arguments: tuple[Any, ...], value: Any, path: str) -> tuple[A
     if len(value) != len(arguments):
         raise ConfigError(f"{path} must have {len(arguments)} values, got {len(value)}: {value!r}")
     return tuple(_convert(hint, item, f"{path}[{i}]") for i, (hint, item) in enumerate(zip(arguments, value)))
+
+
+def _convert_mapping(arguments: tuple[Any, ...], value: Any, path: str) -> dict[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{path} must be a mapping, got {value!r}")
+    key_hint, item_hint = arguments
+    return {_convert(key_hint, k, path): _convert(item_hint, item, f"{path}.{k}") for k, item in value.items()}
 
 
 def _convert_scalar(hint: type, value: Any, path: str) -> Any:

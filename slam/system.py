@@ -14,6 +14,7 @@ from slam.frontend.keyframing import Keyframing
 from slam.frontend.localiser import Localiser
 from slam.frontend.preparation import Preparation
 from slam.frontend.start import Start, first_keyframe
+from slam.io.run_record import Outcome, RecordingRecord, SystemRecord
 from slam.mapping.promotion import promote
 from slam.mapping.store import KeyframeStore
 from slam.sources import Source
@@ -41,11 +42,11 @@ class Slam:
     Where frames carry depth from the start the map is in metres; else its unit is its own, and depth is not used.
     """
 
-    def __init__(self, parts: Parts, config: SlamConfig, live: bool = False, threads: bool = True) -> None:
-        """`live`: frames come from a camera, which does not wait; `threads`: the backend has one of its own."""
-        self.parts, self.config, self.live, self.threads = parts, config, live, threads
+    def __init__(self, parts: Parts, config: SlamConfig, record: SystemRecord) -> None:
+        """`record` says whether frames come from a camera, which does not wait, and whether there are threads."""
+        self.parts, self.config, self.record = parts, config, record
         self.preparation, self.localiser, self.store = parts.preparation, parts.localiser, parts.store
-        self.backend = BackendClient(parts.backend.process, live, threads)
+        self.backend = BackendClient(parts.backend.process, record.live, record.threads)
         self.status, self.counts, self.times = Status.INIT, Counts(), StageTimes()
 
     def run(
@@ -65,9 +66,9 @@ class Slam:
         Raises:
             SlamError: what the source or a thread died of; the map so far stays in `store`.
         """
-        if source.live != self.live:
-            raise ValueError(f"the system was built with live={self.live}, the source has live={source.live}")
-        feed = Feed(source, self.threads, stopped, pause)
+        if source.live != self.record.live:
+            raise ValueError(f"the system was built with live={self.record.live}, the source has live={source.live}")
+        feed = Feed(source, self.record.threads, stopped, pause)
         try:
             for frame in feed:
                 on_poses(self.step(frame))
@@ -114,6 +115,12 @@ class Slam:
         if self.backend.windows_skipped:
             log.warning("the backend had no time for %d keyframes when they were made", self.backend.windows_skipped)
 
+    def outcome(self, end: str, recording: RecordingRecord | None = None) -> Outcome:
+        """How the run ended, for `run.json`."""
+        mapped, client = self.parts.backend, self.backend
+        counts = (len(mapped.loops), mapped.adjustments_skipped, client.windows_skipped, client.jobs_deferred)
+        return Outcome(end, *counts, recording)
+
     def _start(self, view: View) -> list[Estimate]:
         """Take a view before there is a map."""
         first = self.parts.start.add(view)
@@ -150,7 +157,7 @@ class Slam:
     def _switch_reference(self) -> None:
         """Go over to the pending keyframe: refined if the source can wait for that, as it is if not."""
         with self.times.measure("wait for backend"):
-            while self.localiser.pending_id is not None and not self.live:
+            while self.localiser.pending_id is not None and not self.record.live:
                 self._apply(self.backend.wait())
         self.localiser.switch()
 

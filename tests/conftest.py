@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from slam.frames import Frame, Trajectory
+from slam.geometry.camera import Camera
+from slam.io.run_record import Outcome, RunRecord, SourceRecord, SystemRecord
 from slam.io.trajectory import format_time_ns, write_tum
 from slam.sources.demo import DemoConfig, DemoSource
 
@@ -43,6 +45,28 @@ def rendered() -> ListSource:
     """75 frames of a camera that goes around a desk in an office, with depth."""
     source = DemoSource(RENDERED, with_depth=True)
     return ListSource(list(source), source.groundtruth())
+
+
+@pytest.fixture(scope="session")
+def run_record() -> RunRecord:
+    """What `run.json` says of a run of 80 frames."""
+    camera = Camera(64, 48, 50.0, 50.0, 31.5, 23.5)
+    return RunRecord(
+        version="0",
+        source=SourceRecord("recording", "tum", "/recording", camera),
+        system=SystemRecord("dis", "dis", "none", threads=False, live=False),
+        outcome=Outcome("complete"),
+        scale_source="unknown",
+        frames_seen=80,
+        frames_tracked=80,
+        frames_lost=0,
+        frames_dropped=0,
+        frames_skipped=0,
+        keyframes=2,
+        keyframes_on_disk=0,
+        seconds=1.0,
+        fps=80.0,
+    )
 
 
 @pytest.fixture(scope="session")

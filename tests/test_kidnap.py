@@ -57,7 +57,7 @@ def walk(rendered) -> Walk:
 
 def followed(walk: Walk) -> tuple[Slam, list[Estimate]]:
     """The system after the walk, and what it said of each frame from the first map on."""
-    slam, _ = build(build_config(SlamConfig, {"pixels": 160 * 120}), walk.camera, threads=False)
+    slam = build(build_config(SlamConfig, {"pixels": 160 * 120}), walk.camera, threads=False)
     said: list[Estimate] = []
 
     def hear(progress: Progress) -> None:

@@ -24,7 +24,7 @@ def test_trajectory_of_a_recording(name: str, frames: int, bound_m: float) -> No
     if not folder.is_dir():
         pytest.skip(f"V2D_TEST_DATA names no folder that holds {name}")
     source = open_source(SourceSpec(str(folder)))
-    slam, _ = build(SlamConfig(), source.camera, threads=False)
+    slam = build(SlamConfig(), source.camera, threads=False)
     slam.run(source)
     result = ate(slam.store.trajectory(), read_groundtruth(folder), "sim3", frames_seen=slam.counts.seen)
     assert slam.counts.seen == frames

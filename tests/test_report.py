@@ -1,7 +1,6 @@
 """What a run says and leaves behind, without a run."""
 
 import io
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,15 +8,32 @@ import pytest
 import torch
 
 from slam.errors import OutputError, UsageError
-from slam.frames import UNNUMBERED, Counts, Estimate, Image, Keyframe, Progress, Snapshot, Status, Trajectory, View
+from slam.frames import (
+    UNNUMBERED,
+    Counts,
+    Estimate,
+    Frame,
+    Image,
+    Keyframe,
+    Progress,
+    Snapshot,
+    Status,
+    Trajectory,
+    View,
+)
 from slam.geometry import se3
+from slam.geometry.camera import Camera
 from slam.inv_depth import InvDepth
+from slam.io.run import Run
+from slam.io.run_record import Outcome, SourceRecord, SystemRecord
 from slam.io.trajectory import read_tum
 from slam.mapping.fusion import FusionConfig
 from slam.mapping.store import KeyframeStore
 from slam.report import Report, scored, stage_table, status_line
 from slam.timing import StageTime
 
+SOURCE = SourceRecord("some/recording", "tum", "/data/some/recording", Camera(64, 48, 50.0, 50.0, 31.5, 23.5))
+SYSTEM = SystemRecord("dis", "dis", "none", threads=False, live=False)
 COUNTS = Counts(seen=12, tracked=7, lost=2, dropped=3, skipped=1)
 
 
@@ -33,9 +49,8 @@ def progress() -> Progress:
 
 
 def finish(report: Report, truth: Trajectory | None = None) -> str:
-    times = [StageTime("track", 12, 10.0, 12.0, 0.12)]
-    facts = {"end": "complete", "flow": "dis"}
-    return report.finish(KeyframeStore(), COUNTS, times, facts, FusionConfig(), {"pixels": 1}, truth)
+    times, outcome = [StageTime("track", 12, 10.0, 12.0, 0.12)], Outcome("complete")
+    return report.finish(KeyframeStore(), COUNTS, times, SYSTEM, outcome, FusionConfig(), {"pixels": 1}, truth)
 
 
 def estimate(time_ns: int, status: Status) -> Estimate:
@@ -44,7 +59,7 @@ def estimate(time_ns: int, status: Status) -> Estimate:
 
 def test_a_status_on_a_terminal_stays_on_its_line(tmp_path):
     stream = Terminal()
-    report = Report(tmp_path / "run", "name", 40, stream)
+    report = Report(tmp_path / "run", SOURCE, 40, stream)
     report.show(progress())
     report.show(progress())  # too soon after the first
     finish(report)
@@ -54,7 +69,7 @@ def test_a_status_on_a_terminal_stays_on_its_line(tmp_path):
 
 def test_a_status_in_a_file_is_a_line(tmp_path):
     stream = io.StringIO()
-    report = Report(tmp_path / "run", "name", None, stream)
+    report = Report(tmp_path / "run", SOURCE, None, stream)
     report.show(progress())
     finish(report)
     assert stream.getvalue().startswith("frame 12  ") and stream.getvalue().count("\n") == 1
@@ -68,14 +83,14 @@ def test_the_status_names_what_went_wrong():
 
 
 def test_an_empty_run_is_written_whole(tmp_path):
-    report = Report(tmp_path / "run", "some/recording", 12, None)
+    report = Report(tmp_path / "run", SOURCE, 12, None)
     summary = finish(report)
     assert "12 frames in" in summary and "7 tracked, 2 lost, 3 dropped, 1 skipped, 0 keyframes" in summary
     assert summary.endswith(f"results in {tmp_path / 'run'}") and "track" in summary
-    record = json.loads((tmp_path / "run/run.json").read_text())
-    assert record["missing"] == {} and record["end"] == "complete" and record["source"] == "some/recording"
-    assert {k: record[f"frames_{k}"] for k in vars(COUNTS)} == vars(COUNTS)
-    assert record["stages"] == {"track": {"count": 12, "median_ms": 10.0, "p90_ms": 12.0, "total_s": 0.12}}
+    record = Run(tmp_path / "run").record()
+    assert (record.missing, record.outcome.end, record.source, record.system) == ({}, "complete", SOURCE, SYSTEM)
+    assert {k: getattr(record, f"frames_{k}") for k in vars(COUNTS)} == vars(COUNTS)
+    assert record.stages == (StageTime("track", 12, 10.0, 12.0, 0.12),)
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names == {
         *("trajectory.txt", "trajectory_online.txt", "keyframes.txt", "config.yaml", "metrics.json", "run.json"),
@@ -83,8 +98,18 @@ def test_an_empty_run_is_written_whole(tmp_path):
     }
 
 
+def test_the_record_tells_which_frames_were_taken(tmp_path):
+    report = Report(tmp_path / "run", SOURCE, None, None)
+    for time_ns in (50, 60, 90):
+        frame = Frame(0, time_ns, np.zeros((4, 4, 3), np.uint8), SOURCE.camera)
+        report.show(replace(progress(), frame=frame))
+    finish(report)
+    source = Run(tmp_path / "run").record().source
+    assert (source.first_ns, source.last_ns) == (50, 90) and replace(source, first_ns=None, last_ns=None) == SOURCE
+
+
 def test_only_poses_that_are_believed_go_online(tmp_path):
-    report = Report(tmp_path / "run", "name", None, None)
+    report = Report(tmp_path / "run", SOURCE, None, None)
     states = (Status.TRACKING, Status.LOST, Status.TRACKING)
     report.write_online([estimate(n, state) for n, state in enumerate(states)])
     assert read_tum(tmp_path / "run/trajectory_online.txt").time_ns.tolist() == [0, 2]
@@ -95,24 +120,24 @@ def test_a_metric_map_says_so_everywhere(tmp_path):
     store, h = KeyframeStore(), torch.ones(8, 8)
     view = View(0, 0, Image(np.zeros((8, 8, 3), np.uint8)), torch.eye(3, dtype=torch.float64))
     store.add(Keyframe(UNNUMBERED, view, se3.identity(), InvDepth(h, h), InvDepth(h, h), metric=True))
-    report = Report(tmp_path / "run", "name", None, None)
+    report = Report(tmp_path / "run", SOURCE, None, None)
     report.write_online([replace(estimate(0, Status.TRACKING), metric=True)])
-    report.finish(store, COUNTS, [], {}, FusionConfig(), {}, None)
+    report.finish(store, COUNTS, [], SYSTEM, Outcome("complete"), FusionConfig(), {}, None)
     for name in ("trajectory.txt", "trajectory_online.txt", "keyframes.txt"):
         assert (tmp_path / "run" / name).read_text().count("# scale: metric (sensor depth)\n") == 1
-    assert json.loads((tmp_path / "run/run.json").read_text())["scale_source"] == "metric (sensor depth)"
+    assert Run(tmp_path / "run").record().scale_source == "metric (sensor depth)"
     assert "keyframes 1  metric  lost 2" in status_line(Progress(store.snapshot(), Status.TRACKING, COUNTS), 24, 4.0)
 
 
 def test_a_directory_with_a_run_is_left_alone(tmp_path):
-    finish(Report(tmp_path / "run", "first", None, None))
+    finish(Report(tmp_path / "run", SOURCE, None, None))
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     with pytest.raises(UsageError, match=r"run holds a run already; choose another"):
-        Report(tmp_path / "run", "second", None, None)
+        Report(tmp_path / "run", SOURCE, None, None)
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes/readme.txt").write_text("mine")
-    finish(Report(tmp_path / "notes", "beside other files", None, None))
+    finish(Report(tmp_path / "notes", SOURCE, None, None))
     assert (tmp_path / "notes/readme.txt").read_text() == "mine"
 
 
@@ -124,27 +149,27 @@ def test_a_run_killed_while_it_writes_says_what_is_not_there(tmp_path, monkeypat
 
     monkeypatch.setattr("slam.report.write_keyframes", killed)
     with pytest.raises(KeyboardInterrupt):
-        finish(Report(tmp_path / "run", "name", None, None))
-    missing = json.loads((tmp_path / "run/run.json").read_text())["missing"]
+        finish(Report(tmp_path / "run", SOURCE, None, None))
+    missing = Run(tmp_path / "run").record().missing
     assert {"keyframes", "map.ply"} <= set(missing) and "trajectory.txt" not in missing
 
 
 def test_a_broken_off_online_trajectory_is_noted(tmp_path, file_size_limit):
-    report = Report(tmp_path / "run", "name", None, None)
+    report = Report(tmp_path / "run", SOURCE, None, None)
     file_size_limit((tmp_path / "run/trajectory_online.txt").stat().st_size)
     report.write_online([estimate(0, Status.TRACKING)])
     file_size_limit(10**7)
     finish(report)
     (name, why), *others = report.directory.missing.items()
     assert name == "trajectory_online.txt" and "broken off" in why and "File too large" in why and not others
-    assert json.loads((tmp_path / "run/run.json").read_text())["missing"] == report.directory.missing
+    assert Run(tmp_path / "run").record().missing == report.directory.missing
     assert report.directory.missing_words() == f"trajectory_online.txt not written ({why})"
 
 
 def test_an_unwritable_place_is_refused_before_the_run(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="choose another with --out"):
-        Report(tmp_path / "file" / "run", "name", None, None)
+        Report(tmp_path / "file" / "run", SOURCE, None, None)
 
 
 def line(n: int, scale: float = 1.0, start_ns: int = 0) -> Trajectory:

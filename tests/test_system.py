@@ -19,6 +19,7 @@ from slam.io.map_file import load_map, save_map
 from slam.system import Slam
 
 SMALL = {"pixels": 160 * 120}
+CLASSICAL = {"correspondence": {"tracking": "dis", "mapping": "dis"}, "depth": {"stereo": "plane_sweep"}}
 DARK = range(40, 50)  # frames without an image
 
 
@@ -56,7 +57,7 @@ def measured(rendered):
 
 def system(source, threads: bool = False, live: bool = False, earlier: Sequence[Keyframe] = (), **sections) -> Slam:
     config = build_config(SlamConfig, SMALL | sections)
-    return build(config, source.camera, threads=threads, live=live, earlier=earlier)[0]
+    return build(config, source.camera, threads=threads, live=live, earlier=earlier)
 
 
 def watched(slam: Slam, source, **options) -> tuple[list[Progress], list[Estimate]]:
@@ -168,16 +169,15 @@ def test_a_source_that_fails_is_heard_in_both_modes(rendered):
         assert slam.counts.seen == 3
 
 
-def test_facts_say_what_was_built(rendered, tmp_path):
-    _, facts = build(build_config(SlamConfig, SMALL), rendered.camera, threads=False)
-    assert facts["correspondence"] == {"tracking": "learned_photometric", "mapping": "dis"} and not facts["threads"]
-    _, facts = build(build_config(SlamConfig, SMALL), rendered.camera, threads=False)
-    assert len(facts["weights"]["sha256"]) == 64
+def test_the_record_says_what_was_built(rendered, tmp_path):
+    record = system(rendered).record
+    assert (record.tracking, record.mapping, record.stereo) == ("learned_photometric", "dis", "learned")
+    assert not record.threads and record.weights == "fast.safetensors" and len(record.weights_sha256) == 64
     with pytest.raises(WeightsError, match=r"none\.safetensors"):
         build(build_config(SlamConfig, SMALL), rendered.camera, tmp_path / "none.safetensors", threads=False)
-    classical = {"correspondence": {"tracking": "dis", "mapping": "dis"}, "depth": {"stereo": "plane_sweep"}}
     with pytest.raises(UsageError, match="is not used"):
-        build(build_config(SlamConfig, SMALL | classical), rendered.camera, tmp_path / "x.safetensors", threads=False)
+        build(build_config(SlamConfig, SMALL | CLASSICAL), rendered.camera, tmp_path / "x.safetensors", threads=False)
+    assert system(rendered, **CLASSICAL).record.weights is None
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def cell(folder: Path, settings: list[str]) -> str:
     if truth is None:
         raise SystemExit(f"{folder} has no ground truth")
     source = open_source(SourceSpec(path=str(folder)))
-    slam, _ = build(load_config(SlamConfig, None, settings), source.camera, threads=False)
+    slam = build(load_config(SlamConfig, None, settings), source.camera, threads=False)
     start_s = time.perf_counter()
     try:
         slam.run(source)

@@ -64,7 +64,7 @@ class Walked:
 
 def followed(source: Source) -> Walked:
     """Run the system over a source."""
-    slam, _ = build(SlamConfig(), source.camera, threads=False)
+    slam = build(SlamConfig(), source.camera, threads=False)
     times_ns: list[int] = []
     said: list[Estimate] = []
 

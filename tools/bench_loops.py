@@ -38,7 +38,7 @@ def main() -> None:
         if truth is None:
             raise SystemExit(f"{folder} has no ground truth")
         source = open_source(SourceSpec(path=str(folder)))
-        slam, _ = build(load_config(SlamConfig, None, options.set), source.camera, threads=False)
+        slam = build(load_config(SlamConfig, None, options.set), source.camera, threads=False)
         slam.run(source)
         score = ate(slam.store.trajectory(), truth, "sim3")
         errors = []

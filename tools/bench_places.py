@@ -39,7 +39,7 @@ Scores = list[np.ndarray]  # of each keyframe, one score for every keyframe at l
 def keyframes_of(folder: Path, truth: Trajectory) -> tuple[list[Keyframe], Tensor, float]:
     """Keyframes of a run, their true poses (N, 4, 4), and metres in a map unit."""
     source = open_source(SourceSpec(path=str(folder)))
-    slam, _ = build(SlamConfig(), source.camera, threads=False)
+    slam = build(SlamConfig(), source.camera, threads=False)
     slam.run(source)
     keyframes = list(slam.store.keyframes)
     nearest = [int(np.abs(truth.time_ns - k.view.time_ns).argmin()) for k in keyframes]

@@ -19,6 +19,7 @@ from statistics import median
 from typing import Any
 
 from apps.evaluate import main as evaluate
+from slam.io.run import Run
 
 
 def one_run(folder: Path, out: Path, extra: list[str]) -> dict[str, Any]:
@@ -31,8 +32,8 @@ def one_run(folder: Path, out: Path, extra: list[str]) -> dict[str, Any]:
     depth = ["--depth", str(folder / "depth"), "--max-difference", "0.06"] if (folder / "depth").is_dir() else []
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         evaluate([str(out), "--groundtruth", str(folder), "--no-plots", *depth])
-    metrics, facts = (json.loads((out / name).read_text()) for name in ("metrics.json", "run.json"))
-    return {**metrics["evaluation"], "fps": facts["fps"], "keyframes": facts["keyframes"], "mb": usage.ru_maxrss / 1024}
+    metrics, record = json.loads((out / "metrics.json").read_text()), Run(out).record()
+    return {**metrics["evaluation"], "fps": record.fps, "keyframes": record.keyframes, "mb": usage.ru_maxrss / 1024}
 
 
 def main() -> None:

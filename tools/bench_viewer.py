@@ -6,7 +6,6 @@ Runs alternate, so that what else the computer does disturbs both alike.
 """
 
 import argparse
-import json
 import math
 import subprocess
 import sys
@@ -22,6 +21,7 @@ import torch
 from apps.viewing import load_window
 from slam.frames import Image, Keyframe, View
 from slam.inv_depth import InvDepth
+from slam.io.run import Run
 from slam.viewer.view_state import ViewState
 
 SIZE = (192, 256)  # rows, columns of a keyframe
@@ -35,7 +35,7 @@ def fps(folder: Path, viewer: str, frames: int | None) -> float:
         command = [sys.executable, "-m", "apps.run", "--sequence", str(folder), "--out", str(out), "--viewer", viewer]
         command += ["--quiet"] if frames is None else ["--quiet", "--max-frames", str(frames)]
         subprocess.run(command, check=True, capture_output=True)
-        return json.loads((out / "run.json").read_text())["fps"]
+        return Run(out).record().fps
 
 
 class Ring:

@@ -4,35 +4,31 @@ python tools/draw_run.py results/latest --out images/
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 
-from slam.io.images import read_color, read_confidence, read_depth, write_color
-from slam.io.ply import PointCloud, read_ply
-from slam.io.trajectory import read_tum
+from slam.io.images import write_color
+from slam.io.ply import PointCloud
+from slam.io.run import Run
 
 SKY = 250  # gray level of the background
 PATH_COLOR = (220, 40, 40)
 
 
-def keyframe_strip(run: Path, count: int) -> np.ndarray:
+def keyframe_strip(run: Run, count: int) -> np.ndarray:
     """Colour, depth and confidence (rows) of `count` keyframes spread over the run (columns), (H, W, 3) uint8."""
-    entries = json.loads((run / "keyframes" / "keyframes.json").read_text())
+    records = run.keyframe_records()
     columns = []
-    for n in np.linspace(0, len(entries) - 1, min(count, len(entries))).round().astype(int):
-        entry, folder = entries[n], run / "keyframes"
-        depth = read_depth(folder / entry["depth"], entry["depth_scale"])
+    for n in np.linspace(0, len(records) - 1, min(count, len(records))).round().astype(int):
+        depth = run.depth(records[n])
         known = depth[depth > 0]
         low, high = np.quantile(1 / known, [0.02, 0.98]) if len(known) else (0.0, 1.0)
         near = np.where(depth > 0, (1 / np.maximum(depth, 1e-9) - low) / (high - low), 0).clip(0, 1)
         shaded = (255 * matplotlib.colormaps["turbo"](near)[..., :3] * (depth > 0)[..., None]).astype(np.uint8)
-        confidence = (255 * read_confidence(folder / entry["confidence"])).astype(np.uint8)
-        columns.append(
-            np.vstack([read_color(folder / entry["color"]), shaded, np.repeat(confidence[..., None], 3, axis=2)])
-        )
+        confidence = (255 * run.confidence(records[n])).astype(np.uint8)
+        columns.append(np.vstack([run.image(records[n]), shaded, np.repeat(confidence[..., None], 3, axis=2)]))
     return np.hstack(columns)
 
 
@@ -67,9 +63,9 @@ def main() -> None:
     parser.add_argument("--keyframes", type=int, default=5)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    write_color(options.out / "keyframes.jpg", keyframe_strip(options.run, options.keyframes))
-    cloud = read_ply(options.run / "map.ply")
-    path = read_tum(options.run / "trajectory.txt").T_wc[:, :3, 3]
+    run = Run(options.run)
+    write_color(options.out / "keyframes.jpg", keyframe_strip(run, options.keyframes))
+    cloud, path = run.cloud(), run.trajectory().T_wc[:, :3, 3]
     top = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # seen from above, the first camera looks up the page
     a = np.radians(35)
     tilt = np.array([[1.0, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])  # from behind and above

@@ -223,7 +223,7 @@ def run(options: argparse.Namespace) -> int:
     except OSError as error:
         raise OutputError(f"cannot make {options.out}: {error.strerror}") from error
     source = Laps(options.kind, options.frames)
-    slam, _ = build(config, source.camera)
+    slam = build(config, source.camera)
     meter = Meter(slam, options.out / "soak.csv")
     with stop_on_signals() as stop:
         slam.run(source, meter.publish, stopped=stop.is_set)

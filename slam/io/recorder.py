@@ -3,7 +3,7 @@
 import logging
 import os
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from slam.errors import OutputError, UsageError
 from slam.frames import Frame
@@ -11,6 +11,7 @@ from slam.geometry.camera import Camera
 from slam.io.calibration import write_calibration
 from slam.io.files import reason
 from slam.io.images import write_color, write_depth
+from slam.io.run_record import RecordingRecord
 from slam.io.trajectory import format_time_ns
 from slam.threads import Worker
 
@@ -60,14 +61,10 @@ class Recorder:
         if self.dropped:
             log.warning("%s lacks %d frames: the disk is slower than the camera", self.path, self.dropped)
 
-    def facts(self) -> dict[str, Any]:
+    def record(self) -> RecordingRecord:
         """What `run.json` says of it."""
-        return {
-            "path": str(self.path),
-            "frames": self.written,
-            "dropped": self.dropped,
-            "error": None if self.error is None else str(self.error),
-        }
+        error = None if self.error is None else str(self.error)
+        return RecordingRecord(str(self.path), self.written, self.dropped, error)
 
     def _write(self, frame: Frame) -> None:
         if self.error is not None:

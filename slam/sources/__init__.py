@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ SOURCES = {
     "video": "slam.sources.video:VideoSource",
     "realsense": "slam.sources.realsense:RealSenseFileSource",
 }
+DEMO = "demo"  # kind of the rendered room, which lies in no file
 REALSENSE_SUFFIXES = (".db3", ".bag")  # rosbag2 and the older rosbag
 WITH_DEPTH = ("tum", "7scenes", "realsense")  # the others have none
 WITHOUT_STAMPS = ("images", "video")  # --fps gives them
@@ -26,14 +27,31 @@ WITHOUT_STAMPS = ("images", "video")  # --fps gives them
 class Source(Protocol):
     """A stream of frames; iterating a recorded one again starts anew."""
 
-    live: bool  # True: a camera; a frame not taken in time is lost
-    camera: Camera  # of the frames as delivered
-    count: int | None  # frames to come in one iteration, as far as known (those skipped included)
-    skipped: int  # frames of the current or last iteration that could not be read
+    @property
+    def live(self) -> bool:
+        """True of a camera: a frame not taken in time is lost."""
+        ...
+
+    @property
+    def camera(self) -> Camera:
+        """Of the frames as delivered."""
+        ...
+
+    @property
+    def count(self) -> int | None:
+        """Frames to come in one iteration, as far as known (those skipped included)."""
+        ...
+
+    @property
+    def skipped(self) -> int:
+        """Frames of the current or last iteration that could not be read."""
+        ...
 
     def __iter__(self) -> Iterator[Frame]: ...
 
-    def close(self) -> None: ...  # of a camera: while another thread iterates, too, and that ends the iteration
+    def close(self) -> None:
+        """Let go of files and cameras. Of a camera also while another thread iterates, which ends the iteration."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -41,9 +59,10 @@ class SourceSpec:
     """What to read and how, as the user says it."""
 
     path: str  # folder, file, or alias of a known sequence
-    kind: str = ""  # key of SOURCES; empty: found out from the content
+    kind: str = ""  # key of SOURCES, or DEMO; empty: found out from the content
     calib: Path | None = None  # calibration file, instead of the recording's own
     hfov_deg: float | None = None  # horizontal field of view, instead of a calibration
+    camera: Camera | None = None  # the camera itself, instead of both
     fps: float | None = None  # frames per second, for images and videos
     start: int = 0  # first frame used; this and the next two count frames of the recording
     stride: int = 1  # every so many frames
@@ -51,6 +70,32 @@ class SourceSpec:
     with_depth: bool | None = None  # deliver its depth; None: where a sensor beside the camera measured it
     data_root: Path | None = None  # where known sequences lie
     download: bool = False  # fetch a known sequence that is missing
+
+
+def resolved(spec: SourceSpec) -> SourceSpec:
+    """The same with its path, its kind, and whether its depth is used, all found out.
+
+    Raises:
+        UsageError: if the options make no sense for this kind.
+        SourceError: if it is missing or of no known kind.
+    """
+    from slam.io.recorder import has_sensor_depth
+    from slam.sources.alias import resolve_sequence
+
+    if spec.kind == DEMO:
+        return spec
+    if spec.kind and spec.kind not in SOURCES:
+        raise UsageError(f"unknown kind of source {spec.kind!r}; known: {', '.join(SOURCES)}")
+    path = Path(spec.path) if spec.kind else resolve_sequence(spec.path, spec.data_root, spec.download)
+    kind = spec.kind or detect(path)
+    if spec.with_depth and kind not in WITH_DEPTH:
+        raise UsageError(f"{path} ({kind}) has no depth to use")
+    if spec.fps is not None and kind not in WITHOUT_STAMPS:
+        raise UsageError(f"--fps is for images and videos; {path} ({kind}) has its own time stamps")
+    with_depth = spec.with_depth
+    if with_depth is None and kind in WITH_DEPTH and kind != "realsense":  # which knows by itself
+        with_depth = has_sensor_depth(path)
+    return replace(spec, path=str(path), kind=kind, with_depth=with_depth)
 
 
 def open_source(spec: SourceSpec) -> Source:
@@ -61,30 +106,24 @@ def open_source(spec: SourceSpec) -> Source:
         SourceError: if it is missing or cannot be read.
         CalibrationError: if the calibration is unreadable or for other images.
     """
-    from slam.io.recorder import has_sensor_depth
-    from slam.sources.alias import resolve_sequence
     from slam.sources.sequence import CameraChoice, FrameWindow
 
-    if spec.kind and spec.kind not in SOURCES:
-        raise UsageError(f"unknown kind of source {spec.kind!r}; known: {', '.join(SOURCES)}")
+    if spec.kind == DEMO:
+        from slam.sources.demo import DemoConfig, DemoSource
+
+        config = DemoConfig() if spec.max_frames is None else DemoConfig(frames=spec.max_frames)
+        return DemoSource(config, with_depth=bool(spec.with_depth))
+    spec = resolved(spec)
     options: dict[str, Any] = {
         "window": FrameWindow(spec.start, spec.stride, spec.max_frames),
-        "choice": CameraChoice(spec.calib, spec.hfov_deg),
+        "choice": CameraChoice(spec.calib, spec.hfov_deg, spec.camera),
     }
-    path = Path(spec.path) if spec.kind else resolve_sequence(spec.path, spec.data_root, spec.download)
-    kind = spec.kind or detect(path)
-    if spec.with_depth and kind not in WITH_DEPTH:
-        raise UsageError(f"{path} ({kind}) has no depth to use")
-    if kind == "realsense":
+    if spec.kind in WITH_DEPTH:
         options["with_depth"] = spec.with_depth
-    elif kind in WITH_DEPTH:
-        options["with_depth"] = has_sensor_depth(path) if spec.with_depth is None else spec.with_depth
     if spec.fps is not None:
-        if kind not in WITHOUT_STAMPS:
-            raise UsageError(f"--fps is for images and videos; {path} ({kind}) has its own time stamps")
         options["fps"] = spec.fps
-    module, name = SOURCES[kind].split(":")
-    source: Source = getattr(importlib.import_module(module), name)(path, **options)
+    module, name = SOURCES[spec.kind].split(":")
+    source: Source = getattr(importlib.import_module(module), name)(Path(spec.path), **options)
     return source
 
 

@@ -51,6 +51,7 @@ class CameraChoice:
 
     calib: Path | None = None  # a calibration file
     hfov_deg: float | None = None  # horizontal field of view, degrees, of a camera without distortion
+    known: Camera | None = None  # the camera itself, of an earlier run
 
     def __post_init__(self) -> None:
         if self.calib is not None and self.hfov_deg is not None:
@@ -68,6 +69,9 @@ class CameraChoice:
         Raises:
             CalibrationError: if the one chosen is unreadable or for other images.
         """
+        if self.known is not None:
+            check_size(self.known, width, height, f"the camera of the earlier run of {name}")
+            return self.known
         if self.calib is not None:
             return read_calibration(self.calib, (width, height))
         if self.hfov_deg is not None:

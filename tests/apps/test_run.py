@@ -94,7 +94,7 @@ def test_a_run_is_accurate_and_complete(finished, rendered):
     trajectory, record = check_complete(finished)
     seen = len(rendered.frames)
     assert (record["frames_seen"], record["frames_lost"], record["frames_skipped"]) == (seen, 0, 0)
-    assert record["end"] == "complete" and "monocular" in record["scale_source"]
+    assert record["outcome"]["end"] == "complete" and "monocular" in record["scale_source"]
     assert trajectory.time_ns.tolist() == rendered.truth.time_ns.tolist()  # every frame, its own stamp
 
 
@@ -130,7 +130,7 @@ def test_a_threaded_run_covers_and_fits_as_well(finished, recording, tmp_path):
     out = tmp_path / "threaded"
     assert main(["--sequence", str(recording), "--out", str(out), *SMALL]) == 0
     trajectory, record = check_complete(out)
-    assert record["threads"] and len(trajectory) == 75
+    assert record["system"]["threads"] and len(trajectory) == 75
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["evaluation"]["coverage"] == 1.0 and metrics["evaluation"]["ate_m"]["sim3"]["rmse"] < 0.03 * 1.62
 
@@ -152,7 +152,7 @@ def test_sigterm_ends_a_run_in_order(recording, tmp_path, monkeypatch, capsys):
     assert track(recording, tmp_path / "run") == 0
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
     trajectory, record = check_complete(tmp_path / "run")
-    assert len(trajectory) == record["frames_seen"] == 30 and record["end"] == "stopped by the user"
+    assert len(trajectory) == record["frames_seen"] == 30 and record["outcome"]["end"] == "stopped by the user"
     assert "30 frames in" in capsys.readouterr().out
 
 
@@ -187,7 +187,7 @@ def test_ctrl_c_ends_a_run_in_order(started):
     assert process.returncode == 0, stderr
     assert "Traceback" not in stderr and f"results in {out}" in stdout
     trajectory, record = check_complete(out)
-    assert record["end"] == "stopped by the user" and len(trajectory) == record["frames_seen"] < 75
+    assert record["outcome"]["end"] == "stopped by the user" and len(trajectory) == record["frames_seen"] < 75
 
 
 def test_a_killed_run_leaves_the_poses_so_far(started):
@@ -215,7 +215,7 @@ def test_a_source_that_dies_leaves_a_complete_run(recording, tmp_path, monkeypat
         assert output.err.splitlines()[-1] == "v2d-slam: the camera was unplugged"
         assert "40 frames in" in output.out
         trajectory, record = check_complete(out)
-        assert len(trajectory) == 40 and record["end"] == "the camera was unplugged"
+        assert len(trajectory) == 40 and record["outcome"]["end"] == "the camera was unplugged"
     (tmp_path / "file").write_text("")
     nowhere = ["--save-map", str(tmp_path / "file/room.map")]
     assert (
@@ -250,7 +250,7 @@ def test_a_backend_that_dies_is_reported_and_leaves_its_files(recording, tmp_pat
     with pytest.raises(ZeroDivisionError, match="a mistake in the program"):
         main(["--sequence", str(recording), "--out", str(tmp_path / "run"), *SMALL, *options])
     _, record = check_complete(tmp_path / "run", unreported=1)
-    assert len(jobs) == 3 and record["end"] == "crashed" and record["keyframes"] >= 3
+    assert len(jobs) == 3 and record["outcome"]["end"] == "crashed" and record["keyframes"] >= 3
 
 
 def test_a_full_disk_takes_what_fits(recording, tmp_path, monkeypatch, capsys, caplog):

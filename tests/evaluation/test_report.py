@@ -14,7 +14,10 @@ from slam.evaluation.report import table, trajectory_report
 from slam.frames import Trajectory
 from slam.geometry import se3
 from slam.io.images import write_confidence, write_depth
+from slam.io.run import KeyframeRecord, write_record
+from slam.io.run_directory import RunDirectory
 from slam.io.trajectory import write_tum
+from slam.settings import dump_config
 
 N, RATE_NS = 60, 50_000_000
 
@@ -70,14 +73,14 @@ def test_the_table_names_every_alignment():
 
 
 @pytest.fixture
-def run(tmp_path) -> Path:
+def run(tmp_path, run_record) -> Path:
     """A finished run with two keyframes, and its truth beside it; depth 10 % off on half of the pixels."""
     folder = tmp_path / "run"
     (folder / "keyframes").mkdir(parents=True)
     write_tum(folder / "trajectory.txt", circle(scale=0.5))
     write_tum(folder / "trajectory_online.txt", circle(scale=0.5, stretch=1.2))
     write_tum(tmp_path / "groundtruth.txt", circle())
-    (folder / "run.json").write_text(json.dumps({"frames_seen": 80}))
+    write_record(RunDirectory(folder), run_record)
     (folder / "metrics.json").write_text(json.dumps({"frames_per_second": 31}))
     truth, depth, confidence = np.full((48, 64), 2.0), np.full((24, 32), 1.0), np.ones((24, 32))
     depth[:12] *= 1.1
@@ -86,7 +89,10 @@ def run(tmp_path) -> Path:
     (tmp_path / "depth").mkdir()
     for id, frame_id in enumerate((0, 30)):
         time_ns = int(circle().time_ns[frame_id])
-        entries.append({"id": id, "frame_id": frame_id, "time_ns": time_ns, "depth_scale": 1000.0})
+        stem, eye = f"{id:06d}", tuple(map(tuple, np.eye(4).tolist()))
+        names = (f"{stem}_color.jpg", f"{stem}_depth.png", f"{stem}_confidence.png")
+        K = tuple(row[:3] for row in eye[:3])
+        entries.append(dump_config(KeyframeRecord(id, frame_id, time_ns, *names, 1000.0, K, 32, 24, eye)))
         write_depth(folder / "keyframes" / f"{id:06d}_depth.png", depth, 1000.0)
         write_confidence(folder / "keyframes" / f"{id:06d}_confidence.png", confidence)
     (folder / "keyframes" / "keyframes.json").write_text(json.dumps(entries))
@@ -128,6 +134,11 @@ def test_program_takes_a_trajectory_file_and_writes_nothing(run, capsys):
     assert sorted(path.name for path in run.iterdir()) == before
 
 
+def _with_frames_seen(run: Path, count: int) -> None:
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(record | {"frames_seen": count}))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -136,8 +147,12 @@ def test_program_takes_a_trajectory_file_and_writes_nothing(run, capsys):
         (lambda run: write_tum(run.parent / "groundtruth.txt", Trajectory(np.arange(9), circle().T_wc[:9])), "0.000 s"),
         (lambda run: (run / "run.json").write_text("{"), "not valid JSON"),
         (lambda run: (run / "run.json").write_text("[]"), "must hold a dict"),
-        (lambda run: (run / "run.json").write_text('{"frames_seen": 3}'), "60 poses but only 3 frames"),
-        (lambda run: (run / "keyframes" / "keyframes.json").write_text("[{}]"), "entry 0: no usable 'id'"),
+        (lambda run: (run / "run.json").write_text("{}"), "run.json is damaged: version has no default"),
+        (lambda run: _with_frames_seen(run, 3), "60 poses but only 3 frames"),
+        (
+            lambda run: (run / "keyframes" / "keyframes.json").write_text("[{}]"),
+            "entry 0: id has no default",
+        ),
         (lambda run: (run / "keyframes" / "keyframes.json").write_text("[]"), "no keyframe"),
         (lambda run: (run.parent / "depth" / "x.png").write_bytes(b""), "not named by their time"),
         (lambda run: (run.parent / "depth" / "1.003000.png").unlink(), "no depth images"),

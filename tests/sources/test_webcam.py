@@ -21,11 +21,13 @@ from slam.frames import Frame
 from slam.geometry.camera import Camera
 from slam.io import recorder as recorder_module
 from slam.io.recorder import Recorder
+from slam.io.run import Run
 from slam.io.trajectory import read_tum
 from slam.report import Report
 from slam.sources import SourceSpec, open_source
 from slam.sources.cameras import public_name
 from slam.sources.recorded_camera import RecordedCamera
+from slam.sources.reopen import reopened
 from slam.sources.tum import TumSource
 from slam.sources.webcam import WebcamSource
 
@@ -72,8 +74,10 @@ def test_a_stream_is_tracked_recorded_and_replays_with_the_same_stamps(serve, re
     assert main(["--camera", serve(15).url, "--out", str(out), *options, *SMALL]) == 0
     run = json.loads((out / "run.json").read_text())
     trajectory = read_tum(out / "trajectory.txt")
-    assert run["end"] == "complete" and run["frames_seen"] + run["frames_dropped"] == 70
-    assert run["recording"] == {"path": str(kept), "frames": 70, "dropped": 0, "error": None}
+    assert run["outcome"]["end"] == "complete" and run["frames_seen"] + run["frames_dropped"] == 70
+    assert run["outcome"]["recording"] == {"path": str(kept), "frames": 70, "dropped": 0, "error": None}
+    again = [frame.time_ns for frame in reopened(Run(out).record().source)]  # from the recording
+    assert len(again) == 70 and all(k.view.time_ns == again[k.view.frame_id] for k in Run(out).keyframes())
     assert len(trajectory) >= 5 and before_ns < trajectory.time_ns[0] < trajectory.time_ns[-1] < time.time_ns()
     replayed = [frame.time_ns for frame in TumSource(kept)]
     assert len(replayed) == 70 and set(trajectory.time_ns.tolist()) <= set(replayed)
@@ -129,7 +133,7 @@ def test_a_server_that_is_gone_for_good_leaves_a_complete_run(serve, recording, 
     assert main([*arguments, *SMALL]) == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"v2d-slam: no more images from {server.url}, given")
     run = json.loads((out / "run.json").read_text())
-    assert run["missing"] == {} and "given up" in run["end"]
+    assert run["missing"] == {} and "given up" in run["outcome"]["end"]
     assert len(read_tum(out / "trajectory.txt")) == run["frames_tracked"] > 0
 
 
@@ -146,7 +150,7 @@ def test_ctrl_c_ends_a_run_though_no_image_comes(serve, tmp_path, caplog):
     later(2.0, interrupt)
     assert main(["--camera", server.url, "--hfov", "62", "--out", str(out), "--reconnect", "60", *SMALL]) == 0
     assert time.monotonic() - interrupted_s[0] < 3
-    assert json.loads((out / "run.json").read_text())["end"] == "stopped by the user"
+    assert json.loads((out / "run.json").read_text())["outcome"]["end"] == "stopped by the user"
     assert "does not answer" not in caplog.text
 
 
@@ -263,5 +267,5 @@ def test_a_full_disk_ends_the_recording_only(tmp_path, monkeypatch, caplog, rend
     recorder = Recorder(tmp_path / "kept", rendered.camera)
     assert len(list(RecordedCamera(rendered, recorder))) == len(rendered.frames)
     recorder.close()
-    assert recorder.written == 0 and "No space left" in recorder.facts()["error"]
+    assert recorder.written == 0 and "No space left" in recorder.record().error
     assert sum(record.levelname == "WARNING" for record in caplog.records if "tracking goes on" in record.message) == 1

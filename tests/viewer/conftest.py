@@ -12,7 +12,7 @@ import torch
 from slam.frames import Image, Keyframe, Trajectory, View
 from slam.inv_depth import InvDepth
 from slam.io.ply import PointCloud
-from slam.io.results import write_cloud, write_keyframes, write_trajectories
+from slam.io.run import write_cloud, write_keyframes, write_trajectories
 from slam.io.run_directory import RunDirectory
 
 SIZE = (48, 64)  # rows, columns

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from slam.viewer.clouds import Clouds
-from slam.viewer.run import Playback, read_run
+from slam.viewer.run import FinishedRun, Playback
 from slam.viewer.view_state import ViewState
 
 
 @pytest.fixture
 def shown(run_path) -> ViewState:
-    return Playback(read_run(run_path)).shown()
+    return Playback(FinishedRun(run_path)).shown()
 
 
 def settled(clouds: Clouds, shown: ViewState, min_confidence: float = 0.5) -> list[int]:

@@ -26,7 +26,7 @@ from slam.geometry.camera import Camera
 from slam.inv_depth import InvDepth
 from slam.mapping.store import KeyframeStore
 from slam.viewer.live import Gate, LiveRun
-from slam.viewer.run import read_run
+from slam.viewer.run import FinishedRun
 
 CAMERA = Camera(64, 48, 50.0, 50.0, 31.5, 23.5)
 
@@ -43,7 +43,7 @@ def progress(keyframes: tuple[Keyframe, ...], last: Estimate, seen: int = 7) -> 
 
 
 def test_the_window_gets_the_newest_state_and_each_only_once(run_path, tmp_path):
-    keyframes = read_run(run_path).keyframes
+    keyframes = FinishedRun(run_path).keyframes
     live = LiveRun(tmp_path, total=20)
     assert live.shown() is live.shown() and live.shown().count == 0
     last = estimate(3, keyframes[1], keyframes[2].T_wc)
@@ -59,7 +59,7 @@ def test_the_window_gets_the_newest_state_and_each_only_once(run_path, tmp_path)
 
 
 def test_only_keyframes_with_believed_depth_are_drawn_and_a_lost_camera_has_no_place(run_path, tmp_path):
-    *old, newest = read_run(run_path).keyframes
+    *old, newest = FinishedRun(run_path).keyframes
     live = LiveRun(tmp_path)
     lost = replace(estimate(3, old[0], newest.T_wc), status=Status.LOST)
     live.publish(progress((*old, replace(newest, refined=False)), lost))
@@ -68,7 +68,7 @@ def test_only_keyframes_with_believed_depth_are_drawn_and_a_lost_camera_has_no_p
 
 
 def test_the_path_follows_its_keyframes_as_they_move_and_grow(run_path, tmp_path):
-    first, second, *_ = read_run(run_path).keyframes
+    first, second, *_ = FinishedRun(run_path).keyframes
     T_wc = torch.eye(4, dtype=torch.float64)
     T_wc[:3, 3] = torch.tensor([0.3, 0.4, 0.5])
     turn = se3.exp(torch.tensor([1.0, 2.0, 3.0, 0.3, -0.2, 0.9], dtype=torch.float64))
@@ -107,7 +107,7 @@ def test_the_path_keeps_the_frames_of_keyframes_that_left_the_map(tmp_path):
 
 def test_a_frame_of_a_keyframe_that_is_not_known_yet_waits(run_path, tmp_path):
     """The tracking thread may be a frame ahead of the state that the window shows."""
-    first, second, *_ = read_run(run_path).keyframes
+    first, second, *_ = FinishedRun(run_path).keyframes
     live, eye = LiveRun(tmp_path), torch.eye(4, dtype=torch.float64)
     live.add([estimate(1, first, eye), estimate(2, second, eye)])
     live.publish(progress((first,), estimate(1, first, eye)))

@@ -114,7 +114,7 @@ class Program:
         """Everything is written; what `run.json` says."""
         assert self.process.wait(LIMIT_S) == 0, self.log.read_text()
         record = json.loads((self.out / "run.json").read_text())
-        assert record["missing"] == {} and record["end"] == "stopped by the user"
+        assert record["missing"] == {} and record["outcome"]["end"] == "stopped by the user"
         assert len(read_tum(self.out / "trajectory.txt")) == record["frames_tracked"] > 0
         assert len(read_ply(self.out / "map.ply")) > 0
         return record
@@ -177,7 +177,7 @@ def test_a_window_that_breaks_does_not_end_the_run(recording, tmp_path, monkeypa
     monkeypatch.setattr(viewing, "load_window", lambda: Broken)
     assert main(["--sequence", str(recording), "--out", str(tmp_path / "run"), *SMALL]) == 0
     record = json.loads((tmp_path / "run/run.json").read_text())
-    assert (record["end"], record["frames_seen"], record["missing"]) == ("complete", 75, {})
+    assert (record["outcome"]["end"], record["frames_seen"], record["missing"]) == ("complete", 75, {})
     warnings = [r.getMessage() for r in caplog.records if r.name == "apps.viewing"]
     assert warnings == ["the window failed, the run goes on without it: the driver has gone"]
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from slam.errors import SourceError
-from slam.viewer.run import Playback, read_run
+from slam.viewer.run import FinishedRun, Playback
 from slam.viewer.shapes import MAX_PATH, behind, frustum, graph, median_depth, overview, path, placed, poses
 
 
 def test_a_run_is_read_back(run_path):
-    run = read_run(run_path)
+    run = FinishedRun(run_path)
     assert [(k.id, k.parent_id) for k in run.keyframes] == [(0, -1), (1, 0), (2, 1), (3, 2)]
     assert float(run.keyframes[2].T_wc[0, 3]) == pytest.approx(0.2) and len(run.trajectory) == 8
     assert median_depth(run.keyframes) == pytest.approx(2.0, abs=1e-3)
@@ -20,7 +20,7 @@ def test_a_run_is_read_back(run_path):
 def test_playing_shows_one_keyframe_after_the_other_and_ends(run_path, monkeypatch):
     now_s = [100.0]
     monkeypatch.setattr("slam.viewer.run.time.monotonic", lambda: now_s[0])
-    playback = Playback(read_run(run_path))
+    playback = Playback(FinishedRun(run_path))
     end = playback.shown()
     assert (end.count, len(end.path)) == (4, 8) and playback.shown() is end
     playback.play()
@@ -38,7 +38,7 @@ def test_playing_shows_one_keyframe_after_the_other_and_ends(run_path, monkeypat
 
 
 def test_stepping_pauses_and_stops_at_the_end(run_path):
-    playback = Playback(read_run(run_path))
+    playback = Playback(FinishedRun(run_path))
     playback.play()
     playback.step()
     assert (playback.shown().count, playback.is_playing) == (2, False)
@@ -48,14 +48,14 @@ def test_stepping_pauses_and_stops_at_the_end(run_path):
 
 
 def test_a_frustum_is_the_image_at_its_depth(run_path):
-    lines = frustum(read_run(run_path).keyframes[0], 0.5)
+    lines = frustum(FinishedRun(run_path).keyframes[0], 0.5)
     np.testing.assert_allclose(lines.points[0], 0)
     np.testing.assert_allclose(lines.points[1], [0.5 * -32 / 50, 0.5 * -24 / 50, 0.5])  # outer edge of pixel (0, 0)
     assert lines.points[5, 1] < lines.points[1, 1]  # the peak is above the image
 
 
 def test_frusta_stand_where_their_keyframes_do(run_path):
-    keyframes = read_run(run_path).keyframes
+    keyframes = FinishedRun(run_path).keyframes
     T_wcs = poses(keyframes).copy()
     T_wcs[1, :3, :3] = np.array([[0, 0, 1.0], [0, 1, 0], [-1, 0, 0]])  # looks along x
     one = frustum(keyframes[0], 0.5)
@@ -67,7 +67,7 @@ def test_frusta_stand_where_their_keyframes_do(run_path):
 
 
 def test_the_graph_joins_a_keyframe_to_its_parent(run_path):
-    keyframes = read_run(run_path).keyframes
+    keyframes = FinishedRun(run_path).keyframes
     assert graph(keyframes).edges.tolist() == [[1, 0], [2, 1], [3, 2]]
     assert graph(keyframes[2:]).edges.tolist() == [[1, 0]]  # of the first, the parent is not shown
     assert len(graph(keyframes[:1]).edges) == 0 and len(path(np.zeros((1, 3))).edges) == 0
@@ -85,25 +85,25 @@ def test_behind_is_above_and_upright():
 
 
 def test_the_overview_has_the_wall_in_front(run_path):
-    view = overview(Playback(read_run(run_path)).shown())
+    view = overview(Playback(FinishedRun(run_path)).shown())
     assert view.eye[2] < 0 < view.center[2]
 
 
 def test_what_is_no_run_is_named(run_path, tmp_path):
     with pytest.raises(SourceError, match=r"no run directory at .*nowhere"):
-        read_run(tmp_path / "nowhere")
+        FinishedRun(tmp_path / "nowhere")
     listing = run_path / "keyframes/keyframes.json"
     entries = json.loads(listing.read_text())
     listing.write_text(json.dumps([{k: v for k, v in entries[0].items() if k != "T_wc"}]))
-    with pytest.raises(SourceError, match=r"keyframes.json is damaged \('T_wc'\)"):
-        read_run(run_path)
+    with pytest.raises(SourceError, match=r"keyframes.json is damaged, entry 0: T_wc has no default"):
+        FinishedRun(run_path)
     listing.write_text("[]")
     with pytest.raises(SourceError, match="has no keyframes"):
-        read_run(run_path)
+        FinishedRun(run_path)
 
 
 def test_a_run_without_recorded_parents_has_no_graph(run_path):
     listing = run_path / "keyframes/keyframes.json"
     entries = json.loads(listing.read_text())
     listing.write_text(json.dumps([{k: v for k, v in e.items() if k != "parent_id"} for e in entries]))
-    assert len(graph(read_run(run_path).keyframes).edges) == 0
+    assert len(graph(FinishedRun(run_path).keyframes).edges) == 0

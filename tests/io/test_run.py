@@ -11,7 +11,7 @@ from slam.geometry import se3
 from slam.inv_depth import InvDepth
 from slam.io.images import read_color, read_confidence, read_depth
 from slam.io.ply import PointCloud, read_ply
-from slam.io.results import write_cloud, write_keyframes, write_trajectories
+from slam.io.run import write_cloud, write_keyframes, write_trajectories
 from slam.io.run_directory import RunDirectory
 from slam.io.trajectory import read_tum
 

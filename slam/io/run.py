@@ -1,0 +1,197 @@
+"""The one writer and the one reader of a run directory."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from slam.errors import ConfigError, SourceError
+from slam.frames import Image, Keyframe, Trajectory, View
+from slam.inv_depth import InvDepth
+from slam.io.files import read_text
+from slam.io.images import read_color, read_confidence, read_depth, write_color, write_confidence, write_depth
+from slam.io.ply import PointCloud, read_ply, write_ply
+from slam.io.run_directory import RunDirectory
+from slam.io.run_record import RunRecord
+from slam.io.trajectory import read_tum, write_tum
+from slam.settings import build_config, dump_config
+
+RECORD = "run.json"
+TRAJECTORY, ONLINE, KEYFRAMES = "trajectory.txt", "trajectory_online.txt", "keyframes.txt"
+LISTING = "keyframes/keyframes.json"
+CLOUD = "map.ply"
+DEPTH_LEVELS = 20000  # 16-bit levels spent on four times the median depth of a keyframe
+
+
+@dataclass(frozen=True)
+class KeyframeRecord:
+    """An entry of `keyframes.json`; files are named relative to it."""
+
+    id: int
+    frame_id: int
+    time_ns: int
+    color: str
+    depth: str  # 16-bit PNG of z-depth, 0 unknown
+    confidence: str  # 8-bit PNG
+    depth_scale: float  # value of one map unit
+    K: tuple[tuple[float, ...], ...]  # 3x3, pixels of these images
+    width: int
+    height: int
+    T_wc: tuple[tuple[float, ...], ...]  # 4x4
+    parent_id: int = -1  # the keyframe it was tracked against; -1 of the first
+
+    def __post_init__(self) -> None:
+        for name, size in (("K", 3), ("T_wc", 4)):
+            rows = getattr(self, name)
+            if len(rows) != size or any(len(row) != size for row in rows):
+                raise ConfigError(f"{name} must be {size}x{size}")
+
+
+def write_record(run: RunDirectory, record: RunRecord) -> None:
+    """`run.json`."""
+    run.write_json(RECORD, dump_config(record))
+
+
+def write_trajectories(run: RunDirectory, trajectory: Trajectory, keyframes: Trajectory, header: str) -> None:
+    """`trajectory.txt` (every frame) and `keyframes.txt`, TUM format, T_wc."""
+    run.write(TRAJECTORY, lambda path: write_tum(path, trajectory, header))
+    run.write(KEYFRAMES, lambda path: write_tum(path, keyframes, header))
+
+
+def write_cloud(run: RunDirectory, cloud: PointCloud, header: str) -> None:
+    """`map.ply`, world frame."""
+    run.write(CLOUD, lambda path: write_ply(path, cloud, tuple(header.splitlines())))
+
+
+def write_keyframes(run: RunDirectory, keyframes: Sequence[Keyframe]) -> None:
+    """`keyframes/`: colour, 16-bit depth and 8-bit confidence of each, and `keyframes.json` that names them."""
+    records = [dump_config(_write_keyframe(run, keyframe)) for keyframe in keyframes]
+    run.write_json(LISTING, records)
+
+
+def _write_keyframe(run: RunDirectory, keyframe: Keyframe) -> KeyframeRecord:
+    inv_depth = keyframe.dense.value.numpy()
+    depth = np.where(inv_depth > 0, 1 / np.maximum(inv_depth, 1e-9), 0).astype(np.float32)
+    known = depth[depth > 0]
+    scale = DEPTH_LEVELS / (4 * float(np.median(known))) if len(known) else 1.0
+    stem = f"{keyframe.id:06d}"
+    color, depth_file, confidence = f"{stem}_color.jpg", f"{stem}_depth.png", f"{stem}_confidence.png"
+    run.write(f"keyframes/{color}", lambda path: write_color(path, keyframe.view.image.rgb))
+    run.write(f"keyframes/{depth_file}", lambda path: write_depth(path, depth, scale))
+    run.write(f"keyframes/{confidence}", lambda path: write_confidence(path, keyframe.dense.confidence.numpy()))
+    return KeyframeRecord(
+        id=keyframe.id,
+        parent_id=keyframe.parent_id,
+        frame_id=keyframe.view.frame_id,
+        time_ns=keyframe.view.time_ns,
+        color=color,
+        depth=depth_file,
+        confidence=confidence,
+        depth_scale=scale,
+        K=_rows(keyframe.view.K),
+        width=inv_depth.shape[1],
+        height=inv_depth.shape[0],
+        T_wc=_rows(keyframe.T_wc),
+    )
+
+
+def _rows(matrix: torch.Tensor) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(row) for row in matrix.tolist())
+
+
+class Run:
+    """A run directory; every file is read when it is asked for.
+
+    All methods raise SourceError if their file is missing or damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """`path` of the directory.
+
+        Raises:
+            SourceError: if there is none.
+        """
+        if not path.is_dir():
+            raise SourceError(f"no run directory at {path}; name one that v2d-slam has written (results/<time>)")
+        self.path = path
+
+    @property
+    def has_record(self) -> bool:
+        """False of a run that was killed, and of a directory that is none."""
+        return (self.path / RECORD).is_file()
+
+    def record(self) -> RunRecord:
+        """What `run.json` says."""
+        return _checked(RunRecord, read_json(self.path / RECORD, dict), self.path / RECORD)
+
+    def trajectory(self, online: bool = False) -> Trajectory:
+        """T_wc of every frame; `online`: as first estimated, also of a run that was killed."""
+        return read_tum(self.path / (ONLINE if online else TRAJECTORY), torn_end=online)
+
+    def cloud(self) -> PointCloud:
+        """The fused points, world frame."""
+        return read_ply(self.path / CLOUD)
+
+    def keyframe_records(self) -> list[KeyframeRecord]:
+        """The entries of `keyframes.json`, oldest first."""
+        listing = self.path / LISTING
+        entries = read_json(listing, list)
+        return [_checked(KeyframeRecord, entry, listing, f"entry {n}") for n, entry in enumerate(entries)]
+
+    def depth(self, record: KeyframeRecord) -> np.ndarray:
+        """(h, w) float32 depth of a keyframe, map units, 0 unknown."""
+        return read_depth(self._file(record.depth), record.depth_scale)
+
+    def confidence(self, record: KeyframeRecord) -> np.ndarray:
+        """(h, w) float32 confidence of a keyframe's depth in [0, 1]."""
+        return read_confidence(self._file(record.confidence))
+
+    def image(self, record: KeyframeRecord) -> np.ndarray:
+        """(h, w, 3) uint8 RGB of a keyframe."""
+        return read_color(self._file(record.color))
+
+    def keyframes(self) -> tuple[Keyframe, ...]:
+        """All keyframes with image and dense depth; coarse depth is not kept."""
+        return tuple(self._keyframe(record) for record in self.keyframe_records())
+
+    def _keyframe(self, record: KeyframeRecord) -> Keyframe:
+        image, depth, confidence = self.image(record), self.depth(record), self.confidence(record)
+        if not image.shape[:2] == depth.shape == confidence.shape == (record.height, record.width):
+            raise SourceError(f"{self.path / LISTING} is damaged: the files of keyframe {record.id} differ in size")
+        inv_depth = np.where(depth > 0, 1 / np.maximum(depth, 1e-9), 0).astype(np.float32)
+        dense = InvDepth.from_confidence(torch.from_numpy(inv_depth), torch.from_numpy(confidence))
+        K, T_wc = (torch.tensor(m, dtype=torch.float64) for m in (record.K, record.T_wc))
+        view = View(record.frame_id, record.time_ns, Image(image), K)
+        return Keyframe(
+            record.id, view, T_wc, dense, InvDepth.unknown((0, 0)), refined=True, parent_id=record.parent_id
+        )
+
+    def _file(self, name: str) -> Path:
+        return (self.path / LISTING).with_name(name)
+
+
+def read_json(path: Path, kind: type) -> Any:
+    """The values of a JSON file that holds a `kind` (dict, list).
+
+    Raises:
+        SourceError: if it is missing, damaged, or holds something else.
+    """
+    try:
+        values = json.loads(read_text(path, "JSON file"))
+    except ValueError as error:
+        raise SourceError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(values, kind):
+        raise SourceError(f"{path} must hold a {kind.__name__}, it holds a {type(values).__name__}")
+    return values
+
+
+def _checked(cls: type, values: Any, path: Path, where: str = "") -> Any:
+    """A dataclass from what a file holds."""
+    try:
+        return build_config(cls, values)
+    except ConfigError as error:
+        raise SourceError(f"{path} is damaged{f', {where}' if where else ''}: {error}; run v2d-slam again") from error

@@ -1,0 +1,50 @@
+"""Opening the frames of an earlier run again."""
+
+from pathlib import Path
+
+from slam.errors import SourceError
+from slam.io.run_record import SourceRecord
+from slam.sources import DEMO, Source, SourceSpec, open_source
+
+CAMERA = "camera"  # kind of source
+
+
+def recorded_spec(name: str, spec: SourceSpec, source: Source) -> SourceRecord:
+    """What a run keeps of its source.
+
+    Args:
+        name: as the user named it.
+        spec: resolved, see `slam.sources.resolved`.
+    """
+    return SourceRecord(
+        name=name,
+        kind=spec.kind,
+        path=spec.path if spec.kind == DEMO else str(Path(spec.path).absolute()),
+        camera=source.camera,
+        start=spec.start,
+        stride=spec.stride,
+        max_frames=spec.max_frames,
+        fps=spec.fps,
+        with_depth=spec.with_depth,
+    )
+
+
+def reopened(record: SourceRecord) -> Source:
+    """The same frames again: the same images, stamps and camera.
+
+    Raises:
+        SourceError: if they were a camera's, or are no longer there.
+    """
+    if record.kind == CAMERA:
+        raise SourceError(f"the frames of {record.name} were not kept; record a camera with --record DIR")
+    spec = SourceSpec(
+        path=record.path,
+        kind=record.kind,
+        camera=record.camera,
+        fps=record.fps,
+        start=record.start,
+        stride=record.stride,
+        max_frames=record.max_frames,
+        with_depth=record.with_depth,
+    )
+    return open_source(spec)
