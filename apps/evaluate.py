@@ -6,17 +6,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from apps.common import add_verbosity, guarded, set_up_logging
-from slam.errors import EvaluationError, OutputError, SourceError, UsageError
-from slam.evaluation.depth import DepthResult, compare_depth, mean_depth, resized_nearest
+from slam.errors import OutputError, UsageError
+from slam.evaluation.depth import keyframe_depths, mean_depth, stamped_images
 from slam.evaluation.plots import plot_trajectory
 from slam.evaluation.report import table, trajectory_report
-from slam.io.images import DEPTH_SCALE, read_depth
 from slam.io.run import Run, read_json
 from slam.io.run_directory import RunDirectory
-from slam.io.trajectory import parse_time_ns, read_tum
+from slam.io.trajectory import read_tum
 from slam.sources.groundtruth import read_groundtruth
 
 log = logging.getLogger(__name__)
@@ -58,7 +55,10 @@ def evaluate(options: argparse.Namespace) -> int:
     report = trajectory_report(estimate, truth, max_difference_ns, seen)
     depths = None
     if options.depth is not None:
-        depths = keyframe_depths(run or Run(options.run.parent), options.depth, max_difference_ns, options)
+        folder = run or Run(options.run.parent)
+        true_depth = stamped_images(options.depth)
+        estimates = ((k.time_ns, folder.depth(k), folder.confidence(k)) for k in folder.keyframe_records())
+        depths = keyframe_depths(estimates, true_depth, max_difference_ns, options.min_confidence)
     if not options.quiet:
         print(f"{'online' if options.online else 'final'} trajectory of {options.run} against {options.groundtruth}")
         print(table(report, depths))
@@ -77,39 +77,6 @@ def evaluate(options: argparse.Namespace) -> int:
     if out.missing:
         raise OutputError(f"results in {out.path} are incomplete: {out.missing_words()}")
     return 0
-
-
-def keyframe_depths(
-    run: Run, truth_folder: Path, max_difference_ns: int, options: argparse.Namespace
-) -> list[DepthResult]:
-    """Compare every keyframe that has a truth image near in time; a keyframe without common pixels is named."""
-    truth_paths = stamped_images(truth_folder)
-    stamps = np.array(sorted(truth_paths))
-    results = []
-    for keyframe in run.keyframe_records():
-        nearest = int(stamps[np.abs(stamps - keyframe.time_ns).argmin()])
-        if abs(nearest - keyframe.time_ns) > max_difference_ns:
-            continue
-        depth, confidence = run.depth(keyframe), run.confidence(keyframe)
-        truth = resized_nearest(read_depth(truth_paths[nearest], DEPTH_SCALE), *depth.shape)
-        try:
-            results.append(compare_depth(depth, truth, confidence, options.min_confidence))
-        except EvaluationError as error:
-            log.warning("keyframe %d is left out: %s", keyframe.id, error)
-    if not results:
-        raise EvaluationError(f"no keyframe of {run.path} has ground truth within {options.max_difference:g} s")
-    return results
-
-
-def stamped_images(folder: Path) -> dict[int, Path]:
-    """The PNGs of a folder by time, ns; their names are stamps in seconds."""
-    try:
-        images = {parse_time_ns(path.stem): path for path in folder.glob("*.png")}
-    except ValueError as error:
-        raise SourceError(f"the images of {folder} are not named by their time: {error}") from error
-    if not images:
-        raise SourceError(f"no depth images (*.png) in {folder}")
-    return images
 
 
 if __name__ == "__main__":

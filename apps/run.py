@@ -55,6 +55,7 @@ def run(options: argparse.Namespace) -> int:
     from slam.config import SlamConfig, dump_config, load_config
     from slam.io.map_file import load_map
     from slam.report import Report
+    from slam.threads import limit_threads
     from slam.viewer.live import LiveRun
 
     limit_threads()
@@ -153,15 +154,6 @@ def shortcuts(options: argparse.Namespace) -> list[str]:
     """Settings that have an option of their own, as `--set` takes them."""
     given = {"max_keyframes": options.max_keyframes, "final_refine": options.final_refine}
     return [f"{name}={value}" for name, value in given.items() if value is not None]
-
-
-def limit_threads() -> None:
-    """One thread for each worker: tracking and backend then share two cores without fighting."""
-    import cv2
-    import torch
-
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
 
 
 if __name__ == "__main__":

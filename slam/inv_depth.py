@@ -46,6 +46,10 @@ class InvDepth:
         """(h, w) bool."""
         return self.value > 0
 
+    def depth(self) -> Tensor:
+        """(h, w) depth, map units; 0 where unknown."""
+        return torch.where(self.known, 1 / self.value.clamp_min(1e-9), torch.zeros_like(self.value))
+
     @property
     def relative_sigma(self) -> Tensor:
         """(h, w) sigma over value: to first order also the relative standard deviation of the depth."""

@@ -15,6 +15,15 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
+def limit_threads() -> None:
+    """One thread for each worker: tracking and backend then share two cores without fighting."""
+    import cv2
+    import torch
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+
+
 class Worker(Generic[Job, Result]):
     """Runs `work(job)` for each submitted job on its own thread, in order; results are collected by `results`."""
 

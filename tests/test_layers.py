@@ -27,6 +27,7 @@ LAYERS = [
     {"training", "config", "report"},
     {"system"},
     {"build"},
+    {"experiment"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 
@@ -45,7 +46,7 @@ HOMES = {
         "slam/solvers/two_view.py",
         "slam/frames.py",  # gray images
         "slam/frontend/preparation.py",
-        "apps/run.py",  # its threads
+        "slam/threads.py",  # its threads
     ),
     "evo": (),  # GPL: tests only
 }

@@ -8,11 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from slam.build import build
-from slam.config import SlamConfig
-from slam.evaluation.trajectory import ate
-from slam.sources import SourceSpec, open_source
-from slam.sources.groundtruth import read_groundtruth
+from slam.experiment import run_and_score
 
 
 @pytest.mark.parametrize(
@@ -23,10 +19,8 @@ def test_trajectory_of_a_recording(name: str, frames: int, bound_m: float) -> No
     folder = Path(os.environ.get("V2D_TEST_DATA", "nowhere")) / name
     if not folder.is_dir():
         pytest.skip(f"V2D_TEST_DATA names no folder that holds {name}")
-    source = open_source(SourceSpec(str(folder)))
-    slam = build(SlamConfig(), source.camera, threads=False)
-    slam.run(source)
-    result = ate(slam.store.trajectory(), read_groundtruth(folder), "sim3", frames_seen=slam.counts.seen)
-    assert slam.counts.seen == frames
-    assert result.coverage > 0.99, f"{100 * result.coverage:.1f} % of the frames have a pose"
-    assert result.rmse < bound_m, f"ATE {result.rmse:.4f} m"
+    result = run_and_score(folder)
+    ate = result.report.ate["sim3"]
+    assert result.slam.counts.seen == frames
+    assert ate.coverage > 0.99, f"{100 * ate.coverage:.1f} % of the frames have a pose"
+    assert ate.rmse < bound_m, f"ATE {ate.rmse:.4f} m"

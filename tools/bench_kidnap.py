@@ -16,15 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from apps.common import guarded
-from apps.run import limit_threads
-from slam.build import build
-from slam.config import SlamConfig
 from slam.errors import UsageError
 from slam.evaluation.trajectory import ate
+from slam.experiment import Experiment, run_and_score
 from slam.frames import Estimate, Frame, Progress, Status, Trajectory
 from slam.sources import Source, SourceSpec, open_source
-from slam.sources.groundtruth import known_truth
-from slam.system import Slam
 
 
 class Cut:
@@ -53,18 +49,22 @@ class Cut:
         self._source.close()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Walked:
     """A run: the frames' times, and from the first map on what was said of each."""
 
-    slam: Slam
+    experiment: Experiment
     times_ns: list[int]
     said: list[Estimate]
 
+    @property
+    def trajectory(self) -> Trajectory:
+        """Final poses."""
+        return self.experiment.slam.store.trajectory()
 
-def followed(source: Source) -> Walked:
-    """Run the system over a source."""
-    slam = build(SlamConfig(), source.camera, threads=False)
+
+def followed(folder: Path, source: Source) -> Walked:
+    """Run the system over frames of a recording."""
     times_ns: list[int] = []
     said: list[Estimate] = []
 
@@ -74,11 +74,7 @@ def followed(source: Source) -> Walked:
         if progress.snapshot.estimate is not None:
             said.append(progress.snapshot.estimate)
 
-    try:
-        slam.run(source, hear)
-    finally:
-        source.close()
-    return Walked(slam, times_ns, said)
+    return Walked(run_and_score(folder, source=source, publish=hear), times_ns, said)
 
 
 def nearest(truth: Trajectory, times_ns: np.ndarray, gone: range) -> tuple[float, float]:
@@ -92,11 +88,11 @@ def nearest(truth: Trajectory, times_ns: np.ndarray, gone: range) -> tuple[float
     return float(distance[best]), float(angle[best])
 
 
-def report(folder: Path, gone: range, hidden: bool, uncut: Walked, truth: Trajectory) -> str:
+def report(folder: Path, gone: range, hidden: bool, uncut: Walked) -> str:
     """One line of the table."""
     source = Cut(open_source(SourceSpec(path=str(folder))), gone, hidden)
-    cut = followed(source)
-    full = uncut.slam.store.trajectory()
+    cut = followed(folder, source)
+    truth, full = uncut.experiment.truth, uncut.trajectory
     start_ns, stop_ns = uncut.times_ns[gone.start], uncut.times_ns[gone.stop]
     back = [n for n, e in enumerate(cut.said) if e.frame_id >= gone.stop]
     tracked = [n for n in back if cut.said[n].status is Status.TRACKING]
@@ -105,7 +101,7 @@ def report(folder: Path, gone: range, hidden: bool, uncut: Walked, truth: Trajec
     words += f"| {distance:.2f} m, {angle:.0f} deg "
     if not tracked:
         return words + "| never | | |"
-    trajectory = cut.slam.store.trajectory()
+    trajectory = cut.trajectory
     late = trajectory.time_ns >= stop_ns + source.shift_ns
     trajectory = Trajectory(trajectory.time_ns - late * source.shift_ns, trajectory.T_wc)
     seen = (full.time_ns < start_ns) | (full.time_ns >= stop_ns)
@@ -119,11 +115,7 @@ def report(folder: Path, gone: range, hidden: bool, uncut: Walked, truth: Trajec
 
 def run(options: argparse.Namespace) -> int:
     """Print the table."""
-    limit_threads()
-    truth = known_truth(options.folder)
-    if truth is None:
-        raise UsageError(f"{options.folder} has no ground truth to compare with")
-    uncut = followed(open_source(SourceSpec(path=str(options.folder))))
+    uncut = followed(options.folder, open_source(SourceSpec(path=str(options.folder))))
     print(
         "| recording | cut | stamps tell | nearest known view | found after | lost after it | ATE cut | uncut | ratio |"
     )
@@ -134,7 +126,7 @@ def run(options: argparse.Namespace) -> int:
                 f"--at {at}: frames {at} to {at + options.frames} are not within {len(uncut.times_ns)} frames"
             )
         for hidden in (False, True):
-            print(report(options.folder, range(at, at + options.frames), hidden, uncut, truth), flush=True)
+            print(report(options.folder, range(at, at + options.frames), hidden, uncut), flush=True)
     return 0
 
 

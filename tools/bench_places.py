@@ -16,18 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slam.build import build
-from slam.config import SlamConfig
-from slam.frames import Keyframe, Trajectory
+from slam.experiment import run_and_score
+from slam.frames import Keyframe
 from slam.frontend.relocaliser import thumbnail
 from slam.geometry import se3
-from slam.geometry.align import umeyama
 from slam.geometry.camera import scaled_intrinsics
 from slam.geometry.flow import in_image, reproject
 from slam.networks.storage import load_network, weights_path
 from slam.recognition.keypoints import detect_keypoints, rank_places
-from slam.sources import SourceSpec, open_source
-from slam.sources.groundtruth import known_truth
 
 GAP = 8  # keyframes
 SAME, RIGHT = 0.5, 0.3  # overlap of a place seen before, and of an answer that counts
@@ -36,16 +32,12 @@ WORDS = 256  # of the bag of words
 Scores = list[np.ndarray]  # of each keyframe, one score for every keyframe at least GAP older
 
 
-def keyframes_of(folder: Path, truth: Trajectory) -> tuple[list[Keyframe], Tensor, float]:
+def keyframes_of(folder: Path) -> tuple[list[Keyframe], Tensor, float]:
     """Keyframes of a run, their true poses (N, 4, 4), and metres in a map unit."""
-    source = open_source(SourceSpec(path=str(folder)))
-    slam = build(SlamConfig(), source.camera, threads=False)
-    slam.run(source)
-    keyframes = list(slam.store.keyframes)
+    result = run_and_score(folder)
+    keyframes, truth = list(result.slam.store.keyframes), result.truth
     nearest = [int(np.abs(truth.time_ns - k.view.time_ns).argmin()) for k in keyframes]
-    true = torch.from_numpy(truth.T_wc[nearest])
-    estimated = torch.stack([k.T_wc for k in keyframes])
-    return keyframes, true, float(umeyama(estimated[:, :3, 3], true[:, :3, 3])[0])
+    return keyframes, torch.from_numpy(truth.T_wc[nearest]), result.report.ate["sim3"].scale
 
 
 def overlaps(keyframes: list[Keyframe], T_wc: Tensor, unit_m: float) -> np.ndarray:
@@ -137,13 +129,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="+")
     options = parser.parse_args()
-    torch.set_num_threads(1)
     print("| sequence | by | right at first rank | recall at 100 % precision |\n| --- | --- | --- | --- |")
     for folder in options.folders:
-        truth = known_truth(folder)
-        if truth is None:
-            raise SystemExit(f"{folder} has no ground truth")
-        keyframes, T_wc, unit_m = keyframes_of(folder, truth)
+        keyframes, T_wc, unit_m = keyframes_of(folder)
         overlap = overlaps(keyframes, T_wc, unit_m)
         for name, way in WAYS.items():
             print(f"| {folder.name} | {name} | {judged(way(keyframes), overlap)} |", flush=True)

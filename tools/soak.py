@@ -24,7 +24,6 @@ import numpy as np
 from scipy.stats import theilslopes
 
 from apps.common import guarded, stop_on_signals
-from apps.run import limit_threads
 from slam.build import build
 from slam.config import SlamConfig, load_config
 from slam.errors import OutputError, UsageError
@@ -32,6 +31,7 @@ from slam.evaluation.trajectory import ate
 from slam.frames import Frame, Progress, Trajectory
 from slam.sources.demo import DemoConfig, DemoSource
 from slam.system import Slam
+from slam.threads import limit_threads
 
 EVERY = 100  # frames between two lines
 LAP = 800  # frames

@@ -3,12 +3,18 @@
 Reference: Eigen, Puhrsch, Fergus, Depth map prediction from a single image, NIPS 2014 (AbsRel, RMSE, delta).
 """
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from slam.errors import EvaluationError
+from slam.errors import EvaluationError, SourceError
+from slam.io.images import DEPTH_SCALE, read_depth
+from slam.io.trajectory import format_time_ns, parse_time_ns
+
+log = logging.getLogger(__name__)
 
 STRAY_SHARE = 0.05  # of depth, off the median of 5x5: no surface
 DELTA = 1.25  # a pixel counts as right when estimate and truth differ by less than this factor
@@ -102,6 +108,51 @@ def mean_depth(results: Sequence[DepthResult]) -> DepthResult:
         confident_share=mean("confident_share"),
         pixels=sum(result.pixels for result in results),
     )
+
+
+def keyframe_depths(
+    estimates: Iterable[tuple[int, np.ndarray, np.ndarray]],
+    truth: Mapping[int, Path],
+    max_difference_ns: int,
+    min_confidence: float = 0.5,
+) -> list[DepthResult]:
+    """Compare the depth of every keyframe that has a truth image near in time; one without common pixels is named.
+
+    Args:
+        estimates: time, depth (h, w) and confidence (h, w) of the keyframes.
+        truth: 16-bit depth images by their time, 5000 to the metre.
+
+    Raises:
+        EvaluationError: if no keyframe has any truth.
+    """
+    stamps, results = np.array(sorted(truth)), []
+    for time_ns, depth, confidence in estimates:
+        nearest = int(stamps[np.abs(stamps - time_ns).argmin()])
+        if abs(nearest - time_ns) > max_difference_ns:
+            continue
+        true_depth = resized_nearest(read_depth(truth[nearest], DEPTH_SCALE), *depth.shape)
+        try:
+            results.append(compare_depth(depth, true_depth, confidence, min_confidence))
+        except EvaluationError as error:
+            log.warning("the keyframe at %s s is left out: %s", format_time_ns(time_ns), error)
+    if not results:
+        raise EvaluationError(f"no keyframe has true depth within {max_difference_ns / 1e9:g} s")
+    return results
+
+
+def stamped_images(folder: Path) -> dict[int, Path]:
+    """The PNGs of a folder by time, ns; their names are stamps in seconds.
+
+    Raises:
+        SourceError: if there are none, or names are no stamps.
+    """
+    try:
+        images = {parse_time_ns(path.stem): path for path in folder.glob("*.png")}
+    except ValueError as error:
+        raise SourceError(f"the images of {folder} are not named by their time: {error}") from error
+    if not images:
+        raise SourceError(f"no depth images (*.png) in {folder}")
+    return images
 
 
 def resized_nearest(image: np.ndarray, height: int, width: int) -> np.ndarray:

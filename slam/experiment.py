@@ -1,0 +1,126 @@
+"""A run over a recording with ground truth, and its scores: what benches and tests of accuracy are made of."""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from slam.build import build
+from slam.config import SlamConfig, load_config
+from slam.evaluation.depth import DepthResult, keyframe_depths, mean_depth, stamped_images
+from slam.evaluation.report import TrajectoryReport, trajectory_report
+from slam.frames import Progress, Trajectory
+from slam.sources import Source, SourceSpec, open_source
+from slam.sources.groundtruth import read_groundtruth
+from slam.system import Slam
+from slam.threads import limit_threads
+
+DEPTH_DIFFERENCE_NS = 60_000_000  # of the stamps of a keyframe and of true depth that is compared with it
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """The system as a run has left it, and its scores."""
+
+    slam: Slam
+    truth: Trajectory
+    report: TrajectoryReport
+    depth: DepthResult | None  # mean of the keyframes' dense depth; None without true depth
+    seconds: float  # of the run
+    cpu_s: float  # of the processor, all threads
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The numbers of an experiment, free of its system."""
+
+    ate: float  # metres, after Sim(3) alignment
+    coverage: float
+    end_drift: float | None  # metres off at the end if the first tenth is aligned; None: too short
+    scale_growth: float | None  # of the unit along the path
+    abs_rel: float | None  # of confident pixels, median-scaled; None: no true depth
+    confident: float | None  # share of the pixels
+    fps: float
+    cpu_ms: float  # per frame
+    seconds: float
+
+
+def run_and_score(
+    folder: Path,
+    settings: Sequence[str] = (),
+    config_file: Path | None = None,
+    *,
+    threads: bool = False,
+    source: Source | None = None,
+    truth: Trajectory | None = None,
+    publish: Callable[[Progress], None] = lambda progress: None,
+) -> Experiment:
+    """Track and map a recording, and score trajectory and depth.
+
+    Args:
+        folder: the recording, with ground truth.
+        settings: `section.field=value`, on top of `config_file`.
+        threads: False repeats to the byte.
+        source: frames instead of the folder's.
+        truth: poses instead of the folder's.
+        publish: given the state after each frame.
+
+    Raises:
+        SlamError: if the recording cannot be read or has no truth, or its trajectory cannot be scored.
+    """
+    limit_threads()
+    truth = read_groundtruth(folder) if truth is None else truth
+    source = open_source(SourceSpec(str(folder))) if source is None else source
+    try:
+        slam = build(load_config(SlamConfig, config_file, settings), source.camera, threads=threads)
+        start_s, start_cpu_s = time.perf_counter(), time.process_time()
+        slam.run(source, publish)
+        seconds, cpu_s = time.perf_counter() - start_s, time.process_time() - start_cpu_s
+    finally:
+        source.close()
+    report = trajectory_report(slam.store.trajectory(), truth, frames_seen=slam.counts.seen)
+    depth = score_depth(slam, folder / "depth") if (folder / "depth").is_dir() else None
+    return Experiment(slam, truth, report, depth, seconds, cpu_s)
+
+
+def score_depth(slam: Slam, folder: Path) -> DepthResult:
+    """Mean score of all keyframes' dense depth against the true depth images of a folder.
+
+    Raises:
+        EvaluationError: if none of them is near a keyframe in time.
+    """
+    keyframes = slam.store.everything()
+    estimates = ((k.view.time_ns, k.dense.depth().numpy(), k.dense.confidence.numpy()) for k in keyframes)
+    return mean_depth(keyframe_depths(estimates, stamped_images(folder), DEPTH_DIFFERENCE_NS))
+
+
+def scores(
+    folder: Path, settings: Sequence[str] = (), config_file: Path | None = None, threads: bool = False
+) -> Scores:
+    """`run_and_score` as numbers that travel between processes."""
+    result = run_and_score(folder, settings, config_file, threads=threads)
+    ate, drift, depth, frames = result.report.ate["sim3"], result.report.drift, result.depth, result.slam.counts.seen
+    result.slam.store.close()
+    return Scores(
+        ate=ate.rmse,
+        coverage=ate.coverage,
+        end_drift=None if drift is None else drift.end_m,
+        scale_growth=None if drift is None else drift.scale_growth,
+        abs_rel=None if depth is None else depth.abs_rel,
+        confident=None if depth is None else depth.confident_share,
+        fps=frames / result.seconds,
+        cpu_ms=1e3 * result.cpu_s / frames,
+        seconds=result.seconds,
+    )
+
+
+def in_new_process(function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+    """The result of a function in a Python of its own: nothing is warm, and its memory is its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *arguments, **options).result()

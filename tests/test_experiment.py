@@ -1,0 +1,30 @@
+"""A scored run: what the benches print comes from here."""
+
+from pathlib import Path
+
+import pytest
+
+from slam.errors import SourceError
+from slam.experiment import in_new_process, run_and_score, scores
+from slam.frames import Progress
+
+SETTINGS = ["pixels=19200", "final_refine=false"]
+
+
+def test_a_run_is_scored_and_repeats_in_a_process_of_its_own(recording: Path) -> None:
+    heard: list[Progress] = []
+    result = run_and_score(recording, SETTINGS, publish=heard.append)
+    ate = result.report.ate["sim3"]
+    assert result.slam.counts.seen == len(heard) == 75 and not result.slam.config.final_refine
+    assert ate.coverage == 1 and ate.rmse < 0.02
+    assert result.depth is not None and result.depth.abs_rel < 0.05
+    again = in_new_process(scores, recording, SETTINGS)
+    assert (again.ate, again.coverage, again.abs_rel) == (ate.rmse, 1, result.depth.abs_rel)
+    assert again.fps == pytest.approx(75 / again.seconds) and again.cpu_ms > 0
+
+
+def test_a_recording_without_truth_is_refused_also_from_the_other_process(recording: Path, tmp_path: Path) -> None:
+    for name in ("rgb", "rgb.txt", "calibration.yaml"):
+        (tmp_path / name).symlink_to(recording / name)
+    with pytest.raises(SourceError, match="no ground truth"):
+        in_new_process(scores, tmp_path, SETTINGS)
