@@ -57,7 +57,7 @@ def main() -> None:
         for number, case in enumerate(_cases(root, args)):
             T_jk = [_disturbed(T, rng) for T in case.T_jk] if args.disturb else case.T_jk
             start = time.process_time()
-            result = plane_sweep(case.gray_k, case.grays_j, case.K, T_jk, case.inv_depth_range, None, config)
+            result = plane_sweep(case.gray_k, case.grays_j, case.K, T_jk, case.inv_depth_range, config)
             times.append(time.process_time() - start)
             scores.append(_score(result, case.depth, args.scaled))
             if args.maps:

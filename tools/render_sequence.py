@@ -27,9 +27,16 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=600)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--depth", action="store_true", help="write depth too")
+    parser.add_argument("--readout", type=float, default=0.0, help="of a rolling shutter, ms (default %(default)g)")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    config = DemoConfig(kind=options.kind, variant=options.variant, seed=options.seed, frames=options.frames)
+    config = DemoConfig(
+        kind=options.kind,
+        variant=options.variant,
+        seed=options.seed,
+        frames=options.frames,
+        readout_s=options.readout / 1000,
+    )
     source = DemoSource(config, with_depth=options.depth)
     truth = source.groundtruth()
     path_m = float(torch.from_numpy(truth.T_wc[:, :3, 3]).diff(dim=0).norm(dim=-1).sum())

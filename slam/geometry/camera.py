@@ -56,10 +56,6 @@ class Camera:
             cy=sy * (self.cy + 0.5) - 0.5,
         )
 
-    def cropped(self, left: int, top: int, width: int, height: int) -> "Camera":
-        """The camera of a window of the images."""
-        return replace(self, width=width, height=height, cx=self.cx - left, cy=self.cy - top)
-
     def undistorted(self) -> "Camera":
         """The same pinhole without distortion."""
         return replace(self, distortion=())

@@ -17,22 +17,6 @@ def rays(K: Tensor, height: int, width: int) -> Tensor:
     return torch.cat([xy, torch.ones_like(xy[..., :1])], -1)
 
 
-def backproject(depth: Tensor, K: Tensor) -> Tensor:
-    """Lift a depth map to points in the camera frame.
-
-    Args:
-        depth: (B, H, W) z-depth, metres or map units; 0 is unknown and gives the origin.
-        K: (B, 3, 3) pinhole intrinsics of this image size, pixels.
-
-    Returns:
-        (B, H, W, 3) points `p_c`, unit of `depth`.
-
-    Reference: Hartley & Zisserman, Multiple View Geometry, 2nd ed., sec. 6.1.
-    """
-    _, H, W = depth.shape
-    return depth[..., None] * rays(K.to(depth), H, W)
-
-
 def project(points: Tensor, K: Tensor) -> Tensor:
     """Points (B, ..., 3) in front of the camera -> pixels (B, ..., 2) by intrinsics (B, 3, 3)."""
     shape = (K.shape[0],) + (1,) * (points.ndim - 2) + (2,)

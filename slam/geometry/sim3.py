@@ -16,11 +16,6 @@ def scale(S: Tensor) -> Tensor:
     return torch.linalg.det(S[..., :3, :3]).abs().pow(1 / 3)
 
 
-def from_parts(s: Tensor, R: Tensor, t: Tensor) -> Tensor:
-    """Scale (...), rotation (..., 3, 3), translation (..., 3) -> similarity (..., 4, 4)."""
-    return se3.from_rt(s[..., None, None] * R, t)
-
-
 def _generator(zeta: Tensor) -> Tensor:
     v, omega, log_s = zeta[..., :3], zeta[..., 3:6], zeta[..., 6]
     G = torch.zeros(*zeta.shape[:-1], 4, 4, dtype=zeta.dtype, device=zeta.device)

@@ -97,16 +97,6 @@ def read_tum(path: Path, torn_end: bool = False) -> Trajectory:
     return Trajectory(np.array(times, dtype=np.int64), T_wc)
 
 
-def write_kitti(path: Path, trajectory: Trajectory) -> None:
-    """Write the top three rows of every T_wc as one line of 12 numbers (KITTI odometry; it has no stamps).
-
-    Raises:
-        OutputError: if the file cannot be written.
-    """
-    rows = trajectory.T_wc[:, :3].reshape(-1, 12)
-    write_text(path, "".join(" ".join(f"{x + 0.0:.9g}" for x in row) + "\n" for row in rows))
-
-
 class OnlineTrajectoryWriter:
     """Appends each pose as it is first estimated; every line reaches the system at once and so outlives the process.
 

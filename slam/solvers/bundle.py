@@ -142,7 +142,9 @@ def _block(
     known = C > 0
     C_inv = torch.where(known, 1 / C.clamp_min(1e-30), torch.zeros_like(C))
 
-    A = se3.adjoint(T_ji)  # the view itself sees -A times what a target sees (`assemble`)
+    A = se3.adjoint(
+        T_ji
+    )  # the view itself sees -A times what a target sees: exp(xi_j) T_ji exp(-xi_i) = exp(xi_j - A xi_i) T_ji
     AtH = A.mT @ H_e
     E_j = torch.einsum("epci,epc->eip", wJ, J_d).double()
     coupling = torch.cat([E_j, -(A.mT @ E_j).sum(0, keepdim=True)]).flatten(0, 1)

@@ -16,7 +16,7 @@ from slam.geometry import se3
 from slam.kernels.normal_equations import normal_equations
 
 MIN_RECIPROCAL_CONDITION = 1e-7  # of the scaled normal equations; one point gives 0, a fair view 1e-3
-MAX_UPDATE = 1.0  # metres or radians, per component: a step beyond it is a divergence, not a motion
+MAX_UPDATE = 1.0  # map units or radians, per component: a step beyond it is a divergence, not a motion
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,12 @@ class Damping:
     relative: float = 1e-4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PoseSolution:
-    """Outcome of `pose_step` or `graph_step`; poses that are not `ok` are returned as they came."""
+    """Outcome of `pose_step`; poses that are not `ok` are returned as they came."""
 
-    T: Tensor  # (E, 4, 4) or (N, 4, 4) float64
-    ok: Tensor  # (E,) or () bool: well conditioned and finite
-    information: Tensor  # (E, 6, 6) or (6 N, 6 N) float64 normal matrix before damping
+    T: Tensor  # (E, 4, 4) float64
+    ok: Tensor  # (E,) bool: well conditioned and finite
 
 
 def solve_damped(
@@ -99,13 +98,12 @@ def pose_step(
     T = T_ji.double()
     total = weight.detach().double().sum((1, 2, 3))
     ok_all = torch.ones(len(T), dtype=torch.bool, device=T.device)
-    H = torch.zeros(len(T), 6, 6, dtype=torch.float64, device=T.device)
     for _ in range(steps):
         H, b = normal_equations(target_uv, weight, inv_depth, T, K, huber_px)
         xi, ok = solve_damped(H, b, total, damping)
         T = se3.exp(xi) @ T
         ok_all = ok_all & ok
-    return PoseSolution(torch.where(ok_all[:, None, None], T, T_ji.double()), ok_all, H)
+    return PoseSolution(torch.where(ok_all[:, None, None], T, T_ji.double()), ok_all)
 
 
 def rotation_step(
@@ -120,61 +118,3 @@ def rotation_step(
         omega, _ = solve_damped(H[:, 3:, 3:], b[:, 3:], total, Damping())
         T = se3.exp(torch.cat([torch.zeros_like(omega), omega], -1)) @ T
     return T
-
-
-def graph_step(
-    target_uv: Tensor,
-    weight: Tensor,
-    inv_depth: Tensor,
-    edges: Tensor,
-    T_cw: Tensor,
-    fixed: Tensor,
-    K: Tensor,
-    steps: int = 1,
-    damping: Damping = Damping(),
-    huber_px: float | None = None,
-) -> PoseSolution:
-    """Gauss-Newton on all poses of an edge list at once (global mode).
-
-    Args:
-        target_uv, weight, inv_depth, K: as `pose_step`, one entry for each edge (depth of its first view).
-        edges: (E, 2) int64, views (i, j).
-        T_cw: (N, 4, 4) start poses of all views.
-        fixed: (N,) bool, poses held (at least one, or the gauge is free and the result is not ok).
-        steps, damping, huber_px: as `pose_step`.
-
-    Returns:
-        PoseSolution with T = T_cw (N, 4, 4), ok () and the (6 N, 6 N) information.
-    """
-    T = T_cw.double()
-    free = (~fixed).nonzero().squeeze(-1)
-    total = weight.detach().double().sum()
-    i, j = edges.unbind(-1)
-    H = torch.zeros(6 * len(T), 6 * len(T), dtype=torch.float64, device=T.device)
-    ok_all = torch.ones((), dtype=torch.bool, device=T.device)
-    for _ in range(steps if len(free) else 0):
-        T_ji = T[j] @ se3.inverse(T[i])
-        H_e, b_e = normal_equations(target_uv, weight, inv_depth, T_ji, K, huber_px)
-        H, b = assemble(H_e, b_e, T_ji, edges, len(T))
-        index = (6 * free[:, None] + torch.arange(6, device=T.device)).reshape(-1)
-        xi, ok = solve_damped(H[index][:, index], b[index], total, damping)
-        T = T.index_copy(0, free, se3.exp(xi.view(-1, 6)) @ T[free])
-        ok_all = ok_all & ok
-    return PoseSolution(torch.where(ok_all, T, T_cw.double()), ok_all, H)
-
-
-def assemble(H_e: Tensor, b_e: Tensor, T_ji: Tensor, edges: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Edge systems (E, 6, 6), (E, 6) by T_ji -> joint system (6 N, 6 N), (6 N,) by the left updates of all T_cw.
-
-    `exp(xi_j) T_ji exp(-xi_i) = exp(xi_j - A xi_i) T_ji` with `A = adjoint(T_ji)`, so view i sees `-A` times view j.
-    """
-    i, j = edges.unbind(-1)
-    A = se3.adjoint(T_ji)
-    AtH = A.mT @ H_e
-    H = torch.zeros(count, count, 6, 6, dtype=H_e.dtype, device=H_e.device)
-    H = H.index_put((j, j), H_e, accumulate=True).index_put((i, i), AtH @ A, accumulate=True)
-    H = H.index_put((i, j), -AtH, accumulate=True).index_put((j, i), -AtH.mT, accumulate=True)
-    b = torch.zeros(count, 6, dtype=b_e.dtype, device=b_e.device)
-    b = b.index_put((j,), b_e, accumulate=True)
-    b = b.index_put((i,), -(A.mT @ b_e[..., None]).squeeze(-1), accumulate=True)
-    return H.permute(0, 2, 1, 3).reshape(6 * count, 6 * count), b.reshape(-1)

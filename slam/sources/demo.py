@@ -5,11 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from slam.errors import ConfigError
 from slam.frames import Frame, Trajectory
+from slam.geometry import se3
 from slam.geometry.camera import Camera
-from slam.rendering.effects import convolve, streak_kernels
+from slam.rendering.effects import convolve, rolling_shutter_poses, streak_kernels
 from slam.rendering.paths import PATH_VARIANTS, handheld_path
 from slam.rendering.renderer import render
 from slam.rendering.scenes import SCENE_KINDS, make_scene, stack
@@ -33,6 +35,7 @@ class DemoConfig:
     noise: float = 0.01  # standard deviation of the sensor's noise, of full scale
     exposure_drift_stops: float = 0.15  # slow change of exposure
     blur_px: float = 0.45  # standard deviation of the lens blur
+    readout_s: float = 0.0  # time from the first row's exposure to the last's: a rolling shutter, about its middle row
 
     def __post_init__(self) -> None:
         if self.kind not in SCENE_KINDS:
@@ -46,6 +49,8 @@ class DemoConfig:
             raise ConfigError(f"demo.hfov_deg must be in 1..150, got {self.hfov_deg}")
         if min(self.noise, self.exposure_drift_stops, self.blur_px) < 0:
             raise ConfigError("demo.noise, demo.exposure_drift_stops and demo.blur_px must be at least 0")
+        if not 0 <= self.readout_s <= 1 / self.fps:
+            raise ConfigError(f"demo.readout_s must be from 0 to the time of a frame, got {self.readout_s}")
 
 
 class DemoSource:
@@ -80,7 +85,9 @@ class DemoSource:
     def _rendered(self, start: int, stop: int, generator: torch.Generator) -> list[Frame]:
         c = self.config
         with torch.inference_mode():
-            views = render(self._scenes, self._T_wc[start:stop], self.camera.matrix(), c.height, c.width)
+            rows = self._row_poses(start, stop) if c.readout_s and c.frames > 1 else None
+            T_wc, K = self._T_wc[start:stop], self.camera.matrix()
+            views = render(self._scenes, T_wc, K, c.height, c.width, row_T_wc=rows)
             image = convolve(views.image, self._lens.to(views.image).expand(stop - start, -1, -1)).cpu()
             image = image * self._exposure[start:stop, None, None, None]
             image = image + c.noise * torch.randn(image.shape, generator=generator)
@@ -90,6 +97,15 @@ class DemoSource:
             Frame(start + k, int(self._time_ns[start + k]), pixels[k], self.camera, depth[k])
             for k in range(stop - start)
         ]
+
+    def _row_poses(self, start: int, stop: int) -> Tensor:
+        """(B, H, 4, 4) of the rows of frames, each moving on as from this frame to the next."""
+        T_wc = self._T_wc
+        twists = se3.log(se3.inverse(T_wc[:-1]) @ T_wc[1:])
+        twists = torch.cat([twists, twists[-1:]])[start:stop]
+        return rolling_shutter_poses(
+            T_wc[start:stop], twists, self.config.height, self.config.readout_s * self.config.fps
+        )
 
     def groundtruth(self) -> Trajectory:
         """True poses of all frames, metres."""

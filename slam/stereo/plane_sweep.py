@@ -22,15 +22,12 @@ import numpy as np
 from slam.errors import ConfigError
 from slam.kernels.plane_sweep import fuse_views, parallax, project, semi_global, window_means, winners, zncc_cost
 
-Prior = tuple[np.ndarray, np.ndarray]  # inverse depth (H, W) and its standard deviation (H, W); 0 is unknown
-
 UNSEEN_COST = 0.5  # as of a window without any similarity
 COARSE_DIVISOR = 4  # the first sweep is this much smaller
 COARSE_HYPOTHESES = 32
 UNIFORM_SHARE = 0.5  # of the hypotheses that the histogram of the first sweep does not move
 MIN_PARALLAX_PX = 1.0  # a view that moves less over the whole range tells nothing of depth
 MEDIAN_PX = 5  # window of the final median filter
-PRIOR_LIMIT = 3.0  # standard deviations beyond which a prior costs no more
 MIN_CURVATURE = 1e-5  # cost per squared pixel
 
 # Fitted by regression on two rendered indoor sequences and a real one, with reference and with disturbed poses (0.1
@@ -49,7 +46,6 @@ class PlaneSweepConfig:
     small_step: float = 0.1  # price of a change by one hypothesis between neighbouring pixels
     large_step: float = 2.0  # price of a larger change on a plain area
     edge: float = 5.0  # step of gray levels that halves the price of a larger change
-    prior_weight: float = 0.02  # cost of one squared standard deviation from the prior
 
     def __post_init__(self) -> None:
         if not 8 <= self.hypotheses <= 256:
@@ -60,11 +56,9 @@ class PlaneSweepConfig:
             raise ConfigError(f"noise and edge must be above 0, got {self.noise} and {self.edge}")
         if not 0 <= self.small_step <= self.large_step:
             raise ConfigError(f"0 <= small_step <= large_step must hold, got {self.small_step}, {self.large_step}")
-        if not self.prior_weight >= 0:
-            raise ConfigError(f"prior_weight must not be negative, got {self.prior_weight}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SweepResult:
     """Depth of a keyframe; all (H, W) float32 and finite."""
 
@@ -79,7 +73,6 @@ def plane_sweep(
     K: np.ndarray,
     T_jk: Sequence[np.ndarray],
     inv_depth_range: tuple[float, float],
-    prior: Prior | None = None,
     config: PlaneSweepConfig = PlaneSweepConfig(),
 ) -> SweepResult:
     """Inverse depth of a keyframe from N neighbours.
@@ -92,7 +85,6 @@ def plane_sweep(
         K: (3, 3) intrinsics, pixels.
         T_jk: N (4, 4), view j from keyframe; their unit is that of the depth.
         inv_depth_range: lowest and highest inverse depth to try.
-        prior: inverse depth (H, W) expected and its standard deviation (H, W); 0 in either is unknown.
         config: parameters.
 
     Raises:
@@ -103,10 +95,10 @@ def plane_sweep(
     low = max(low, 1e-4 * high)  # 0 means unknown
     useful = [j for j, T in enumerate(T_jk) if _parallax_px(K, T, gray_k.shape, low, high) >= MIN_PARALLAX_PX]
     if not useful:
-        return _nothing_measured(gray_k.shape, low, high, prior)
+        return _nothing_measured(gray_k.shape, low, high)
     full = _Level(gray_k, [grays_j[j] for j in useful], K, [T_jk[j] for j in useful], config)
-    hypotheses = _adapted(full.smaller(COARSE_DIVISOR), low, high, prior)
-    volume, smooth = full.sweep(hypotheses, prior)
+    hypotheses = _adapted(full.smaller(COARSE_DIVISOR), low, high)
+    volume, smooth = full.sweep(hypotheses)
     return _measure(full, hypotheses, volume, smooth)
 
 
@@ -141,7 +133,7 @@ class _Level:
         images = [cv2.resize(gray, (w, h), interpolation=cv2.INTER_AREA) for gray in (self.gray_k, *self.grays_j)]
         return _Level(images[0], images[1:], K, self.T_jk, self.config)
 
-    def sweep(self, hypotheses: np.ndarray, prior: Prior | None) -> tuple[np.ndarray, np.ndarray]:
+    def sweep(self, hypotheses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Matching costs (H, W, D) of D inverse depths, and the same after smoothing."""
         H, W = self.gray_k.shape
         config = self.config
@@ -156,27 +148,14 @@ class _Level:
                 cv2.remap(gray, u, v, cv2.INTER_LINEAR, warped, borderMode=cv2.BORDER_REPLICATE)
                 zncc_cost(self.gray_k, self.mean_k, self.variance_k, warped, u, v, config.noise**2, costs[j])
             fuse_views(costs, config.dropped_views, UNSEEN_COST, fused[d])
-        if prior is not None:
-            fused += self._prior_cost(hypotheses, prior)
         volume = cv2.transpose(fused.reshape(len(hypotheses), H * W)).reshape(H, W, len(hypotheses))
         return volume, semi_global(volume, self.gray_k, config.small_step, config.large_step, config.edge)
 
-    def _prior_cost(self, hypotheses: np.ndarray, prior: Prior) -> np.ndarray:
-        """(D, H, W) price of leaving the prior."""
-        H, W = self.gray_k.shape
-        expected, sigma = (
-            cv2.resize(np.asarray(image, np.float32), (W, H), interpolation=cv2.INTER_NEAREST) for image in prior
-        )
-        known = np.isfinite(expected) & np.isfinite(sigma) & (expected > 0) & (sigma > 0)
-        weight = np.where(known, 1 / np.where(known, sigma, 1), 0)
-        off = np.minimum(np.abs(hypotheses[:, None, None] - np.where(known, expected, 0)) * weight, PRIOR_LIMIT)
-        return (self.config.prior_weight * off * off).astype(np.float32)
 
-
-def _adapted(coarse: _Level, low: float, high: float, prior: Prior | None) -> np.ndarray:
+def _adapted(coarse: _Level, low: float, high: float) -> np.ndarray:
     """(D,) float32 ascending inverse depths: part evenly over the range, part where a coarse sweep found surfaces."""
     n = COARSE_HYPOTHESES
-    volume, smooth = coarse.sweep(np.linspace(low, high, n).astype(np.float32), prior)
+    volume, smooth = coarse.sweep(np.linspace(low, high, n).astype(np.float32))
     counts = np.bincount(smooth.argmin(-1).ravel(), minlength=n).astype(np.float64)
     counts = np.convolve(np.pad(counts, 1, mode="edge"), [0.25, 0.5, 0.25], "valid")
     density = UNIFORM_SHARE / n + (1 - UNIFORM_SHARE) * counts / counts.sum()
@@ -220,11 +199,8 @@ def _parallax_px(K: np.ndarray, T: np.ndarray, shape: tuple[int, ...], low: floa
     return float(np.linalg.norm(ends[1][:2] / ends[1][2] - ends[0][:2] / ends[0][2], axis=0).max())
 
 
-def _nothing_measured(shape: tuple[int, ...], low: float, high: float, prior: Prior | None) -> SweepResult:
+def _nothing_measured(shape: tuple[int, ...], low: float, high: float) -> SweepResult:
     inv_depth = np.full(shape, (low + high) / 2, np.float32)
-    if prior is not None:
-        known = np.isfinite(prior[0]) & (prior[0] > 0)
-        inv_depth = np.where(known, prior[0], inv_depth).astype(np.float32)
     return SweepResult(inv_depth, np.full(shape, high - low, np.float32), np.zeros(shape, np.float32))
 
 

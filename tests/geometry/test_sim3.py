@@ -31,7 +31,7 @@ def test_with_scale_one_it_is_se3():
 def test_scale_of_parts():
     R = se3.so3_exp(tangents(2.0, 0.0)[:, 3:6])
     s, t = torch.linspace(0.1, 10, 20, dtype=F64), torch.ones(20, 3, dtype=F64)
-    S = sim3.from_parts(s, R, t)
+    S = se3.from_rt(s[:, None, None] * R, t)
     torch.testing.assert_close(sim3.scale(S), s, rtol=1e-13, atol=0)
     p = torch.tensor([1.0, -2.0, 3.0], dtype=F64)
     expected = s[:, None] * (R @ p) + t

@@ -13,7 +13,7 @@ from slam.frames import Trajectory
 from slam.geometry import se3
 from slam.io.files import replacing
 from slam.io.quaternion import matrix_from_quat_xyzw, quat_xyzw_from_matrix
-from slam.io.trajectory import OnlineTrajectoryWriter, format_time_ns, parse_time_ns, read_tum, write_kitti, write_tum
+from slam.io.trajectory import OnlineTrajectoryWriter, format_time_ns, parse_time_ns, read_tum, write_tum
 
 START_NS = 1305031102175304123  # a float64 second of that time is off by up to 119 ns
 
@@ -150,12 +150,6 @@ def test_a_rewritten_file_is_the_old_or_the_new(tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert (tmp_path / "t.txt").read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_kitti_rows(tmp_path):
-    written = trajectory(4)
-    write_kitti(tmp_path / "k.txt", written)
-    np.testing.assert_allclose(np.loadtxt(tmp_path / "k.txt").reshape(4, 3, 4), written.T_wc[:, :3], atol=2e-8)
 
 
 def test_online_trajectory_reads_while_open(tmp_path):

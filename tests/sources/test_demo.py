@@ -1,5 +1,7 @@
 """The rendered sequence keeps the contract of sources, and its truth is true."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -50,10 +52,25 @@ def test_true_depth_and_poses_explain_the_images():
     assert warped < 0.05 and warped < 0.6 * still
 
 
+def test_the_rows_of_a_rolling_shutter_are_taken_one_after_the_other():
+    """In the time of a frame: the middle row where the frame is, the last one half-way to the next frame."""
+    config = replace(SMALL, fps=10.0, readout_s=0.1)
+    rolled, still = (list(DemoSource(c, with_depth=True)) for c in (config, replace(config, readout_s=0.0)))
+    for k in (2, 5):
+        middle = [f.depth[35:37] for f in (rolled[k], still[k])]
+        np.testing.assert_allclose(*middle, rtol=0.02)
+        shift = np.abs(rolled[k].depth[-1] / still[k].depth[-1] - 1).mean()
+        assert shift > 3 * np.abs(middle[0] / middle[1] - 1).mean()
+    alone = next(iter(DemoSource(replace(config, frames=1))))
+    assert alone.image.shape == (72, 96, 3)
+
+
 def test_wrong_settings_are_reported():
     with pytest.raises(ConfigError, match="ocean"):
         DemoConfig(kind="ocean")
     with pytest.raises(ConfigError, match="frames"):
         DemoConfig(frames=0)
+    with pytest.raises(ConfigError, match="readout_s"):
+        DemoConfig(readout_s=0.05)
     with pytest.raises(ConfigError, match="hfov"):
         DemoConfig(hfov_deg=179.0)

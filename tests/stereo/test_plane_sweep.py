@@ -158,11 +158,10 @@ def test_without_baseline_nothing_is_measured(turn_rad):
     assert np.isfinite(still.inv_depth).all() and (still.inv_depth > 0).all() and (still.sigma > 0.5).all()
 
 
-def test_no_neighbour_returns_the_prior_unmeasured():
-    gray, truth = view(np.eye(4))
-    alone = plane_sweep(gray, [], K, [], RANGE, (truth.astype(np.float32), np.full((H, W), 0.1, np.float32)))
+def test_without_neighbours_nothing_is_measured():
+    alone = plane_sweep(view(np.eye(4))[0], [], K, [], RANGE)
     assert alone.confidence.max() == 0
-    np.testing.assert_allclose(alone.inv_depth, truth, rtol=1e-5)
+    assert np.isfinite(alone.inv_depth).all() and (alone.inv_depth > 0).all()
 
 
 def test_a_still_view_among_moved_ones_does_no_harm(scene, result):
@@ -190,27 +189,10 @@ def test_an_occluded_view_is_left_out(scene):
     blocked[region] = noise_texture(9)[:50, :60].astype(np.uint8)
     errors = {}
     for dropped in (0, 1):
-        swept = plane_sweep(gray, [blocked, *grays[1:]], K, POSES, RANGE, None, PlaneSweepConfig(dropped_views=dropped))
+        swept = plane_sweep(gray, [blocked, *grays[1:]], K, POSES, RANGE, PlaneSweepConfig(dropped_views=dropped))
         errors[dropped] = relative_error(swept.inv_depth, truth)[region].mean()
     assert errors[1] < 0.01
     assert errors[1] < 0.8 * errors[0]  # counted, the foreign texture pulls at the minimum
-
-
-def test_a_prior_fills_what_has_no_texture():
-    blank = np.full((H, W), 128, np.uint8)
-    _, truth = view(np.eye(4))
-    prior = (truth.astype(np.float32), np.full((H, W), 0.03, np.float32))
-    guided = plane_sweep(blank, [blank] * 3, K, POSES, RANGE, prior)
-    # Smoothing rounds the slant where nothing else holds it.
-    assert np.median(relative_error(guided.inv_depth, truth)) < 0.1
-    assert np.median(relative_error(plane_sweep(blank, [blank] * 3, K, POSES, RANGE).inv_depth, truth)) > 0.2
-
-
-def test_an_unknown_or_broken_prior_changes_nothing(scene, result):
-    gray, grays, _ = scene
-    unknown = (np.full((H, W), np.nan, np.float32), np.zeros((H, W), np.float32))
-    same = plane_sweep(gray, grays, K, POSES, RANGE, unknown)
-    assert same.inv_depth.tobytes() == result.inv_depth.tobytes()
 
 
 def test_cost_is_zncc_by_its_definition():
@@ -300,7 +282,6 @@ def test_any_size_is_swept(shape):
         {"noise": float("nan")},
         {"small_step": 3.0},
         {"edge": -1.0},
-        {"prior_weight": -0.1},
     ],
 )
 def test_a_configuration_out_of_range_is_refused(bad):
