@@ -28,10 +28,11 @@ from slam.matching.learned_flow import LearnedFlow
 from slam.matching.matcher import Matcher
 from slam.matching.photometric import PhotometricRefinement
 from slam.networks.stereo import StereoNet
-from slam.networks.storage import load_network, weights_path
+from slam.networks.storage import load_network, read_config, read_metadata, weights_path
 from slam.stereo.stereo import LearnedStereo, PlaneSweepStereo, Stereo
 from slam.system import Parts, Slam
 
+DEFAULT_PIXELS = 256 * 192  # of the network size without networks
 SAME_CAMERA = 0.02  # relative difference of intrinsics
 
 
@@ -41,6 +42,7 @@ class Weights:
 
     flow: LearnedFlow
     stereo: StereoNet
+    pixels: int  # of the images that they were trained for
     file: str
     sha256: str
 
@@ -69,10 +71,11 @@ def build(
         MapError: if the earlier map was made with another camera, image size or size of cells.
     """
     learned = _load(config, weights)
+    pixels = config.pixels or (learned.pixels if learned is not None else DEFAULT_PIXELS)
     tracking, mapping = build_matchers(config, learned.flow if learned is not None else None)
     store = KeyframeStore()
     parts = Parts(
-        preparation=Preparation(camera, config.pixels),
+        preparation=Preparation(camera, pixels),
         start=Start(tracking, mapping, config.initialiser, live),
         localiser=Localiser(
             tracking, MotionModel(config.motion_model), Relocaliser(tracking, config.relocaliser, config.keypoints)
@@ -149,9 +152,10 @@ def _load(config: SlamConfig, weights: Path | None) -> Weights | None:
     kinds = (config.correspondence.tracking, config.correspondence.mapping)
     if config.depth.stereo == "learned" or any(kind.startswith("learned") for kind in kinds):
         file = weights_path(weights or config.profile)
-        motion, stereo = load_network(file)
+        trained, (motion, stereo) = read_config(read_metadata(file)), load_network(file)
         flow = LearnedFlow(motion, config.correspondence.learned)
-        return Weights(flow, stereo, file.name, hashlib.sha256(file.read_bytes()).hexdigest())
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        return Weights(flow, stereo, trained.width * trained.height, file.name, digest)
     if weights is not None:
         raise UsageError(f"--weights {weights} is not used: neither correspondence nor depth.stereo is learned")
     return None

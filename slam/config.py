@@ -1,7 +1,9 @@
 """The configuration of the whole system: a section for each component, read by `slam.settings`."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from operator import attrgetter
+from typing import Any, Literal
 
 from slam.backend.config import BackendConfig
 from slam.backend.loops import LoopConfig
@@ -48,7 +50,7 @@ class DepthConfig:
 class SlamConfig:
     """All settings of a run; the defaults alone run."""
 
-    pixels: int = 256 * 192  # of the network size, whose aspect is the camera's
+    pixels: int | None = None  # of the network size, whose aspect is the camera's; None: as the networks were trained
     profile: str = "fast"  # of the networks
     correspondence: CorrespondenceConfig = CorrespondenceConfig()
     depth: DepthConfig = DepthConfig()
@@ -65,8 +67,40 @@ class SlamConfig:
     fusion: FusionConfig = FusionConfig()
 
     def __post_init__(self) -> None:
-        if not 64 * 64 <= self.pixels <= 2048 * 2048:
+        if self.pixels is not None and not 64 * 64 <= self.pixels <= 2048 * 2048:
             raise ConfigError(f"pixels must be from 4096 to 4194304, got {self.pixels}")
         least = 3 * self.backend.window
         if not least <= self.max_keyframes <= 100_000:
             raise ConfigError(f"max_keyframes must be from {least} to 100000, got {self.max_keyframes}")
+        self._refuse_idle()
+
+    def _refuse_idle(self) -> None:
+        """Settings that were changed though nothing reads them: whoever changed them expected something."""
+        flows = {self.correspondence.tracking, self.correspondence.mapping}
+        is_learned = any(flow.startswith("learned") for flow in flows)
+        flow_is, adjust, stereo = "correspondence.tracking or .mapping is", self.backend.adjust, self.depth.stereo
+        needs = {
+            "profile": (is_learned or stereo == "learned", f"{flow_is} learned, or depth.stereo"),
+            "correspondence.learned": ("learned" in flows, f"{flow_is} learned (without photometric)"),
+            "correspondence.dis": (any(flow.startswith("dis") for flow in flows), f"{flow_is} dis"),
+            "correspondence.photometric": (any("photometric" in flow for flow in flows), f"{flow_is} photometric"),
+            "depth.plane_sweep": (stereo == "plane_sweep", "depth.stereo is plane_sweep"),
+            "backend.neighbours": (stereo != "none", "depth.stereo is not none"),
+            "backend.prior_deviation": (adjust == "joint", "backend.adjust is joint"),
+            "loops": (self.loops.enabled, "loops.enabled is true"),
+        }
+        for name in ("held", "reach", "steps", "huber_px", "flow_sigma_px"):
+            needs[f"backend.{name}"] = (adjust != "off", "backend.adjust is not off")
+        for path, (is_read, reader) in needs.items():
+            idle = [] if is_read else list(_changed(attrgetter(path)(self), attrgetter(path)(SlamConfig), path))
+            if idle := [name for name in idle if name != "loops.enabled"]:
+                raise ConfigError(f"{idle[0]} has no effect unless {reader}")
+
+
+def _changed(value: Any, default: Any, path: str) -> Iterator[str]:
+    """Paths of the settings in which two values of one type differ."""
+    if is_dataclass(value):
+        for field in fields(value):
+            yield from _changed(getattr(value, field.name), getattr(default, field.name), f"{path}.{field.name}")
+    elif value != default:
+        yield path

@@ -1,14 +1,16 @@
 """The strict configuration loader."""
 
-from dataclasses import dataclass, field
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass, field, is_dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_type_hints
 
 import pytest
 import yaml
 
-from slam.config import build_config, dump_config, load_config
+from slam.config import SlamConfig, build_config, dump_config, load_config
 from slam.errors import ConfigError
 
 
@@ -163,3 +165,54 @@ def test_a_field_without_default_must_be_set():
 
     with pytest.raises(ConfigError, match="size has no default"):
         load_config(Needs)
+
+
+# the settings of the system
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["depth.plane_sweep.noise=2"], r"depth\.plane_sweep\.noise has no effect unless depth\.stereo is plane_sweep"),
+        (["correspondence.learned.updates=4"], r"correspondence\.learned\.updates has no effect unless"),
+        (["correspondence.mapping=learned", "correspondence.dis.patch_px=7"], r"correspondence\.dis\.patch_px has no"),
+        (["correspondence.tracking=dis", "correspondence.photometric.noise=1"], r"correspondence\.photometric\.noise"),
+        (["loops.enabled=false", "loops.min_votes=5"], r"loops\.min_votes has no effect unless loops\.enabled is true"),
+        (["backend.adjust=off", "backend.steps=2"], r"backend\.steps has no effect unless backend\.adjust"),
+        (["backend.adjust=poses", "backend.prior_deviation=2"], r"backend\.prior_deviation has no effect"),
+        (["depth.stereo=none", "backend.neighbours=2"], r"backend\.neighbours has no effect unless depth\.stereo"),
+        (["profile=base", "correspondence.tracking=dis", "depth.stereo=none"], r"^profile has no effect unless"),
+    ],
+)
+def test_a_setting_that_nothing_reads_is_refused(settings: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(SlamConfig, None, settings)
+
+
+def test_a_setting_is_taken_where_something_reads_it() -> None:
+    settings = ["correspondence.mapping=learned", "correspondence.learned.updates=4", "loops.enabled=false"]
+    config = load_config(SlamConfig, None, settings)
+    assert config.correspondence.learned.updates == 4 and not config.loops.enabled
+    assert build_config(SlamConfig, dump_config(config)) == config
+
+
+def settings_of(cls: type) -> Iterator[tuple[str, str]]:
+    """Class and field of every setting below a section."""
+    for name, hint in get_type_hints(cls).items():
+        if is_dataclass(hint):
+            yield from settings_of(hint)
+        else:
+            yield cls.__name__, name
+
+
+def test_every_setting_is_read_somewhere() -> None:
+    """As an attribute, outside the class that declares it."""
+    read: set[tuple[str, str]] = set()  # attribute, class that it is read in
+    for path in (Path(__file__).parents[1] / "slam").rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            owner = node.name if isinstance(node, ast.ClassDef) else ""
+            read |= {(n.attr, owner) for n in ast.walk(node) if isinstance(n, ast.Attribute)}
+    settings = set(settings_of(SlamConfig))
+    assert len(settings) > 60
+    unread = [s for s in settings if not any(name == s[1] and owner != s[0] for name, owner in read)]
+    assert unread == []

@@ -28,3 +28,14 @@ def test_a_recording_without_truth_is_refused_also_from_the_other_process(record
         (tmp_path / name).symlink_to(recording / name)
     with pytest.raises(SourceError, match="no ground truth"):
         in_new_process(scores, tmp_path, SETTINGS)
+
+
+def test_the_classical_configuration_maps_without_networks(recording: Path) -> None:
+    """`configs/classical.yaml` as a user gives it, from the first frame to the score of depth and trajectory."""
+    config_file = Path(__file__).parents[1] / "configs" / "classical.yaml"
+    result = run_and_score(recording, [f"pixels={160 * 120}"], config_file)
+    assert result.slam.record.weights is None and result.slam.record.stereo == "plane_sweep"
+    assert result.report.ate["sim3"].coverage == 1
+    assert result.report.ate["sim3"].rmse < 0.01 * result.report.path_length_m
+    assert result.depth is not None
+    assert result.depth.abs_rel < 0.06 and result.depth.confident_share > 0.4

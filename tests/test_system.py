@@ -181,18 +181,28 @@ def test_the_record_says_what_was_built(rendered, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "correspondence",
-    [{}, {"tracking": "learned", "mapping": "learned"}, {"tracking": "dis_photometric"}],
+    ("correspondence", "bound"),
+    [({}, 0.016), ({"tracking": "learned", "mapping": "learned"}, 0.033), ({"tracking": "dis_photometric"}, 0.02)],
     ids=["default", "without refinement", "refined DIS"],
 )
-def test_the_shipped_networks_run_on_both_threads(rendered, correspondence):
-    """Gradients are off on every thread; the bound is loose, the networks were trained for larger images."""
+def test_the_shipped_networks_run_on_both_threads(rendered, correspondence, bound):
+    """Gradients are off on every thread; ATE is held to twice what it was, as part of the path."""
     slam = system(rendered, threads=True, correspondence=correspondence)
     slam.run(rendered)
     trajectory = slam.store.trajectory()
     assert len(trajectory) > 0.9 * len(rendered.frames) and len(slam.store) > 1
-    assert ate(trajectory, rendered.truth, "sim3").rmse < 0.05 * path_length(rendered.truth)
+    assert ate(trajectory, rendered.truth, "sim3").rmse < bound * path_length(rendered.truth)
     assert all(not k.dense.value.requires_grad for k in slam.store.keyframes)
+
+
+def test_the_larger_profile_brings_its_image_size_and_runs(measured):
+    slam = build(build_config(SlamConfig, {"profile": "base"}), measured.camera, threads=False)
+    assert (slam.preparation.camera.width, slam.preparation.camera.height) == (320, 240)
+    slam = system(measured, profile="base")
+    watched(slam, Recorded(measured, measured.frames[:25]))
+    assert slam.preparation.camera.width == 160 and slam.record.weights == "base.safetensors"
+    assert slam.counts.tracked == 25 and len(slam.store) > 1
+    assert ate(slam.store.trajectory(), measured.truth, "se3").rmse < 0.01 * path_length(measured.truth)
 
 
 def test_with_depth_the_map_begins_with_the_first_frame_and_is_in_metres(measured):
