@@ -8,14 +8,17 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from slam.build import build
 from slam.config import SlamConfig, build_config
 from slam.errors import MapError, SourceError, UsageError, WeightsError
 from slam.evaluation.trajectory import ate, path_length
-from slam.frames import Estimate, Frame, Keyframe, Progress, Status, Trajectory, Window
+from slam.frames import Estimate, Frame, Keyframe, Progress, Status, Trajectory, Update, Window
 from slam.frontend.start import PLACED_LIVE
+from slam.geometry import se3
 from slam.io.map_file import load_map, save_map
+from slam.mapping.fusion import FusionConfig, fused_cloud
 from slam.system import Slam
 
 SMALL = {"pixels": 160 * 120}
@@ -415,3 +418,49 @@ def test_after_a_gap_the_place_is_looked_for_and_older_plans_are_dropped(measure
 def test_a_source_of_the_other_kind_is_refused(measured):
     with pytest.raises(ValueError, match="live=True"):
         system(measured, live=True).run(measured)
+
+
+# the end
+
+
+@pytest.mark.parametrize("final_refine", [True, False])
+def test_the_whole_map_is_adjusted_together_at_the_end_if_asked(measured, final_refine):
+    slam = system(measured, final_refine=final_refine, keyframing={"flow_px": 6.0})
+    for frame in measured.frames[:40]:
+        slam.step(frame)
+    graph = slam.parts.backend.graph
+    for update in slam.backend.results():
+        slam.store.apply(update)
+    keyframe = graph.keyframes[-1]
+    moved = se3.exp(torch.tensor([0.02, 0, 0, 0, 0, 0], dtype=torch.float64)) @ keyframe.T_wc
+    graph.put([replace(keyframe, T_wc=moved)])
+    slam.store.apply(Update((graph[keyframe.id],), {}))
+    slam.finish()
+    left = float((slam.store[keyframe.id].T_wc - keyframe.T_wc).norm()) / 0.02
+    assert left < 0.5 if final_refine else left == pytest.approx(1)
+
+
+def test_the_fused_cloud_lies_on_the_surfaces_and_covers_them(measured):
+    """Seen from true poses: each point where some view has a surface, and points wherever keyframes saw one."""
+    slam = system(measured)
+    watched(slam, measured)
+    keyframes = slam.store.everything()
+    cloud = fused_cloud(keyframes, FusionConfig())
+    T_wc = torch.from_numpy(measured.truth.T_wc)
+    points = torch.from_numpy(cloud.points).double()
+    points = points @ T_wc[0, :3, :3].T + T_wc[0, :3, 3]  # the first frame is the world of the map
+    K = measured.camera.matrix()
+    on_surface, covered = torch.zeros(len(points), dtype=torch.bool), []
+    for n in range(0, 75, 6):
+        p_c = (points - T_wc[n, :3, 3]) @ T_wc[n, :3, :3]
+        u, v = ((p_c @ K.T)[:, :2] / p_c[:, 2:]).round().long().T
+        seen = (p_c[:, 2] > 0.1) & (u >= 0) & (u < 160) & (v >= 0) & (v < 120)
+        true = torch.from_numpy(measured.frames[n].depth).double()
+        right = ((p_c[seen, 2] / true[v[seen], u[seen]] - 1).abs() < 0.02).nonzero()[:, 0]
+        indices = seen.nonzero()[:, 0][right]
+        on_surface[indices] = True
+        hit = torch.zeros(15, 20, dtype=torch.bool)
+        hit[v[indices] // 8, u[indices] // 8] = True
+        covered.append(float(hit.double().mean()))
+    assert float(on_surface.double().mean()) > 0.97
+    assert np.median(covered) > 0.8

@@ -225,6 +225,15 @@ def test_relocalisation_is_stricter_than_tracking(places, world, wall_and_box):
     assert Relocaliser(Matcher(world.flow), strict).find(view, places).status is Status.LOST
 
 
+@pytest.mark.parametrize("limit", [{"max_cycle_deg": 1e-4}, {"max_cycle_shift": 1e-4}])
+def test_a_match_that_does_not_lead_back_is_not_believed(places, world, wall_and_box, limit):
+    """The way back from the view must end where it began; here no measured way is as exact as asked."""
+    view = world.view(wall_and_box.moved(0.06, 0.02, -0.04, 0.01, 0.02, 0.02), 7)
+    assert Relocaliser(Matcher(world.flow)).find(view, places).status is Status.TRACKING
+    lost = Relocaliser(Matcher(world.flow), RelocaliserConfig(**limit)).find(view, places)
+    assert lost.status is Status.LOST and lost.inlier_ratio > 0.5  # the match itself was good
+
+
 def test_keypoints_find_a_place_half_an_image_away(places, world, wall_and_box):
     """Thumbnails of images so far apart have nothing in common, and flow from a standing start is lost."""
     known = KeyframeStore()
