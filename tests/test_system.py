@@ -19,6 +19,7 @@ from slam.frontend.start import PLACED_LIVE
 from slam.geometry import se3
 from slam.io.map_file import load_map, save_map
 from slam.mapping.fusion import FusionConfig, fused_cloud
+from slam.networks.motion import FlowSE3
 from slam.system import Slam
 
 SMALL = {"pixels": 160 * 120}
@@ -361,6 +362,22 @@ def test_a_camera_is_found_in_a_saved_map_and_goes_on_in_it(first_half, rendered
     assert ate(both, measured.truth, "se3").rmse < 0.02 * path_length(measured.truth)
     assert all(k.id >= len(earlier.store) for k in slam.store.keyframes if k.view.frame_id >= 0)
     assert len(slam.store.keyframe_trajectory()) == len(slam.store) - len(earlier.store)  # of this run alone
+
+
+def test_beginning_in_a_saved_map_encodes_none_of_its_images(first_half, rendered, monkeypatch):
+    """Only the few that are matched need features, when they are."""
+    encoded: list[int] = []
+    encode = FlowSE3.encode
+
+    def counted(network: FlowSE3, images: torch.Tensor):
+        encoded.append(len(images))
+        return encode(network, images)
+
+    monkeypatch.setattr(FlowSE3, "encode", counted)
+    slam = system(rendered, earlier=load_map(first_half[1]))
+    assert encoded == []
+    slam.step(rendered.frames[45])
+    assert encoded
 
 
 def test_a_foreign_camera_is_not_found_in_a_saved_map(first_half, rendered):

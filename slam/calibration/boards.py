@@ -56,7 +56,7 @@ class BoardConfig:
         return f"{self.columns}x{self.rows} {self.kind}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BoardView:
     """The corners of a board found in one image."""
 

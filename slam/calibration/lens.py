@@ -158,7 +158,7 @@ def doubts(calibration: Calibration, views: Views) -> list[str]:
     return words
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Solution:
     K: np.ndarray
     distortion: np.ndarray

@@ -26,7 +26,7 @@ STEP_TOLERANCE = 0.75  # and this share of a typical step: a pose further off is
 GAP_STEPS = 3  # a step this many times the median one is a gap in the coverage
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AteResult:
     """Distances between matched camera positions after alignment, metres of the truth."""
 

@@ -52,7 +52,7 @@ class InitialiserConfig:
         check_range(self, 1, 1000, "steps")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class InitialMap:
     """A first keyframe with depth and the views gathered so far. The median inverse depth is 1, unless `metric`."""
 

@@ -42,7 +42,7 @@ def correlation_pyramid(features_i: Tensor, features_j: Tensor, levels: int) -> 
     return pyramid
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pyramid:
     """Correlation volumes, with the loops that read them fast where they live on the CPU."""
 

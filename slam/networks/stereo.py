@@ -199,7 +199,7 @@ class Sweep(nn.Module):
         return inv_depth, (spread + 0.1 * spacing) * doubt.clamp(-5, 5).exp()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StereoOutput:
     """Inverse depth of B keyframes and its standard deviation, in inverse depth."""
 

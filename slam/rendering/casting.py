@@ -19,7 +19,7 @@ CHUNK = 1 << 15  # rays times primitives at a time on a CPU: intermediates stay 
 CHUNK_DEVICE = 1 << 25
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rays:
     """Rays of B views cut into tiles of TILE x TILE pixels; n = B * tiles. Edge tiles reach over the image border."""
 
@@ -36,7 +36,7 @@ class Rays:
         return whole.reshape(B, C, rows * TILE, cols * TILE)[..., :height, :width]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Hits:
     """What each ray meets first."""
 

@@ -21,7 +21,7 @@ BAKE_CPU, BAKE_DEVICE = (1, 400), (16, 4000)
 TEXTURE, PERIOD, GLOSS, EMISSION, GAIN, OFFSET, MATERIAL_WIDTH = 0, 1, 2, 3, 4, 7, 10
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scene:
     """One scene of P primitives, M materials, L lights; points of p are `R[p] @ (half[p] * unit) + centre[p]`."""
 
@@ -45,7 +45,7 @@ class Scene:
         return Scene(**moved, name=self.name)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scenes:
     """A batch of S scenes, every tensor of `Scene` with a leading axis S; short ones are padded with NOTHING."""
 

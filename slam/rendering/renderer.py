@@ -11,7 +11,7 @@ from slam.rendering.primitives import Scenes
 from slam.rendering.shading import shade
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rendered:
     """B views."""
 

@@ -19,7 +19,7 @@ Vector = tuple[Tensor, Tensor, Tensor]
 Tables = tuple[Tensor, Tensor, Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Surface:
     """The hit points of some tiles, all (tiles, pixels)."""
 

@@ -13,7 +13,7 @@ ATLAS_SEED = 2019
 ATLAS_SIZE = 256  # texels along a side of level 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Atlas:
     """Textures with their mip levels.
 

@@ -20,7 +20,7 @@ GAUGE_CONDITION = 0.0  # the scale of a monocular window is free: a null directi
 MIN_INV_DEPTH = 1e-4  # relative to the mean of the view: a point 10,000 times as far as the mean
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BundleSolution:
     """Outcome of `bundle_adjust`; when not `ok` poses and depths are returned as they came."""
 
@@ -96,7 +96,7 @@ def bundle_adjust(
     return BundleSolution(T, torch.where(ok_all, d, inv_depth), information, ok_all)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Block:
     """The edges that leave one view, its depths eliminated; poses in the order of the edges' targets, then itself."""
 

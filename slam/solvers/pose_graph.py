@@ -17,7 +17,7 @@ from slam.geometry import sim3
 CONVERGED = 1e-6  # largest update that ends the iteration
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PoseGraphSolution:
     """Outcome of `pose_graph`."""
 

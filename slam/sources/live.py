@@ -26,7 +26,7 @@ MAX_SIDE = 16384  # pixels
 Size = tuple[int | None, int | None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CameraImage:
     """What a camera delivers at one moment."""
 

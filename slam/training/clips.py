@@ -17,7 +17,7 @@ INV_DEPTH_SCALE = 8192.0  # inverse depth is stored as int16 steps of 1/8192 (ne
 MAX_INV_DEPTH = 32767 / INV_DEPTH_SCALE
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Clip:
     """A few views of one scene, packed: about 1.5 MB for 6 views of 256x192."""
 

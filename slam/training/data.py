@@ -38,7 +38,7 @@ class AugmentConfig:
             raise ConfigError(f"crop sides must be multiples of 8, got {self.crop_width}x{self.crop_height}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
     """B clips of V views, on the training device."""
 
@@ -48,7 +48,7 @@ class Batch:
     K: Tensor  # (B, 3, 3) float64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Edges:
     """Pairs (i, j) among the B * V views of a batch, at the stride of the motion network."""
 

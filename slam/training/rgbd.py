@@ -16,7 +16,7 @@ from slam.training.clips import Clip, ClipMaker
 MAX_POSE_NS = 20_000_000  # between a frame and its true pose
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RgbdFolder:
     """A recording in memory at network size, half a megabyte a frame; only frames with a true pose."""
 

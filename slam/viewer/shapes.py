@@ -12,7 +12,7 @@ MAX_PATH = 5000  # about so many pieces of a path
 FRUSTUM_EDGES = np.array([[0, 1], [0, 2], [0, 3], [0, 4], [1, 2], [2, 3], [3, 4], [4, 1], [1, 5], [5, 2]])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Lines:
     """Line segments."""
 
@@ -20,7 +20,7 @@ class Lines:
     edges: np.ndarray  # (M, 2) int, indices of points
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Viewpoint:
     """Where the observer is, world frame."""
 
