@@ -43,7 +43,7 @@ class Scores:
     ate: float  # metres, after Sim(3) alignment
     coverage: float
     end_drift: float | None  # metres off at the end if the first tenth is aligned; None: too short
-    scale_growth: float | None  # of the unit along the path
+    scale_drift: float | None  # of the unit along the path
     abs_rel: float | None  # of confident pixels, median-scaled; None: no true depth
     confident: float | None  # share of the pixels
     fps: float
@@ -111,7 +111,7 @@ def scores(
         ate=ate.rmse,
         coverage=ate.coverage,
         end_drift=None if drift is None else drift.end_m,
-        scale_growth=None if drift is None else drift.scale_growth,
+        scale_drift=None if drift is None else drift.scale_drift,
         abs_rel=None if depth is None else depth.abs_rel,
         confident=None if depth is None else depth.confident_share,
         fps=frames / result.seconds,

@@ -4,7 +4,7 @@
     python tools/ablation.py runs/hall DATA/desk_gentle
 
 One run on one thread for each cell of the table: ATE after Sim(3) alignment and error of the last pose after aligning
-the first tenth (final drift), both in centimetres, growth of the unit along the path, and seconds.
+the first tenth (final drift), both in centimetres, scale drift along the path, and seconds.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def cell(folder: Path, settings: list[str]) -> str:
     lost = f", {100 * result.coverage:.0f} %" if result.coverage < 0.995 else ""
     words = f"{100 * result.ate:.1f}"
     if result.end_drift is not None:
-        words += f" / {100 * result.end_drift:.1f} / {result.scale_growth:.3f}"
+        words += f" / {100 * result.end_drift:.1f} / {result.scale_drift:.3f}"
     return f"{words} ({result.seconds:.0f} s{lost})"
 
 
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=V", help="for all of them")
     options = parser.parse_args()
-    print(f"| ATE cm / final drift cm / growth (time) | {' | '.join(PARTS)} |\n| --- |{' --- |' * len(PARTS)}")
+    print(f"| ATE cm / final drift cm / scale drift (time) | {' | '.join(PARTS)} |\n| --- |{' --- |' * len(PARTS)}")
     for folder in options.folders:
         print(f"| {folder.name} ", end="", flush=True)
         for settings in PARTS.values():

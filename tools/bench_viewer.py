@@ -88,23 +88,23 @@ def redraws(count: int) -> list[tuple[str, float]]:
     """Milliseconds of the window's thread and of the renderer for a redraw, when all points are there."""
     feed = Ring(count)
     window = load_window()(feed)
-    refresh, update_s, draw_s, began_s = window._refresh, [], [], time.monotonic()
+    refresh, update_s, draw_s, began_s = window.refresh, [], [], time.monotonic()
 
     def measured() -> None:
-        draw_s.append(window._renderer.seconds())
+        draw_s.append(window.renderer.seconds())
         start_s = time.perf_counter()
         refresh()
         update_s.append(time.perf_counter() - start_s)
-        if not window._clouds.is_busy and not settled:
+        if not window.clouds.is_busy and not settled:
             settled.append(len(update_s))
             settled_s.append(time.monotonic() - began_s)
 
     settled: list[int] = []
     settled_s: list[float] = []
-    window._refresh = measured
+    window.refresh = measured
     window.show(lambda: bool(settled) and len(update_s) >= settled[0] + REDRAWS)
     first = settled[0]
-    points = sum(len(made.cloud) for made in window._clouds.made.values())
+    points = sum(len(one.cloud) for one in window.clouds.points.values())
     return [
         ("points drawn, thousands", points / 1000),
         ("until all points are there, s", settled_s[0]),

@@ -18,7 +18,7 @@ from slam.backend.graph import Edge, KeyframeGraph, Pair
 from slam.errors import check_range
 from slam.frames import Keyframe
 from slam.geometry import se3, sim3
-from slam.mapping.transforms import grown, rescaled
+from slam.mapping.transforms import rescaled
 from slam.matching.matcher import Match, Matcher
 from slam.recognition.keypoints import KeypointConfig, rank_places
 from slam.recognition.relative_pose import median_inv_depth, pose_from_keypoints, scale_ratio
@@ -73,10 +73,10 @@ class Loop:
 
     def present(self, old: Keyframe, new: Keyframe) -> Tensor:
         """`S_on` in the present scales of the two."""
-        growth = old.scale / self.scales[0], new.scale / self.scales[1]
+        scale_change = old.scale / self.scales[0], new.scale / self.scales[1]
         S = self.S_on.clone()
-        S[:3, :3] *= growth[0] / growth[1]
-        S[:3, 3] *= growth[0]
+        S[:3, :3] *= scale_change[0] / scale_change[1]
+        S[:3, 3] *= scale_change[0]
         return S
 
 
@@ -133,10 +133,10 @@ class LoopCloser:
         ratio = 1.0 if is_metric else scale_ratio(old, new, there.T_ck, self.matcher.stride)
         if ratio is None:
             return None
-        back = self._match(new, old, se3.inverse(rescaled(there.T_ck, 1 / ratio)))
+        back = self._match(new, old, se3.inverse(se3.scaled_translation(there.T_ck, 1 / ratio)))
         if back is None:
             return None
-        cycle = rescaled(back.T_ck, ratio) @ there.T_ck
+        cycle = se3.scaled_translation(back.T_ck, ratio) @ there.T_ck
         shift = float(cycle[:3, 3].norm()) * median_inv_depth(old)
         turn_rad = float(se3.angle_rad(cycle))
         if math.degrees(turn_rad) > config.max_cycle_deg or shift > config.max_cycle_shift:
@@ -188,11 +188,11 @@ class LoopCloser:
             self.loops = [loop for loop in self.loops if loop not in strained]
             log.info("%d loops contradict the map and are left out", len(strained))
             return self.close(graph)
-        growth = sim3.scale(solution.S_wk)
+        scale_change = sim3.scale(solution.S_wk)
         T_wk = solution.S_wk.clone()
-        T_wk[:, :3, :3] /= growth[:, None, None]
+        T_wk[:, :3, :3] /= scale_change[:, None, None]
         T_wk = se3.orthonormalised(T_wk)
-        graph.put(grown(k, T_wk[n], float(growth[n])) for n, k in enumerate(keyframes))
+        graph.put(rescaled(k, T_wk[n], float(scale_change[n])) for n, k in enumerate(keyframes))
         return True
 
     def _fits(self, loops: list[Loop], keyframes: list[Keyframe]) -> bool:

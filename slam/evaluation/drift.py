@@ -19,7 +19,7 @@ class DriftResult:
     """What ATE averages away."""
 
     end_m: float  # distance of the last pose from the truth, after Sim(3) alignment of the first tenth
-    scale_growth: float  # unit of the last part over that of the first; 1: no drift
+    scale_drift: float  # unit of the last part over that of the first; 1: no drift
     scale_spread: float  # standard deviation of the log of the units of all parts
 
     def numbers(self) -> dict[str, float]:

@@ -109,7 +109,7 @@ def table(report: TrajectoryReport, depths: Sequence[DepthResult] | None = None)
     if report.drift is not None:
         lines += [
             f"{'end':<24}{report.drift.end_m:10.4f}  metres off if the first tenth is aligned by Sim(3)",
-            f"{'scale drift':<24}{report.drift.scale_growth:10.4f}  growth of the unit from start to end, "
+            f"{'scale drift':<24}{report.drift.scale_drift:10.4f}  growth of the unit from start to end, "
             f"spread {100 * report.drift.scale_spread:.1f} %",
         ]
     if depths is not None:

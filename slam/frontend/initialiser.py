@@ -16,7 +16,6 @@ from slam.frames import View
 from slam.frontend.initial_structure import TEXTURED, is_ambiguous, parallax_px, solve
 from slam.geometry import se3
 from slam.inv_depth import UNMEASURED, InvDepth
-from slam.mapping.transforms import rescaled
 from slam.matching.matcher import Match, Matcher
 
 log = logging.getLogger(__name__)
@@ -167,4 +166,4 @@ class Initialiser:
 def _nearest(views: list[View], chosen: list[View], solved: Tensor, scale: float) -> list[Tensor]:
     """Guesses for all gathered views: the solved pose nearest in time, in the scale of the map."""
     frame_ids = np.array([view.frame_id for view in chosen])
-    return [rescaled(solved[int(np.abs(frame_ids - view.frame_id).argmin())], scale) for view in views]
+    return [se3.scaled_translation(solved[int(np.abs(frame_ids - view.frame_id).argmin())], scale) for view in views]

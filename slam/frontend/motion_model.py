@@ -8,7 +8,6 @@ from slam.errors import check_range
 from slam.frames import Estimate, Keyframe
 from slam.geometry import se3
 from slam.mapping.store import KeyframeStore
-from slam.mapping.transforms import rescaled
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class MotionModel:
             return [se3.identity()]
         last = self._last
         if last.keyframe_id == reference.id:
-            T_ck = rescaled(last.T_ck, reference.scale / last.scale)
+            T_ck = se3.scaled_translation(last.T_ck, reference.scale / last.scale)
         else:
             T_ck = se3.orthonormalised(se3.inverse(store.pose_of(last)) @ reference.T_wc)
         return [se3.exp(self.config.damping * se3.log(self._step)) @ T_ck, T_ck]

@@ -1,6 +1,6 @@
 """Rigid motions: exponential, logarithm, adjoint, inverse of SE(3).
 
-Tangent vectors are `[v, omega]` (translation first, metres and radians); updates multiply on the left.
+Tangent vectors are `[v, omega]` (translation first, map units and radians); updates multiply on the left.
 
 Reference: Blanco, A tutorial on SE(3) transformation parameterizations and on-manifold optimization, 2010;
 Sola, Deray, Atchuthan, A micro Lie theory for state estimation in robotics, 2018.
@@ -132,3 +132,10 @@ def orthonormalised(T: Tensor) -> Tensor:
 def angle_rad(T: Tensor) -> Tensor:
     """Rotation angle (...) of a pose or rotation (..., 4 or 3, 4 or 3), radians."""
     return so3_log(T[..., :3, :3]).norm(dim=-1)
+
+
+def scaled_translation(T: Tensor, factor: float) -> Tensor:
+    """The pose (4, 4) where lengths are `factor` times as large."""
+    T = T.clone()
+    T[:3, 3] *= factor
+    return T

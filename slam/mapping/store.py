@@ -14,7 +14,7 @@ from slam.geometry import se3
 from slam.mapping.archive import Archive
 from slam.mapping.culling import most_redundant
 from slam.mapping.frame_log import FrameLog
-from slam.mapping.transforms import carried_along, grown, rescaled
+from slam.mapping.transforms import carried_along, rescaled
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class KeyframeStore:
         everything = dict(self._keyframes)
         for n, keyframe in self._archived.items():
             T_wc = torch.from_numpy(placements[n].T_wc)
-            everything[n] = grown(keyframe, T_wc, placements[n].scale / keyframe.scale)
+            everything[n] = rescaled(keyframe, T_wc, placements[n].scale / keyframe.scale)
         return tuple(everything[n] for n in sorted(everything))
 
     def add(self, keyframe: Keyframe) -> Keyframe:
@@ -150,7 +150,7 @@ class KeyframeStore:
     def pose_of(self, estimate: Estimate) -> Tensor:
         """T_wc (4, 4) of a frame by the present pose and scale of its keyframe, which must be active."""
         keyframe = self._keyframes[estimate.keyframe_id]
-        return keyframe.T_wc @ se3.inverse(rescaled(estimate.T_ck, keyframe.scale / estimate.scale))
+        return keyframe.T_wc @ se3.inverse(se3.scaled_translation(estimate.T_ck, keyframe.scale / estimate.scale))
 
     def trajectory(self) -> Trajectory:
         """Every frame that has a pose: a keyframe's own, or by its keyframe as it is now."""

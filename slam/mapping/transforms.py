@@ -1,4 +1,4 @@
-"""Moving poses and keyframes to another place and scale."""
+"""Moving keyframes to another place and scale."""
 
 from dataclasses import replace
 
@@ -8,26 +8,21 @@ from slam.frames import Keyframe
 from slam.geometry import se3
 
 
-def rescaled(T: Tensor, factor: float) -> Tensor:
-    """The pose (4, 4) with its translation multiplied."""
-    T = T.clone()
-    T[:3, 3] *= factor
-    return T
-
-
-def grown(keyframe: Keyframe, T_wc: Tensor, growth: float) -> Keyframe:
-    """The keyframe at a new pose (4, 4), its depth `growth` times as large."""
+def rescaled(keyframe: Keyframe, T_wc: Tensor, scale_change: float) -> Keyframe:
+    """The keyframe at a new pose (4, 4), its depth `scale_change` times as large."""
     return replace(
         keyframe,
         T_wc=T_wc,
-        dense=keyframe.dense.rescaled(growth),
-        coarse=keyframe.coarse.rescaled(growth),
-        scale=keyframe.scale * growth,
+        dense=keyframe.dense.rescaled(scale_change),
+        coarse=keyframe.coarse.rescaled(scale_change),
+        scale=keyframe.scale * scale_change,
     )
 
 
 def carried_along(keyframe: Keyframe, before: Keyframe, after: Keyframe) -> Keyframe:
-    """A keyframe as it is after another, that it was placed by, has moved and grown from `before` to `after`."""
-    growth = after.scale / before.scale  # its depth was divided by it
-    T_relative = rescaled(se3.inverse(before.T_wc) @ keyframe.T_wc, growth)
-    return grown(keyframe, se3.orthonormalised(after.T_wc @ T_relative), growth)  # rounding adds up along a chain
+    """A keyframe as it is after another, that it was placed by, was moved and rescaled from `before` to `after`."""
+    scale_change = after.scale / before.scale  # its depth was divided by it
+    T_relative = se3.scaled_translation(se3.inverse(before.T_wc) @ keyframe.T_wc, scale_change)
+    return rescaled(
+        keyframe, se3.orthonormalised(after.T_wc @ T_relative), scale_change
+    )  # rounding adds up along a chain

@@ -62,13 +62,13 @@ class RecurrentUnit(nn.Module):
         self.gates = nn.Conv2d(hidden + motion, 2 * hidden, 3, padding=1)
         self.candidate = nn.Conv2d(hidden + motion, hidden, 3, padding=1)
         self.attention = nn.Conv2d(hidden, hidden, 1)
-        self.everywhere = nn.Conv2d(hidden, 3 * hidden, 1)
+        self.global_context = nn.Conv2d(hidden, 3 * hidden, 1)
 
     def forward(self, hidden: Tensor, motion: Tensor, context_gates: Tensor) -> Tensor:
         """hidden (E, n, h, w), motion (E, m, h, w), context_gates (E, 3 n, h, w) -> new hidden state (E, n, h, w)."""
         n = hidden.shape[1]
         attended = (self.attention(hidden).sigmoid() * hidden).mean((2, 3), keepdim=True)
-        bias = context_gates + self.everywhere(attended)
+        bias = context_gates + self.global_context(attended)
         update, reset = (self.gates(torch.cat([hidden, motion], 1)) + bias[:, : 2 * n]).sigmoid().chunk(2, 1)
         candidate = (self.candidate(torch.cat([reset * hidden, motion], 1)) + bias[:, 2 * n :]).tanh()
         return torch.lerp(hidden, candidate, update)

@@ -174,7 +174,7 @@ class Sweep(nn.Module):
         self.groups = config.groups
         self.context = nn.Conv2d(encoder_config.image, config.width, 3, padding=1)
         self.hourglass = Hourglass(config.groups + 1 + WINDOWS, config.width)
-        self.doubt = nn.Sequential(
+        self.sigma_head = nn.Sequential(
             nn.Conv2d(encoder_config.image + 2, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 1, 1)
         )
 
@@ -195,8 +195,8 @@ class Sweep(nn.Module):
         spacing = (hypotheses[:, -1] - hypotheses[:, 0]) / (hypotheses.shape[1] - 1)
         cues = [(spread / spacing).log()[:, None], share.amax(1, keepdim=True).detach()]
         with half_precision(device):
-            doubt = self.doubt(torch.cat([maps_k.image.detach(), *cues], 1)).float()[:, 0]
-        return inv_depth, (spread + 0.1 * spacing) * doubt.clamp(-5, 5).exp()
+            log_factor = self.sigma_head(torch.cat([maps_k.image.detach(), *cues], 1)).float()[:, 0]
+        return inv_depth, (spread + 0.1 * spacing) * log_factor.clamp(-5, 5).exp()
 
 
 @dataclass(frozen=True, eq=False)

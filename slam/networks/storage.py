@@ -16,7 +16,7 @@ from slam.networks.motion import FlowSE3, MotionNetConfig
 from slam.networks.stereo import StereoNet, StereoNetConfig
 
 FORMAT = "v2d-slam networks"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 WEIGHTS_DIR = Path(__file__).parent / "weights"
 
 

@@ -56,11 +56,11 @@ def _layers(config: NetworkConfig) -> dict[str, tuple[Sizes, Sizes]]:
         "motion.context_head": ((), (n, n, n, n)),
         "motion.unit.gates": ((n, m.motion), (n, n)),
         "motion.unit.candidate": ((n, m.motion), ()),
-        "motion.unit.everywhere": ((), (n, n, n)),
+        "motion.unit.global_context": ((), (n, n, n)),
         "stereo.mask.0": ((e.image, 1), ()),
     }
     for sweep in ("wide", "near"):
-        layers[f"stereo.{sweep}.doubt.0"] = ((e.image, 2), ())
+        layers[f"stereo.{sweep}.sigma_head.0"] = ((e.image, 2), ())
         layers[f"stereo.{sweep}.hourglass.stem.space"] = ((s.groups, 1, WINDOWS), ())
     return layers
 

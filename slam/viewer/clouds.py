@@ -15,7 +15,7 @@ UNDER_WAY = 16  # clouds being made at once
 
 
 @dataclass(frozen=True)
-class Made:
+class KeyframePoints:
     """The points of one keyframe, and of what they were made."""
 
     id: int
@@ -37,8 +37,8 @@ class Clouds:
 
     def __init__(self, max_points: int) -> None:
         self.max_points = max_points
-        self.made: dict[int, Made] = {}
-        self._worker: Worker[Job, Made] = Worker(made, "clouds", capacity=UNDER_WAY)
+        self.points: dict[int, KeyframePoints] = {}
+        self._worker: Worker[Job, KeyframePoints] = Worker(keyframe_points, "clouds", capacity=UNDER_WAY)
         self._asked: dict[int, Job] = {}
 
     @property
@@ -55,13 +55,13 @@ class Clouds:
         changed = set()
         for done in self._worker.results():
             del self._asked[done.id]
-            self.made[done.id] = done
+            self.points[done.id] = done
             changed.add(done.id)
         for n in reversed(range(len(shown.keyframes))):
             keyframe = shown.keyframes[n]
             if len(self._asked) >= UNDER_WAY:
                 break
-            done_before = self.made.get(keyframe.id)
+            done_before = self.points.get(keyframe.id)
             if keyframe.id in self._asked or (done_before and done_before.fits(keyframe, min_confidence)):
                 continue
             job = (keyframe, nearest_keyframes(shown.keyframes, n, FusionConfig.neighbours), min_confidence)
@@ -72,13 +72,13 @@ class Clouds:
     def _thinned(self) -> set[int]:
         """Halve the largest of the older clouds while there are too many points; the keyframes changed."""
         changed: set[int] = set()
-        old = sorted(self.made)[:-NEWEST]
-        total = sum(len(one.cloud) for one in self.made.values())
+        old = sorted(self.points)[:-NEWEST]
+        total = sum(len(one.cloud) for one in self.points.values())
         while old and total > self.max_points:
-            largest = self.made[max(old, key=lambda i: len(self.made[i].cloud))]
+            largest = self.points[max(old, key=lambda i: len(self.points[i].cloud))]
             half = len(largest.cloud) // 2
             total -= len(largest.cloud) - half
-            self.made[largest.id] = replace(largest, cloud=beginning(largest.cloud, half))
+            self.points[largest.id] = replace(largest, cloud=beginning(largest.cloud, half))
             changed.add(largest.id)
         return changed
 
@@ -87,14 +87,14 @@ class Clouds:
         self._worker.close()
 
 
-def made(job: Job) -> Made:
+def keyframe_points(job: Job) -> KeyframePoints:
     """The points of a keyframe that its neighbours confirm."""
     keyframe, others, min_confidence = job
     cloud = keyframe_cloud(keyframe, others, FusionConfig(min_confidence=min_confidence))
     assert cloud.colors is not None
     order = np.random.default_rng(keyframe.id).permutation(len(cloud))
     shuffled = PointCloud(cloud.points[order], cloud.colors[order])
-    return Made(keyframe.id, keyframe.dense_version, keyframe.scale, min_confidence, shuffled)
+    return KeyframePoints(keyframe.id, keyframe.dense_version, keyframe.scale, min_confidence, shuffled)
 
 
 def beginning(cloud: PointCloud, count: int) -> PointCloud:

@@ -11,7 +11,7 @@ from open3d.visualization import rendering
 
 from slam.frames import Keyframe
 from slam.io.ply import PointCloud
-from slam.viewer.clouds import Made
+from slam.viewer.clouds import KeyframePoints
 from slam.viewer.controls import Controls
 from slam.viewer.shapes import Lines, frustum, graph, median_depth, path, placed, poses
 from slam.viewer.view_state import ViewState
@@ -44,20 +44,22 @@ class Painter:
         quality, mapping = rendering.ColorGrading.Quality.HIGH, rendering.ColorGrading.ToneMapping.LINEAR
         scene.view.set_color_grading(rendering.ColorGrading(quality, mapping))  # colours as they are in the images
 
-    def draw_points(self, shown: ViewState, made: dict[int, Made], changed: set[int], point_size: int) -> None:
+    def draw_points(
+        self, shown: ViewState, points: dict[int, KeyframePoints], changed: set[int], point_size: int
+    ) -> None:
         """Bring the keyframes' points up to date: sent where `changed`, else only moved or hidden."""
         drawn = {keyframe.id: keyframe for keyframe in shown.drawn}
         if point_size != self._point_size:
             self._point_size = point_size
-            for i in made:
+            for i in points:
                 if self.scene.has_geometry(f"cloud {i}"):
                     self.scene.modify_geometry_material(f"cloud {i}", point_material(point_size))
         for i in changed:
-            self.draw_cloud(f"cloud {i}", made[i].cloud)
+            self.draw_cloud(f"cloud {i}", points[i].cloud)
             self._placed.pop(i, None)
-            if i not in drawn and len(made[i].cloud):
+            if i not in drawn and len(points[i].cloud):
                 self.scene.show_geometry(f"cloud {i}", False)
-        for i in made:
+        for i in points:
             before, now = self._placed.get(i), drawn.get(i)
             if before is now or not self.scene.has_geometry(f"cloud {i}"):
                 continue
@@ -65,7 +67,7 @@ class Painter:
             if now is None:
                 del self._placed[i]
             else:
-                self.scene.set_geometry_transform(f"cloud {i}", T_w_cloud(now, made[i]))
+                self.scene.set_geometry_transform(f"cloud {i}", T_w_cloud(now, points[i]))
                 self._placed[i] = now
 
     def draw_cloud(self, name: str, cloud: PointCloud) -> None:
@@ -108,10 +110,10 @@ class Painter:
         self.scene.add_geometry(name, line_set, material)
 
 
-def T_w_cloud(keyframe: Keyframe, cloud: Made) -> np.ndarray:
+def T_w_cloud(keyframe: Keyframe, cloud: KeyframePoints) -> np.ndarray:
     """(4, 4) world from points: the keyframe's pose, and its depth's change of scale since they were made."""
-    growth = keyframe.scale / cloud.scale
-    return keyframe.T_wc.numpy() @ np.diag([growth, growth, growth, 1.0])
+    scale_change = keyframe.scale / cloud.scale
+    return keyframe.T_wc.numpy() @ np.diag([scale_change, scale_change, scale_change, 1.0])
 
 
 def point_material(size_px: int) -> Any:

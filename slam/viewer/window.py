@@ -65,16 +65,16 @@ class Window:
         self._bounds: tuple[np.ndarray, np.ndarray] | None = None  # that the camera is set up for
         self._error: Exception | None = None
         self._images: list[o3d.geometry.Image] = []
-        self._clouds = Clouds(MAX_POINTS)
+        self.clouds = Clouds(MAX_POINTS)
         self._saver: Worker[Callable[[], str], str] = Worker(lambda save: save(), "saver")
         self._app = gui.Application.instance
         self._app.initialize()
         self._window = self._app.create_window(feed.title, width, height)
         self._safely(self._build)()
-        self._renderer = RenderThreads(before)
+        self.renderer = RenderThreads(before)
         if feed.is_live:
-            self._renderer.stand_back()
-        self._work_s = self._renderer.seconds()
+            self.renderer.stand_back()
+        self._work_s = self.renderer.seconds()
 
     def show(self, stopped: Callable[[], bool] = lambda: False) -> None:
         """Run the loop until the window is closed; what is being saved then is still written.
@@ -90,10 +90,10 @@ class Window:
                 if stopped() or self._error is not None:
                     self._window.close()
                 elif not self._is_posted and self._is_due() and self._safely(self._has_news)():
-                    self._redrawn_s, self._work_s = time.monotonic(), self._renderer.seconds()
-                    self._post(self._refresh)
+                    self._redrawn_s, self._work_s = time.monotonic(), self.renderer.seconds()
+                    self._post(self.refresh)
         finally:
-            self._clouds.close()
+            self.clouds.close()
             self._saver.close()
         if self._error is not None:
             raise self._error
@@ -116,25 +116,25 @@ class Window:
 
     def _is_due(self) -> bool:
         """True if the last redraw is long enough ago, measured by what it has cost."""
-        work_s = self._renderer.seconds() - self._work_s if self.feed.is_live else 0.0
+        work_s = self.renderer.seconds() - self._work_s if self.feed.is_live else 0.0
         return time.monotonic() - self._redrawn_s >= max(REDRAW_PERIOD_S, (1 + REST) * work_s)
 
     def _has_news(self) -> bool:
         for note in self._saver.results():
             self.note = note
         return (
-            self._clouds.is_busy or self._drawn is None or self._drawn != (self.feed.shown(), self.controls, self.note)
+            self.clouds.is_busy or self._drawn is None or self._drawn != (self.feed.shown(), self.controls, self.note)
         )
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
         """Draw what the feed has and the controls say."""
         self._is_posted = False
         shown, controls = self.feed.shown(), self.controls
         before = self._drawn[:2] if self._drawn is not None else (None, None)
-        changed = self._clouds.update(shown, controls.min_confidence)
-        self._painter.draw_points(shown, self._clouds.made, changed, controls.point_size)
+        changed = self.clouds.update(shown, controls.min_confidence)
+        self._painter.draw_points(shown, self.clouds.points, changed, controls.point_size)
         for i in changed:
-            points = self._clouds.made[i].cloud.points
+            points = self.clouds.points[i].cloud.points
             self._reach = max(self._reach, float(np.linalg.norm(points, axis=1).max(initial=0.0)))
         if before != (shown, controls):
             self._painter.draw_lines(shown, controls)
@@ -237,7 +237,7 @@ class Window:
 
     def _press(self, character: str) -> None:
         self.controls, command = pressed(self.controls, character)
-        self._work_s = self._renderer.seconds()  # whoever presses a key is not kept waiting
+        self._work_s = self.renderer.seconds()  # whoever presses a key is not kept waiting
         if command is Command.PLAY:
             self.feed.play()
         elif command is Command.STEP:

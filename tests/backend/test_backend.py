@@ -20,7 +20,7 @@ from slam.geometry import se3
 from slam.geometry.camera import scaled_intrinsics
 from slam.geometry.flow import reproject
 from slam.inv_depth import InvDepth
-from slam.mapping.transforms import grown
+from slam.mapping.transforms import rescaled
 from slam.matching.matcher import Matcher
 
 F64 = torch.float64
@@ -153,7 +153,7 @@ def disturbed(keyframes: tuple[Keyframe, ...]) -> dict[int, Keyframe]:
     for k in keyframes[1:]:
         sign = (-1.0) ** k.id
         twist = sign * torch.tensor([0.02, -0.015, 0.015, 0.01, -0.01, 0.01], dtype=F64)
-        out[k.id] = replace(grown(k, k.T_wc @ se3.exp(twist), 1 + 0.05 * sign), scale=1.0)
+        out[k.id] = replace(rescaled(k, k.T_wc @ se3.exp(twist), 1 + 0.05 * sign), scale=1.0)
     return out
 
 

@@ -16,7 +16,7 @@ from slam.backend.loops import NEAR, Loop, LoopCloser, LoopConfig, odometry_edge
 from slam.frames import Keyframe
 from slam.geometry import se3, sim3
 from slam.inv_depth import InvDepth
-from slam.mapping.transforms import grown
+from slam.mapping.transforms import rescaled
 from slam.matching.matcher import Matcher
 from slam.recognition.keypoints import detect_keypoints
 
@@ -48,10 +48,10 @@ def drifted(keyframes: list[Keyframe], step: Tensor = STEP) -> list[Keyframe]:
     out, S_wk = [keyframes[0]], keyframes[0].T_wc
     for before, k in itertools.pairwise(keyframes):
         S_wk = S_wk @ se3.inverse(before.T_wc) @ k.T_wc @ sim3.exp(step)
-        growth = float(sim3.scale(S_wk))
+        scale_change = float(sim3.scale(S_wk))
         T_wk = S_wk.clone()
-        T_wk[:3, :3] /= growth
-        out.append(replace(grown(k, T_wk, growth), scale=1.0))
+        T_wk[:3, :3] /= scale_change
+        out.append(replace(rescaled(k, T_wk, scale_change), scale=1.0))
     return out
 
 
@@ -59,8 +59,8 @@ def drift(keyframes: list[Keyframe], truth: list[Keyframe]) -> tuple[float, floa
     """How far the last is from where it should be as seen from the first, and how much its depth has grown."""
     first, last = keyframes[0], keyframes[-1]
     T_error = se3.inverse(truth[0].T_wc) @ truth[-1].T_wc @ se3.inverse(se3.inverse(first.T_wc) @ last.T_wc)
-    growth = float((truth[-1].coarse.value / last.coarse.value).median())
-    return float(se3.log(T_error).norm()), abs(math.log(growth))
+    scale_change = float((truth[-1].coarse.value / last.coarse.value).median())
+    return float(se3.log(T_error).norm()), abs(math.log(scale_change))
 
 
 @pytest.fixture(scope="module")
@@ -95,10 +95,10 @@ def test_a_loop_is_measured_with_its_scale(found, circle):
     keyframes, loop = found
     old, new = keyframes[loop.old_id], keyframes[loop.new_id]
     assert loop.new_id == COUNT - 1 and loop.old_id <= COUNT - 1 - LoopConfig().min_gap
-    growth = [float((circle[k.id].coarse.value / k.coarse.value).median()) for k in (old, new)]
-    assert float(sim3.scale(loop.S_on)) == pytest.approx(growth[0] / growth[1], rel=0.01)
+    scale_change = [float((circle[k.id].coarse.value / k.coarse.value).median()) for k in (old, new)]
+    assert float(sim3.scale(loop.S_on)) == pytest.approx(scale_change[0] / scale_change[1], rel=0.01)
     T_on = se3.inverse(circle[old.id].T_wc) @ circle[new.id].T_wc
-    assert float((loop.S_on[:3, 3] - growth[0] * T_on[:3, 3]).norm()) < 0.01
+    assert float((loop.S_on[:3, 3] - scale_change[0] * T_on[:3, 3]).norm()) < 0.01
 
 
 def test_closing_takes_the_drift_out(world, found, circle):
@@ -150,16 +150,16 @@ def test_metric_maps_keep_their_unit(world, circle):
     assert all(k.scale == pytest.approx(1, abs=0.002) for k in closed)
 
 
-@pytest.mark.parametrize("growth", [(1.0, 1.0), (2.0, 1.0), (1.0, 3.0), (0.5, 1.5)])
-def test_a_loop_follows_the_growth_of_both_ends(found, growth):
+@pytest.mark.parametrize("scale_change", [(1.0, 1.0), (2.0, 1.0), (1.0, 3.0), (0.5, 1.5)])
+def test_a_loop_follows_the_scale_change_of_both_ends(found, scale_change):
     """What is one point of the world for both stays so in their new units."""
     keyframes, loop = found
     old, new = keyframes[loop.old_id], keyframes[loop.new_id]
-    S = loop.present(*(grown(k, k.T_wc, g) for k, g in zip((old, new), growth, strict=True)))
+    S = loop.present(*(rescaled(k, k.T_wc, g) for k, g in zip((old, new), scale_change, strict=True)))
     p_n = torch.tensor([0.3, -0.2, 2.0, 1.0], dtype=F64)
     p_o = loop.S_on @ p_n
-    seen = S @ torch.cat([growth[1] * p_n[:3], p_n[3:]])
-    torch.testing.assert_close(seen[:3], growth[0] * p_o[:3], rtol=0, atol=1e-9)
+    seen = S @ torch.cat([scale_change[1] * p_n[:3], p_n[3:]])
+    torch.testing.assert_close(seen[:3], scale_change[0] * p_o[:3], rtol=0, atol=1e-9)
 
 
 def test_another_room_is_no_loop(world, wall_and_box, circle):

@@ -20,13 +20,13 @@ def circle(count: int = 200, radius=1.0) -> Trajectory:
 def test_a_perfect_run_in_another_unit_has_none():
     result = drift(circle(radius=0.3), circle())
     assert result.end_m == pytest.approx(0, abs=1e-9)
-    assert result.scale_growth == pytest.approx(1) and result.scale_spread == pytest.approx(0, abs=1e-9)
+    assert result.scale_drift == pytest.approx(1) and result.scale_spread == pytest.approx(0, abs=1e-9)
 
 
 def test_a_unit_that_grows_is_told():
-    grown = circle(radius=np.linspace(1, 1.2, 200))  # the mean of the last tenth over that of the first: 1.19 / 1.01
-    result = drift(grown, circle())
-    assert result.scale_growth == pytest.approx(1.19 / 1.01, rel=0.01)
+    rescaled = circle(radius=np.linspace(1, 1.2, 200))  # the mean of the last tenth over that of the first: 1.19 / 1.01
+    result = drift(rescaled, circle())
+    assert result.scale_drift == pytest.approx(1.19 / 1.01, rel=0.01)
     assert 0.03 < result.scale_spread < 0.08
     assert result.end_m > 0.15
 

@@ -15,7 +15,6 @@ from slam.frontend.tracker import track
 from slam.geometry import se3
 from slam.inv_depth import InvDepth
 from slam.mapping.store import KeyframeStore
-from slam.mapping.transforms import rescaled
 from slam.matching.matcher import Matcher
 from slam.recognition.keypoints import detect_keypoints
 
@@ -278,5 +277,5 @@ def test_thumbnail_does_not_mind_exposure(world):
 
 def test_rescaled_leaves_the_rotation():
     T = twist(0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
-    assert torch.equal(rescaled(T, 3.0)[:3, :3], T[:3, :3])
-    assert torch.equal(rescaled(T, 3.0)[:3, 3], 3 * T[:3, 3])
+    assert torch.equal(se3.scaled_translation(T, 3.0)[:3, :3], T[:3, :3])
+    assert torch.equal(se3.scaled_translation(T, 3.0)[:3, 3], 3 * T[:3, 3])

@@ -11,7 +11,6 @@ from slam.frames import UNNUMBERED, Estimate, Image, Keyframe, Status, Update, V
 from slam.geometry import se3
 from slam.inv_depth import InvDepth
 from slam.mapping.store import KeyframeStore
-from slam.mapping.transforms import rescaled
 
 F64 = torch.float64
 SIZES = ((8, 8), (2, 2))  # of dense and coarse depth
@@ -36,14 +35,14 @@ def seen(frame_id: int, keyframe: Keyframe, T_ck: Tensor, status: Status = Statu
     )
 
 
-def refined(keyframe: Keyframe, T_wc: Tensor, growth: float = 1.0) -> Keyframe:
-    """What the backend makes of a keyframe whose depth was `growth` times too small."""
+def refined(keyframe: Keyframe, T_wc: Tensor, scale_change: float = 1.0) -> Keyframe:
+    """What the backend makes of a keyframe whose depth was `scale_change` times too small."""
     return replace(
         keyframe,
         T_wc=T_wc,
-        dense=keyframe.dense.rescaled(growth),
-        coarse=keyframe.coarse.rescaled(growth),
-        scale=keyframe.scale * growth,
+        dense=keyframe.dense.rescaled(scale_change),
+        coarse=keyframe.coarse.rescaled(scale_change),
+        scale=keyframe.scale * scale_change,
         refined=True,
     )
 
@@ -115,10 +114,10 @@ def test_growth_of_a_keyframe_moves_its_frames_by_the_same_factor():
     T_ck = pose(1)
     store.record(seen(1, k, T_ck))
     store.apply(Update((refined(k, se3.identity(), 2.0),), {}))
-    doubled = rescaled(T_ck, 2.0)
+    doubled = se3.scaled_translation(T_ck, 2.0)
     store.record(seen(2, store[0], doubled))  # measured against the depth as it is now
     store.apply(Update((refined(store[0], se3.identity(), 1.5),), {}))
-    tripled = se3.inverse(rescaled(T_ck, 3.0))
+    tripled = se3.inverse(se3.scaled_translation(T_ck, 3.0))
     for T_wc in store.trajectory().T_wc:
         torch.testing.assert_close(torch.from_numpy(T_wc), tripled, rtol=0, atol=1e-12)
     torch.testing.assert_close(doubled[:3, 3], 2 * T_ck[:3, 3])
@@ -140,8 +139,8 @@ def test_younger_keyframes_are_carried_along():
     torch.testing.assert_close(after[2].dense.value, before[2].dense.value / 2)
     torch.testing.assert_close(after[2].coarse.value, before[2].coarse.value / 2)
     torch.testing.assert_close(after[2].coarse.sigma, before[2].coarse.sigma / 2)
-    grown = torch.cat([2 * point_2[:3], point_2[3:]])
-    seen_from_1 = se3.inverse(after[1].T_wc) @ after[2].T_wc @ grown
+    rescaled = torch.cat([2 * point_2[:3], point_2[3:]])
+    seen_from_1 = se3.inverse(after[1].T_wc) @ after[2].T_wc @ rescaled
     torch.testing.assert_close(seen_from_1[:3], 2 * point_1[:3], rtol=0, atol=1e-12)
 
 
@@ -157,7 +156,7 @@ def test_a_younger_keyframe_of_another_place_stays():
         assert store[n].scale == 1.0
     store.apply(Update((refined(before[0], pose(8), 2.0), before[1]), {}))
     for n in (2, 3):
-        expected = rescaled(se3.inverse(before[0].T_wc) @ before[n].T_wc, 2.0)
+        expected = se3.scaled_translation(se3.inverse(before[0].T_wc) @ before[n].T_wc, 2.0)
         torch.testing.assert_close(se3.inverse(pose(8)) @ store[n].T_wc, expected, rtol=0, atol=1e-12)
         assert store[n].scale == 2.0
     assert [k.id for k in store.keyframes] == [0, 1, 2, 3]
@@ -181,7 +180,9 @@ def test_a_keyframe_that_the_backend_never_saw_moves_with_its_parent_for_ever():
     store.apply(Update((refined(store[0], pose(0)), refined(store[2], pose(2))), {}))
     T_01 = se3.inverse(store[0].T_wc) @ store[1].T_wc
     store.apply(Update((refined(store[0], pose(7), 2.0), refined(store[2], pose(8), 2.0)), {}))
-    torch.testing.assert_close(se3.inverse(pose(7)) @ store[1].T_wc, rescaled(T_01, 2.0), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        se3.inverse(pose(7)) @ store[1].T_wc, se3.scaled_translation(T_01, 2.0), rtol=0, atol=1e-12
+    )
     assert store[1].scale == 2.0 and torch.equal(store[2].T_wc, pose(8))
 
 
@@ -258,7 +259,7 @@ def test_what_follows_an_evicted_keyframe_stays_and_moves_on_with_another(tmp_pa
         torch.testing.assert_close(k.dense.value, old.dense.value)
     moved, factor = pose(50), 2.0
     store.apply(Update((refined(store[0], moved, factor),), {}))
-    T_01 = rescaled(se3.inverse(keyframes[0].T_wc) @ keyframes[2].T_wc, factor)
+    T_01 = se3.scaled_translation(se3.inverse(keyframes[0].T_wc) @ keyframes[2].T_wc, factor)
     found = store.everything()[2]
     torch.testing.assert_close(found.T_wc, moved @ T_01, atol=1e-9, rtol=0)
     torch.testing.assert_close(found.dense.value, keyframes[2].dense.value / factor)

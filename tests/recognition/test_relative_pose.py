@@ -9,7 +9,7 @@ import torch
 from slam.frames import Keyframe, Keypoints
 from slam.geometry import se3
 from slam.inv_depth import InvDepth
-from slam.mapping.transforms import grown
+from slam.mapping.transforms import rescaled
 from slam.recognition.keypoints import KeypointConfig, detect_keypoints
 from slam.recognition.relative_pose import median_inv_depth, pose_from_keypoints, scale_ratio
 
@@ -29,12 +29,12 @@ def test_first_pose_over_a_large_motion(pair):
     """In the unit of the keyframe's depth."""
     old, new = pair
     K = old.view.K.numpy()
-    for growth in (1.0, 2.0):
-        T_no = pose_from_keypoints(grown(old, old.T_wc, growth), new.keypoints, K, CONFIG)
+    for scale_change in (1.0, 2.0):
+        T_no = pose_from_keypoints(rescaled(old, old.T_wc, scale_change), new.keypoints, K, CONFIG)
         truth = se3.inverse(new.T_wc) @ old.T_wc
-        truth[:3, 3] *= growth
+        truth[:3, 3] *= scale_change
         assert T_no is not None and float(se3.log(truth).norm()) > 1
-        assert float(se3.log(T_no @ se3.inverse(truth)).norm()) < 0.05 * growth
+        assert float(se3.log(T_no @ se3.inverse(truth)).norm()) < 0.05 * scale_change
 
 
 def test_depth_that_is_unknown_or_unsure_gives_no_pose(pair):
@@ -56,12 +56,12 @@ def test_keypoints_at_the_very_edge_have_a_depth(pair):
     assert pose_from_keypoints(edge, new.keypoints, old.view.K.numpy(), CONFIG) is not None
 
 
-@pytest.mark.parametrize("growth", [(1.0, 1.0), (1.0, 1.5), (0.7, 2.0)])
-def test_scale_ratio_is_units_of_the_old_for_one_of_the_new(pair, growth, world):
-    old, new = (grown(k, k.T_wc, g) for k, g in zip(pair, growth, strict=True))
+@pytest.mark.parametrize("scale_change", [(1.0, 1.0), (1.0, 1.5), (0.7, 2.0)])
+def test_scale_ratio_is_units_of_the_old_for_one_of_the_new(pair, scale_change, world):
+    old, new = (rescaled(k, k.T_wc, g) for k, g in zip(pair, scale_change, strict=True))
     T_no = se3.inverse(pair[1].T_wc) @ pair[0].T_wc
-    T_no[:3, 3] *= growth[0]
-    assert scale_ratio(old, new, T_no, world.flow.stride) == pytest.approx(growth[0] / growth[1], rel=0.01)
+    T_no[:3, 3] *= scale_change[0]
+    assert scale_ratio(old, new, T_no, world.flow.stride) == pytest.approx(scale_change[0] / scale_change[1], rel=0.01)
 
 
 def test_without_common_surface_there_is_no_ratio(pair, world, wall_and_box):
@@ -72,4 +72,4 @@ def test_without_common_surface_there_is_no_ratio(pair, world, wall_and_box):
 
 
 def test_median_depth_is_of_the_cells(pair):
-    assert median_inv_depth(grown(pair[0], pair[0].T_wc, 4.0)) == pytest.approx(median_inv_depth(pair[0]) / 4)
+    assert median_inv_depth(rescaled(pair[0], pair[0].T_wc, 4.0)) == pytest.approx(median_inv_depth(pair[0]) / 4)

@@ -17,9 +17,9 @@ def ring() -> torch.Tensor:
     return se3.from_rt(se3.so3_exp(omega), centre)
 
 
-def drifting(S: torch.Tensor, growth: float, turn: float) -> tuple[torch.Tensor, torch.Tensor]:
+def drifting(S: torch.Tensor, scale_change: float, turn: float) -> tuple[torch.Tensor, torch.Tensor]:
     """The chain as a system with drift measures it, and its steps: each grows and turns a little more than is true."""
-    error = sim3.exp(torch.tensor([0, 0, 0, 0, turn, 0, growth], dtype=torch.float64))
+    error = sim3.exp(torch.tensor([0, 0, 0, 0, turn, 0, scale_change], dtype=torch.float64))
     steps = sim3.inverse(S[:-1]) @ S[1:] @ error
     chain = [S[0]]
     for step in steps:
@@ -37,7 +37,7 @@ def chain_edges() -> torch.Tensor:
 
 def test_a_loop_takes_out_drift_of_place_and_scale():
     truth = ring()
-    chain, steps = drifting(truth, growth=0.01, turn=0.003)
+    chain, steps = drifting(truth, scale_change=0.01, turn=0.003)
     assert distance(chain, truth) > 0.5
     edges = torch.cat([chain_edges(), torch.tensor([(0, COUNT - 1)])])
     measured = torch.cat([steps, (sim3.inverse(truth[:1]) @ truth[-1:])])
@@ -74,7 +74,7 @@ def test_the_kernel_bounds_a_wrong_loop():
 def test_metric_edges_keep_the_scale():
     """A large weight of the scale makes it a graph over rigid motions."""
     truth = ring()
-    chain, steps = drifting(truth, growth=0.0, turn=0.01)
+    chain, steps = drifting(truth, scale_change=0.0, turn=0.01)
     edges = torch.cat([chain_edges(), torch.tensor([(0, COUNT - 1)])])
     measured = torch.cat([steps, sim3.inverse(truth[:1]) @ truth[-1:]])
     weight = WEIGHT.expand(len(edges), 7).clone()

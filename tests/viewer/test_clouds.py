@@ -33,7 +33,7 @@ def with_last(shown: ViewState, **changes) -> ViewState:
 def test_points_lie_on_the_wall_in_the_colours_of_their_pixels(shown):
     clouds = Clouds(10**6)
     assert sorted(settled(clouds, shown)) == [0, 1, 2, 3]
-    cloud = clouds.made[1].cloud  # every second row and column of an image that its neighbours see nearly whole
+    cloud = clouds.points[1].cloud  # every second row and column of an image that its neighbours see nearly whole
     assert 0.9 * 24 * 32 < len(cloud) <= 24 * 32 and cloud.colors is not None
     np.testing.assert_allclose(cloud.points[:, 2], 2.0, atol=1e-3)
     corner = cloud.points[:, :2].sum(1).argmin()
@@ -47,12 +47,12 @@ def test_only_a_new_depth_or_another_confidence_makes_points_again(shown):
     settled(clouds, shown)
     assert settled(clouds, shown) == []
     moved = with_last(shown, T_wc=2 * shown.keyframes[-1].T_wc, scale=1.5)
-    assert settled(clouds, moved) == [] and clouds.made[3].scale == 1.0
+    assert settled(clouds, moved) == [] and clouds.points[3].scale == 1.0
     refined = with_last(moved, dense_version=1)
-    assert settled(clouds, refined) == [3] and clouds.made[3].scale == 1.5
-    before = len(clouds.made[0].cloud)
+    assert settled(clouds, refined) == [3] and clouds.points[3].scale == 1.5
+    before = len(clouds.points[0].cloud)
     assert sorted(settled(clouds, refined, 0.7)) == [0, 1, 2, 3]  # the lower half of each image is less sure
-    assert len(clouds.made[0].cloud) == pytest.approx(before / 2, rel=0.05)
+    assert len(clouds.points[0].cloud) == pytest.approx(before / 2, rel=0.05)
     clouds.close()
 
 
@@ -60,8 +60,8 @@ def test_too_many_points_thin_the_old_and_spare_the_newest(shown):
     everything, clouds = Clouds(10**6), Clouds(2600)
     settled(everything, shown)
     settled(clouds, shown)
-    sizes = {i: len(one.cloud) for i, one in clouds.made.items()}
-    full = {i: len(one.cloud) for i, one in everything.made.items()}
+    sizes = {i: len(one.cloud) for i, one in clouds.points.items()}
+    full = {i: len(one.cloud) for i, one in everything.points.items()}
     assert sum(full.values()) > 2600 >= sum(sizes.values())
     assert sizes == full | {0: full[0] // 2}
     everything.close()

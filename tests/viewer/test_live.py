@@ -78,8 +78,8 @@ def test_the_path_follows_its_keyframes_as_they_move_and_grow(run_path, tmp_path
     live.publish(progress((first, replace(second, scale=2.0)), estimates[1]))
     np.testing.assert_allclose(live.shown().path, [[0.3, 0.4, 0.5]] * 2, atol=1e-12)
     moved = replace(first, T_wc=turn @ first.T_wc)
-    grown = replace(second, scale=6.0)  # three times as large as when the frame was measured
-    live.publish(progress((moved, grown), estimates[1]))
+    rescaled = replace(second, scale=6.0)  # three times as large as when the frame was measured
+    live.publish(progress((moved, rescaled), estimates[1]))
     p_w, offset = T_wc[:3, 3], T_wc[:3, 3] - second.T_wc[:3, 3]
     expected = [turn[:3, :3] @ p_w + turn[:3, 3], second.T_wc[:3, 3] + 3 * offset]
     np.testing.assert_allclose(live.shown().path, np.stack(expected), atol=1e-12)
