@@ -14,7 +14,9 @@ from slam.geometry.flow import reproject
 from slam.kernels.splat import splat_inv_depth
 
 HALF_CONFIDENT = 0.1  # relative standard deviation at which the confidence is one half
-UNMEASURED = 1.0  # relative standard deviation of a depth that is only inpainted, or has neither flow nor parallax
+UNMEASURED_SIGMA = (
+    1.0  # relative standard deviation of a depth that is only inpainted, or has neither flow nor parallax
+)
 LEAST_CONFIDENCE, MOST_CONFIDENCE = 1e-2, 0.9999  # that are told apart when a confidence becomes a sigma
 
 
@@ -103,9 +105,9 @@ class InvDepth:
         return normalized_convolution(self.value, self.confidence)
 
     def inpainted(self) -> "InvDepth":
-        """Unknown values continued smoothly from the known ones, as UNMEASURED."""
+        """Unknown values continued smoothly from the known ones, as UNMEASURED_SIGMA."""
         smooth = self.smoothed()
-        return InvDepth(smooth, UNMEASURED * smooth).composited(self)
+        return InvDepth(smooth, UNMEASURED_SIGMA * smooth).composited(self)
 
 
 def normalized_convolution(value: Tensor, weight: Tensor, sigma: float = 2.0, floor: float = 1e-4) -> Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from slam.geometry import se3
-from slam.inv_depth import HALF_CONFIDENT, UNMEASURED, InvDepth, normalized_convolution
+from slam.inv_depth import HALF_CONFIDENT, UNMEASURED_SIGMA, InvDepth, normalized_convolution
 
 
 def sure(value: torch.Tensor, relative_sigma: float = 0.01) -> InvDepth:
@@ -97,7 +97,7 @@ def test_inpainting_keeps_what_is_known_and_says_that_the_rest_is_not_measured()
     depth = sure(value).inpainted()
     assert torch.equal(depth.value[:, :20], value[:, :20]) and float(depth.relative_sigma[5, 5]) == pytest.approx(0.01)
     torch.testing.assert_close(depth.value[:, 20:], torch.full((30, 20), 0.8), rtol=1e-3, atol=0)
-    torch.testing.assert_close(depth.relative_sigma[:, 20:], torch.full((30, 20), UNMEASURED))
+    torch.testing.assert_close(depth.relative_sigma[:, 20:], torch.full((30, 20), UNMEASURED_SIGMA))
 
 
 def test_sure_depth_outweighs_unsure_depth_beside_it():

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from slam.backend.config import BackendConfig
-from slam.backend.graph import COARSER, Edge, KeyframeGraph, Pair, linked
+from slam.backend.graph import SUBSAMPLING, Edge, KeyframeGraph, Pair, linked
 from slam.frames import Keyframe, Window
 from slam.geometry import se3
 from slam.geometry.camera import scaled_intrinsics
@@ -24,7 +24,7 @@ from slam.timing import StageTimes
 log = logging.getLogger(__name__)
 
 MIN_DEVIATION = 0.005  # relative, of any depth: flow errors are not independent
-HOLDING = 1e6  # weight of a prior that a depth cannot leave
+HOLDING_WEIGHT = 1e6  # of a prior that fixes the depth
 
 
 class Adjustment:
@@ -61,7 +61,7 @@ class Adjustment:
             inside = {pair: edge for pair, edge in known.items() if pair[0] in part}
             keyframes = tuple(graph[n] for n in position)
             pairs = [(position[a], position[b]) for a, b in inside]
-            graph.put(self._solve(keyframes, pairs, list(inside.values()), held=1, step=COARSER))
+            graph.put(self._solve(keyframes, pairs, list(inside.values()), held=1, step=SUBSAMPLING))
 
     def _match(self, graph: KeyframeGraph, keyframes: tuple[Keyframe, ...]) -> list[tuple[int, int]]:
         """Connect the window's keyframes in the graph; index pairs of those with a flow."""
@@ -101,7 +101,7 @@ class Adjustment:
         prior = torch.stack([p.value for p in priors])
         prior_weight = (sigma / torch.stack([p.sigma for p in priors]).clamp_min(1e-9)) ** 2
         if config.adjust == "poses":
-            prior, prior_weight = inv_depth, torch.full_like(inv_depth, HOLDING)
+            prior, prior_weight = inv_depth, torch.full_like(inv_depth, HOLDING_WEIGHT)
         fixed = torch.zeros(len(keyframes), dtype=torch.bool)
         fixed[: max(1, min(held, len(keyframes) - 2))] = True
         K = scaled_intrinsics(keyframes[0].view.K, 1 / self.matcher.stride)
@@ -138,9 +138,9 @@ def _with_coarse(k: Keyframe, T_wc: Tensor, coarse: InvDepth) -> Keyframe:
 
 
 def _with_ratio(k: Keyframe, T_wc: Tensor, ratio: Tensor) -> Keyframe:
-    """The keyframe with a new pose, its coarse depth changed by a factor known at every COARSER-th cell."""
+    """The keyframe with a new pose, its coarse depth changed by a factor known at every SUBSAMPLING-th cell."""
     hc, wc = k.coarse.size
-    v, u = (torch.arange(n) / COARSER for n in (hc, wc))
+    v, u = (torch.arange(n) / SUBSAMPLING for n in (hc, wc))
     low_v, low_u = v.long(), u.long()
     rows = torch.lerp(ratio[low_v], ratio[(low_v + 1).clamp_max(len(ratio) - 1)], (v - low_v)[:, None])
     columns = (low_u + 1).clamp_max(ratio.shape[1] - 1)

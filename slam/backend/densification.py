@@ -11,7 +11,7 @@ from slam.inv_depth import InvDepth
 from slam.mapping.sensor import measured_dense
 from slam.stereo.stereo import Stereo
 
-MEASURED = 0.9  # part of the pixels with sensor depth at which stereo is not worth its time
+MEASURED_RATIO = 0.9  # of the pixels with sensor depth, from which on stereo is left out
 
 
 class Densification:
@@ -38,7 +38,7 @@ class Densification:
 
 def _is_measured(k: Keyframe) -> bool:
     """True if it came with its depth."""
-    return bool(measured_dense(k.view).known.float().mean() > MEASURED)
+    return bool(measured_dense(k.view).known.float().mean() > MEASURED_RATIO)
 
 
 def with_pooled_depth(k: Keyframe, stride: int) -> Keyframe:

@@ -11,7 +11,7 @@ from torch import Tensor
 from slam.frames import Keyframe
 from slam.mapping.transforms import carried_along
 
-COARSER = 2  # cells from one to the next of the grid on which all keyframes are adjusted together
+SUBSAMPLING = 2  # the whole map is adjusted on every second row and column of the cells
 
 Pair = tuple[int, int]  # ids of the keyframes that a flow leads from and to
 
@@ -24,9 +24,9 @@ class Edge:
     weight: Tensor  # (hc, wc, 2)
 
     def subsampled(self) -> "Edge":
-        """Every COARSER-th row and column, in the cells of that coarser grid."""
-        kept = slice(None, None, COARSER)
-        return Edge((self.target_uv[kept, kept] / COARSER).contiguous(), self.weight[kept, kept].contiguous())
+        """Every SUBSAMPLING-th row and column, in the cells of that coarser grid."""
+        kept = slice(None, None, SUBSAMPLING)
+        return Edge((self.target_uv[kept, kept] / SUBSAMPLING).contiguous(), self.weight[kept, kept].contiguous())
 
 
 class KeyframeGraph:

@@ -26,7 +26,7 @@ from slam.solvers.pose_graph import pose_graph
 
 log = logging.getLogger(__name__)
 
-NEAR = 2  # keyframes: a loop whose ends are both so near those of a known one says little that is new
+BESIDE = 2  # keyframes: a loop with both ends this near to the ends of a known loop adds little to it
 METRIC_SCALE_DEVIATION = 1e-4  # log scale between keyframes whose depth a sensor measured
 
 
@@ -116,9 +116,11 @@ class LoopCloser:
         return loops
 
     def _is_beside(self, loop: Loop, position: dict[int, int]) -> bool:
-        """True if both ends are NEAR those of a known loop."""
+        """True if both ends are BESIDE those of a known loop."""
         old, new = position[loop.old_id], position[loop.new_id]
-        return any(abs(position[k.old_id] - old) <= NEAR and abs(position[k.new_id] - new) <= NEAR for k in self.loops)
+        return any(
+            abs(position[k.old_id] - old) <= BESIDE and abs(position[k.new_id] - new) <= BESIDE for k in self.loops
+        )
 
     def _verified(self, old: Keyframe, new: Keyframe) -> Loop | None:
         config = self.config

@@ -15,7 +15,7 @@ from slam.errors import check_range
 from slam.frames import View
 from slam.frontend.initial_structure import TEXTURED, is_ambiguous, parallax_px, solve
 from slam.geometry import se3
-from slam.inv_depth import UNMEASURED, InvDepth
+from slam.inv_depth import UNMEASURED_SIGMA, InvDepth
 from slam.matching.matcher import Match, Matcher
 
 log = logging.getLogger(__name__)
@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 MIN_DEVIATION = 0.005
 FLOW_SIGMA_CELLS = 0.06  # standard deviation of a good flow: a quarter of a pixel in cells of four
 MIN_INV_DEPTH = 1e-3
-HELD = 60  # gathered views kept with their flow, spread evenly over time; of the others only the images
-PATIENT_PARALLAX = 0.5  # part of the wanted parallax that has to do once so many are gathered
+MAX_MATCHED_VIEWS = 60  # gathered views that keep their flow, spread evenly over time; the others keep the image only
+PATIENT_RATIO = 0.5  # of `parallax_px`, which is enough once more than MAX_MATCHED_VIEWS are gathered
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,10 @@ class Initialiser:
             return None
         self.views.append(view)
         self.matches.append(match)
-        if len(self.views) > HELD:
+        if len(self.views) > MAX_MATCHED_VIEWS:
             self._thin()
         parallax = parallax_px(match, view.K, self.matcher.stride)
-        wanted_px = self.config.parallax_px * (PATIENT_PARALLAX if self.unmatched else 1)
+        wanted_px = self.config.parallax_px * (PATIENT_RATIO if self.unmatched else 1)
         if len(self.views) < self.config.min_views or parallax < max(wanted_px, 1.2 * self._tried_px):
             return None
         self._tried_px = parallax
@@ -153,7 +153,7 @@ class Initialiser:
             return None
         scale = float(d[known].median())
         views = sorted(self.views[1:] + self.unmatched, key=lambda view: view.frame_id)
-        relative_sigma = torch.where(known, deviation, torch.full_like(d, UNMEASURED)).clamp(MIN_DEVIATION)
+        relative_sigma = torch.where(known, deviation, torch.full_like(d, UNMEASURED_SIGMA)).clamp(MIN_DEVIATION)
         return InitialMap(
             self.views[0],
             InvDepth(d / scale, relative_sigma * d / scale),

@@ -8,7 +8,15 @@ from slam.matching.matcher import Match, Matcher
 
 
 def track(matcher: Matcher, view: View, keyframe: Keyframe, guesses: list[Tensor]) -> Estimate:
-    """Place a view; the guesses T_ck are tried in order until one is believed. Status is TRACKING or LOST."""
+    """Place a view against a keyframe.
+
+    Args:
+        matcher: of tracking; its cells are those of `keyframe.coarse`.
+        guesses: T_ck (4, 4), view from keyframe, in the keyframe's unit; tried in order until a match is good.
+
+    Returns:
+        Estimate with `T_wc` (4, 4) of the best match; status TRACKING, or LOST if no match was good.
+    """
     best: Match | None = None
     for T_ck in guesses:
         match = matcher.match(keyframe.view, keyframe.coarse, view, T_ck)

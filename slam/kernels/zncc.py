@@ -1,7 +1,7 @@
-"""How alike the images themselves are at each hypothesis: the fraction of a pixel that features at 1/4 cannot tell.
+"""Zero-mean normalised cross-correlation (ZNCC) of two images at each depth hypothesis, at full resolution.
 
-Where a camera has moved little, a tenth of the depth is a tenth of a pixel of the image and a fortieth of a cell.
-Windows of the full image, matched by correlation, still tell it.
+The features of the stereo network have a quarter of the resolution. After a small camera motion a tenth of the depth is
+a tenth of a pixel and only a fortieth of a cell; windows of the full image still resolve it.
 
 Reference: zero-mean normalised cross correlation (Scharstein & Szeliski, A taxonomy and evaluation of dense two-frame
 stereo correspondence algorithms, IJCV 2002); its logarithm is that of Gaussian noise.
@@ -20,8 +20,8 @@ from slam.kernels.compile import REASSOCIATED, compiled
 
 STRIDE = 4  # pixels: side of a cell, and of the smaller window
 WINDOWS = 2  # a cell alone, and with its eight neighbours
-NOISE = 3e-4  # variance of noise in standardised images: windows plainer than this are like anything
-UNLIKE = 0.01  # 1 - correlation of the best match that pays
+NOISE = 3e-4  # variance of the noise of standardised images: a window with less contrast correlates with nothing
+MIN_DISSIMILARITY = 0.01  # added to 1 - correlation: a match better than this hardly gains
 
 
 def zncc_volume(gray_k: Tensor, grays_j: Sequence[Tensor], T_jk: Tensor, K: Tensor, hypotheses: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ def zncc_volume(gray_k: Tensor, grays_j: Sequence[Tensor], T_jk: Tensor, K: Tens
         hypotheses: (B, D, H/4 or 1, W/4 or 1) inverse depths.
 
     Returns:
-        (B, D, H/4, W/4, 2): of windows of 4 and of 12 pixels; about 0 where they are plain or unlike, up to 2.3.
+        (B, D, H/4, W/4, 2): of windows of 4 and of 12 pixels; up to 2.3, about 0 without contrast or match.
     """
     h, w = gray_k.shape[-2] // STRIDE, gray_k.shape[-1] // STRIDE
     K, d = K.to(hypotheses), hypotheses.expand(-1, -1, h, w)
@@ -52,7 +52,7 @@ def zncc_volume(gray_k: Tensor, grays_j: Sequence[Tensor], T_jk: Tensor, K: Tens
         for n, ((a, aa), (mean, square, product)) in enumerate(zip(windows_k, windows_j, strict=True)):
             spread = ((aa - a * a).clamp_min(0) + NOISE) * ((square - mean * mean).clamp_min(0) + NOISE)
             correlation = (product - a * mean) * spread.rsqrt()
-            total[n] = total[n] - 0.5 * seen * ((1 - correlation).clamp_min(0) + UNLIKE).log()
+            total[n] = total[n] - 0.5 * seen * ((1 - correlation).clamp_min(0) + MIN_DISSIMILARITY).log()
     return torch.stack(total, -1) / count.clamp_min(1)[..., None]
 
 

@@ -6,10 +6,10 @@ from torch import Tensor
 from slam.frames import View
 from slam.inv_depth import InvDepth
 
-LINEAR = 0.005  # relative deviation of a near depth: calibration and alignment to the image
-QUADRATIC_M = 0.0019  # standard deviation at 1 m, growing with the square of the depth: Nguyen, Izadi & Lovell,
+NEAR_SIGMA = 0.005  # relative deviation of a near depth: calibration and alignment to the image
+FAR_SIGMA = 0.0019  # standard deviation at 1 m, growing with the square of the depth: Nguyen, Izadi & Lovell,
 # Modeling Kinect sensor noise for improved 3D reconstruction and tracking, 3DIMPVT 2012 (axial noise)
-EDGE = 0.15  # spread of inverse depth within a cell, relative, that no surface but an edge has
+EDGE_SPREAD = 0.15  # spread of inverse depth within a cell, relative, that no surface but an edge has
 MIN_FILLED = 0.5  # part of a cell's pixels that must be known
 
 
@@ -29,7 +29,7 @@ def measured_coarse(view: View, stride: int) -> InvDepth:
     low, high = ((count - 1).clamp_min(0) // 2), (count // 2).clamp_max(d.shape[-1] - 1)
     median = 0.5 * (d.gather(-1, low) + d.gather(-1, high))  # of a slanted plane, that of its centre
     last = d.gather(-1, (count - 1).clamp_min(0))
-    known = (count >= MIN_FILLED * d.shape[-1]) & (last - d[..., :1] < EDGE * median)
+    known = (count >= MIN_FILLED * d.shape[-1]) & (last - d[..., :1] < EDGE_SPREAD * median)
     inv_depth, known = torch.where(known, median, 0.0)[..., 0], known[..., 0]
     spread = _largest(inv_depth) + _largest(torch.where(known, -inv_depth, -torch.inf))
     sigma = (relative_deviation(inv_depth) * inv_depth).square() + spread.square() / 12
@@ -52,4 +52,4 @@ def measured_dense(view: View) -> InvDepth:
 
 def relative_deviation(inv_depth: Tensor) -> Tensor:
     """Standard deviation of a measured depth over that depth; in inverse depth it is the same."""
-    return (QUADRATIC_M / inv_depth.clamp_min(1e-3)).clamp_min(LINEAR)
+    return (FAR_SIGMA / inv_depth.clamp_min(1e-3)).clamp_min(NEAR_SIGMA)

@@ -57,7 +57,10 @@ class KeyframeStore:
         return tuple(everything[n] for n in sorted(everything))
 
     def add(self, keyframe: Keyframe) -> Keyframe:
-        """Insert a keyframe after all others; the store numbers it."""
+        """Insert a keyframe after all others; returned with its id, and its rotation made exact.
+
+        `keyframe` has T_wc (4, 4), `dense` (h, w) at the size of its image and `coarse` (hc, wc).
+        """
         T_wc = se3.orthonormalised(keyframe.T_wc)  # rounding adds up along a chain
         keyframe = replace(keyframe, id=self._next_id, T_wc=T_wc)
         self._keyframes[keyframe.id] = keyframe

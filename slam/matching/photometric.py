@@ -31,8 +31,10 @@ from slam.matching.correspondence import KEPT_IMAGES, Correspondence, Features, 
 from slam.matching.dis import grid
 
 STRIDE = 4  # of the cells
-MIN_PRECISE = 1e-3  # mean weight that is made up to the flow's; images without texture stay below it
-CLEARLY = 10.0  # how much smaller the variance must be for a start that does not follow the geometry
+MIN_MEAN_WEIGHT = (
+    1e-3  # of the alignment, that is scaled up to the mean weight of the flow; below it there is no texture
+)
+MIN_VARIANCE_RATIO = 10.0  # by which the flow must be the better start, to be preferred to the reprojection
 
 
 @dataclass(frozen=True)
@@ -138,11 +140,11 @@ class PhotometricRefinement(Generic[Features, State]):
         assert state.target_uv is not None and state.confidence is not None
         on_geometry = self._measured(state, uv)  # right where the depth is ...
         on_flow = self._measured(state, state.target_uv)  # ... and where it is not
-        better = CLEARLY * on_flow[1].sum(-1, keepdim=True) < on_geometry[1].sum(-1, keepdim=True)
+        better = MIN_VARIANCE_RATIO * on_flow[1].sum(-1, keepdim=True) < on_geometry[1].sum(-1, keepdim=True)
         target, variance = (torch.where(better, a, b) for a, b in zip(on_flow, on_geometry))
         precise = state.confidence / (1 + variance / config.sigma_px**2)
         trust = state.confidence.mean((1, 2, 3), keepdim=True)  # in the whole edge: the flow knows that better
-        weight = precise * (trust / precise.mean((1, 2, 3), keepdim=True).clamp_min(MIN_PRECISE))
+        weight = precise * (trust / precise.mean((1, 2, 3), keepdim=True).clamp_min(MIN_MEAN_WEIGHT))
         return replace(state, updates=state.updates + 1, uv=uv, target_uv=target), target - uv, weight
 
     def _measured(self, state: RefinementState[State], start: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Places seen before: pose and scale between a keyframe and an image that may be far from it."""
+"""Relative pose and scale of a keyframe and a distant image, as loop closure and relocalisation need them."""
 
 import numpy as np
 import torch
@@ -8,8 +8,8 @@ from slam.frames import Keyframe, Keypoints
 from slam.geometry.camera import scaled_intrinsics
 from slam.recognition.keypoints import KeypointConfig, match_keypoints, solve_pnp
 
-SURE = 0.3  # confidence of a depth that counts
-MIN_CELLS = 100  # with depth from both sides, for a ratio of scales
+MIN_CONFIDENCE = 0.3  # of a depth that is used
+MIN_CELLS = 100  # with depth in both keyframes, for a ratio of scales
 
 
 def pose_from_keypoints(old: Keyframe, keypoints: Keypoints, K: np.ndarray, config: KeypointConfig) -> Tensor | None:
@@ -20,18 +20,26 @@ def pose_from_keypoints(old: Keyframe, keypoints: Keypoints, K: np.ndarray, conf
     h, w = old.dense.size
     u, v = np.clip(np.rint(uv).astype(np.int64), 0, [w - 1, h - 1]).T
     inv_depth = old.dense.value.numpy()[v, u]
-    known = (inv_depth > 0) & (old.dense.confidence.numpy()[v, u] > SURE)
+    known = (inv_depth > 0) & (old.dense.confidence.numpy()[v, u] > MIN_CONFIDENCE)
     found = solve_pnp(uv[known], inv_depth[known], keypoints.uv[pairs[known, 1]], K, config)
     return None if found is None else torch.from_numpy(found[0])
 
 
 def scale_ratio(old: Keyframe, new: Keyframe, T_no: Tensor, stride: int) -> float | None:
-    """How many units of the old keyframe one unit of the new one is, by the depth that both have of one surface."""
+    """Unit of length of the new keyframe, in units of the old one: the median ratio of their inverse depths.
+
+    Args:
+        T_no: (4, 4) new from old, in units of the old one.
+        stride: side of a cell, pixels.
+
+    Returns:
+        None where fewer than MIN_CELLS cells have a confident depth in both.
+    """
     seen = old.coarse.warped(T_no, scaled_intrinsics(new.view.K, 1 / stride))
-    both = (seen.confidence > SURE) & (new.coarse.confidence > SURE)
+    both = (seen.confidence > MIN_CONFIDENCE) & (new.coarse.confidence > MIN_CONFIDENCE)
     return float((new.coarse.value / seen.value)[both].median()) if int(both.sum()) >= MIN_CELLS else None
 
 
 def median_inv_depth(keyframe: Keyframe) -> float:
-    """Of the cells; 1 / map unit."""
+    """Median inverse depth of a keyframe's cells, 1 / map unit."""
     return float(keyframe.coarse.value.median())

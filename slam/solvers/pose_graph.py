@@ -34,7 +34,7 @@ def pose_graph(
     steps: int = 20,
     huber: float | None = None,
 ) -> PoseGraphSolution:
-    """Gauss-Newton on similarities, sparse Cholesky-like factorisation.
+    """Gauss-Newton on the similarities of N nodes by E relative measurements, with a sparse factorisation.
 
     Args:
         S_wk: (N, 4, 4) float64 start.
@@ -44,6 +44,11 @@ def pose_graph(
         fixed: the node that is held.
         steps: at most.
         huber: weighted residual from which an edge counts linearly; None: always squared.
+
+    Returns:
+        S_wk (N, 4, 4) float64, and the weighted residual (E,) of each edge.
+
+    Reference: Strasdat, Montiel & Davison, Scale drift-aware large scale monocular SLAM, RSS 2010.
     """
     from scipy.sparse.linalg import splu  # takes half a second to load: not before there is a loop
 

@@ -12,8 +12,8 @@ from slam.networks.stereo import StereoNet
 from slam.stereo.plane_sweep import PlaneSweepConfig, plane_sweep
 
 RANGE_MARGIN = 0.6  # of inverse depth, beyond the range seen at the cells: new surfaces come into view
-CERTAIN = 0.3  # of a cell that counts for the range
-MIN_CELLS = 30  # certain cells that a range needs
+MIN_CONFIDENCE = 0.3  # of the cells whose depths span the range
+MIN_CELLS = 30  # confident cells that a range needs
 
 
 # stereo(keyframe, neighbours, T_jk (4, 4) of each)
@@ -22,7 +22,7 @@ Stereo = Callable[[Keyframe, list[View], list[Tensor]], InvDepth]
 
 def inv_depth_range(keyframe: Keyframe) -> tuple[float, float]:
     """Inverse depths to search, from the certain cells of the keyframe."""
-    certain = keyframe.coarse.value[keyframe.coarse.confidence > CERTAIN]
+    certain = keyframe.coarse.value[keyframe.coarse.confidence > MIN_CONFIDENCE]
     d = certain if len(certain) >= MIN_CELLS else keyframe.coarse.value.flatten()
     low, high = float(d.quantile(0.01)), float(d.quantile(0.99))
     return low * (1 - RANGE_MARGIN), high * (1 + RANGE_MARGIN)

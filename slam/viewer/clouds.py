@@ -10,8 +10,8 @@ from slam.mapping.fusion import FusionConfig, keyframe_cloud, nearest_keyframes
 from slam.threads import Worker
 from slam.viewer.view_state import ViewState
 
-NEWEST = 3  # clouds that are never subsampled
-UNDER_WAY = 16  # clouds being made at once
+NEVER_THINNED = 3  # clouds that are never subsampled
+MAX_JOBS = 16  # clouds being made at once
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Clouds:
     def __init__(self, max_points: int) -> None:
         self.max_points = max_points
         self.points: dict[int, KeyframePoints] = {}
-        self._worker: Worker[Job, KeyframePoints] = Worker(keyframe_points, "clouds", capacity=UNDER_WAY)
+        self._worker: Worker[Job, KeyframePoints] = Worker(keyframe_points, "clouds", capacity=MAX_JOBS)
         self._asked: dict[int, Job] = {}
 
     @property
@@ -59,7 +59,7 @@ class Clouds:
             changed.add(done.id)
         for n in reversed(range(len(shown.keyframes))):
             keyframe = shown.keyframes[n]
-            if len(self._asked) >= UNDER_WAY:
+            if len(self._asked) >= MAX_JOBS:
                 break
             done_before = self.points.get(keyframe.id)
             if keyframe.id in self._asked or (done_before and done_before.fits(keyframe, min_confidence)):
@@ -72,7 +72,7 @@ class Clouds:
     def _thinned(self) -> set[int]:
         """Halve the largest of the older clouds while there are too many points; the keyframes changed."""
         changed: set[int] = set()
-        old = sorted(self.points)[:-NEWEST]
+        old = sorted(self.points)[:-NEVER_THINNED]
         total = sum(len(one.cloud) for one in self.points.values())
         while old and total > self.max_points:
             largest = self.points[max(old, key=lambda i: len(self.points[i].cloud))]

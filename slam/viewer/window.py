@@ -33,9 +33,9 @@ log = logging.getLogger(__name__)
 FIELD_OF_VIEW_DEG = 60.0
 MAX_POINTS = 300_000  # drawn at once
 REDRAW_PERIOD_S = 0.1
-REST = 4.0  # beside tracking, a renderer rests so many times as long as it has worked
+REST_RATIO = 4.0  # beside tracking, a renderer rests so many times as long as it has worked
 FOLLOW_RATIO = 0.5  # distance behind the followed camera, times the median depth
-ROOM = 1.5  # the camera is set up for a map larger by so much than the present one
+BOUNDS_MARGIN = 1.5  # the camera is set up for a map larger by so much than the present one
 PANEL_EM = 18.0  # width of the panel, in heights of its letters
 SPECIAL_KEYS = {gui.KeyName.SPACE: " ", gui.KeyName.PLUS: "+", gui.KeyName.EQUALS: "=", gui.KeyName.MINUS: "-"}
 BRACKETS = {gui.KeyName.LEFT_BRACKET: "[", gui.KeyName.RIGHT_BRACKET: "]"}
@@ -117,7 +117,7 @@ class Window:
     def _is_due(self) -> bool:
         """True if the last redraw is long enough ago, measured by what it has cost."""
         work_s = self.renderer.seconds() - self._work_s if self.feed.is_live else 0.0
-        return time.monotonic() - self._redrawn_s >= max(REDRAW_PERIOD_S, (1 + REST) * work_s)
+        return time.monotonic() - self._redrawn_s >= max(REDRAW_PERIOD_S, (1 + REST_RATIO) * work_s)
 
     def _has_news(self) -> bool:
         for note in self._saver.results():
@@ -161,7 +161,7 @@ class Window:
         low, high = positions.min(0) - reach, positions.max(0) + reach
         is_first, view = self._bounds is None, self._view()
         if self._bounds is None or (low < self._bounds[0]).any() or (high > self._bounds[1]).any():
-            room = (ROOM - 1) / 2 * (high - low)
+            room = (BOUNDS_MARGIN - 1) / 2 * (high - low)
             self._bounds = low - room, high + room
             box = o3d.geometry.AxisAlignedBoundingBox(*self._bounds)
             self._scene.setup_camera(FIELD_OF_VIEW_DEG, box, box.get_center())  # near and far; it moves the camera too

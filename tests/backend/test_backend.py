@@ -13,7 +13,7 @@ from slam.backend.adjustment import Adjustment
 from slam.backend.backend import Backend
 from slam.backend.config import BackendConfig
 from slam.backend.densification import Densification
-from slam.backend.graph import COARSER, Edge, KeyframeGraph
+from slam.backend.graph import SUBSAMPLING, Edge, KeyframeGraph
 from slam.backend.loops import LoopCloser, LoopConfig
 from slam.frames import DensifyAndCloseLoops, Keyframe, Restore, Update, Window
 from slam.geometry import se3
@@ -226,7 +226,7 @@ def test_subsampled_flows_belong_to_the_same_camera(world, path):
     for a, b in itertools.permutations(keyframes, 2):
         uv, _, valid = reproject(a.coarse.value[None], (se3.inverse(b.T_wc) @ a.T_wc)[None], K_cells)
         exact[a.id, b.id] = Edge(uv[0], valid[0, ..., None].float().expand(-1, -1, 2)).subsampled()
-        assert exact[a.id, b.id].target_uv.shape[0] == -(-a.coarse.value.shape[0] // COARSER)
+        assert exact[a.id, b.id].target_uv.shape[0] == -(-a.coarse.value.shape[0] // SUBSAMPLING)
     Adjustment(Matcher(world.flow)).adjust_all(graph, exact)
     found = tuple(graph.keyframes)
     assert position_errors(found, path).max() < 1e-4

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from slam.backend.graph import KeyframeGraph
-from slam.backend.loops import NEAR, Loop, LoopCloser, LoopConfig, odometry_edges
+from slam.backend.loops import BESIDE, Loop, LoopCloser, LoopConfig, odometry_edges
 from slam.frames import Keyframe
 from slam.geometry import se3, sim3
 from slam.inv_depth import InvDepth
@@ -205,7 +205,7 @@ def test_a_loop_beside_a_known_one_is_remembered_only_if_the_map_disagrees(world
     keyframes = drifted(circle)
     closer = LoopCloser(Matcher(world.flow), two)
     both = closer.find(graph_of(keyframes), keyframes[-1].id)
-    assert len(both) == 2 and abs(both[0].old_id - both[1].old_id) <= NEAR
+    assert len(both) == 2 and abs(both[0].old_id - both[1].old_id) <= BESIDE
 
 
 def test_recent_keyframes_are_not_candidates(world, circle):

@@ -134,7 +134,7 @@ def test_waiting_is_bounded(world):
 
 def test_of_many_gathered_views_only_some_keep_their_flow(world, wall_and_box, monkeypatch):
     """The map has them all, in order; those without flow are looked at again when they are placed."""
-    monkeypatch.setattr("slam.frontend.initialiser.HELD", 10)
+    monkeypatch.setattr("slam.frontend.initialiser.MAX_MATCHED_VIEWS", 10)
     initialiser, first, count = fed(world, [wall_and_box.moved(0.006 * n, 0.001 * n) for n in range(40)])
     assert first is not None and count > 12
     assert [v.frame_id for v in first.views] == list(range(1, count)) and len(first.T_cks) == count - 1
@@ -146,7 +146,7 @@ def test_of_many_gathered_views_only_some_keep_their_flow(world, wall_and_box, m
 
 
 def test_a_restart_forgets_no_view_that_was_put_aside(world, wall_and_box, monkeypatch):
-    monkeypatch.setattr("slam.frontend.initialiser.HELD", 6)
+    monkeypatch.setattr("slam.frontend.initialiser.MAX_MATCHED_VIEWS", 6)
     initialiser = Initialiser(Matcher(world.flow), InitialiserConfig(max_gathered=14))
     for n in range(18):
         assert initialiser.add(world.view(wall_and_box.moved(0.001 * n), n)) is None
@@ -160,5 +160,5 @@ def test_after_long_waiting_half_the_parallax_has_to_do(world, wall_and_box, mon
     """About 2 px, of 3 that are wanted; standing still (above) gives no map however long it lasts."""
     poses = [wall_and_box.moved(0.0075 * n, 0.0015 * n) for n in range(14)]
     assert fed(world, poses)[1] is None
-    monkeypatch.setattr("slam.frontend.initialiser.HELD", 10)
+    monkeypatch.setattr("slam.frontend.initialiser.MAX_MATCHED_VIEWS", 10)
     assert fed(world, poses)[1] is not None

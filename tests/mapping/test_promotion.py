@@ -8,7 +8,7 @@ import torch
 
 from slam.frames import UNNUMBERED, Estimate, Status
 from slam.geometry import se3
-from slam.inv_depth import UNMEASURED
+from slam.inv_depth import UNMEASURED_SIGMA
 from slam.mapping.promotion import CARRIED_SIGMA, carried_depth, promote
 
 STRIDE = 4
@@ -47,7 +47,9 @@ def test_depth_is_carried_over_where_the_reference_saw_it_and_inpainted_elsewher
     assert torch.equal(keyframe.coarse.value[seen], carried.value[seen])
     assert float((keyframe.coarse.value / truth - 1).abs()[seen].median()) < 0.01
     assert keyframe.coarse.known.all()
-    assert keyframe.coarse.relative_sigma[~seen].tolist() == pytest.approx([UNMEASURED] * int((~seen).sum()), rel=1e-5)
+    assert keyframe.coarse.relative_sigma[~seen].tolist() == pytest.approx(
+        [UNMEASURED_SIGMA] * int((~seen).sum()), rel=1e-5
+    )
 
 
 def test_carried_depth_is_less_sure_by_the_carried_sigma(reference, motion):
