@@ -260,7 +260,7 @@ def self_test() -> dict[str, Any]:
     """
     import torch
 
-    from slam.build import build
+    from slam.build import build_slam
     from slam.config import SlamConfig
     from slam.frames import Image
     from slam.geometry.camera import Camera, pixel_grid
@@ -274,7 +274,7 @@ def self_test() -> dict[str, Any]:
     pixels = (255 * texture[0, 0]).round().to(torch.uint8)[..., None].repeat(1, 1, 3).numpy()
     images = [Image(pixels[y : y + height, x : x + width].copy()) for y, x in ((margin, margin), (top, left))]
     config = SlamConfig()
-    slam = build(config, Camera(width, height, 200.0, 200.0, 127.5, 95.5), threads=False)
+    slam = build_slam(config, Camera(width, height, 200.0, 200.0, 127.5, 95.5), threads=False)
     flow, stride = slam.localiser.matcher.correspondence, slam.localiser.matcher.stride
     start_uv = pixel_grid(height // stride, width // stride, texture)[None]
     times_ms: list[float] = []
@@ -327,7 +327,7 @@ def warm_up() -> dict[str, Any]:
     import torch
     from numba.core import event
 
-    from slam.build import build
+    from slam.build import build_slam
     from slam.config import SlamConfig
     from slam.mapping.fusion import fused_cloud
     from slam.sources.demo import DemoConfig, DemoSource
@@ -336,7 +336,7 @@ def warm_up() -> dict[str, Any]:
     config = SlamConfig(pixels=160 * 120)
     source = DemoSource(DemoConfig(kind="office", variant="orbit", frames=25, width=160, height=120, fps=5.0))
     with event.install_timer("numba:compile", lambda _: None) as timer:
-        slam = build(config, source.camera, threads=False)
+        slam = build_slam(config, source.camera, threads=False)
         slam.run(source)
         cloud = fused_cloud(slam.store.keyframes, config.fusion)
     keyframes = len(slam.store)

@@ -14,6 +14,7 @@ from slam.errors import OutputError, SlamError, SourceError
 
 if TYPE_CHECKING:
     from slam.frames import Estimate, Progress
+    from slam.io.run_record import Outcome, RecordingRecord
     from slam.system import Slam
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Build the parts, track the source, write and report the results."""
-    from slam.build import build
+    from slam.build import build_slam
     from slam.config import SlamConfig, dump_config, load_config
     from slam.io.map_file import load_map
     from slam.report import Report
@@ -65,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     given = open_input(options)
     source, recorder = given.source, None
     try:
-        slam = build(
+        slam = build_slam(
             config,
             source.camera,
             options.weights,
@@ -106,7 +107,7 @@ def run(options: argparse.Namespace) -> int:
                 recorder.close()
                 error = error or recorder.error
             log.info("writing the results into %s", report.directory.path)
-            outcome = slam.outcome(end, None if recorder is None else recorder.record())
+            outcome = outcome_of(slam, end, None if recorder is None else recorder.record())
             times, settings = slam.times.table(), dump_config(config)
             summary = report.finish(
                 slam.store, slam.counts, times, slam.record, outcome, config.fusion, settings, given.truth
@@ -135,6 +136,15 @@ def run(options: argparse.Namespace) -> int:
 
     with stop_on_signals() as stop:
         return track_and_report() if window is None else watched(window, live, stop, track_and_report)
+
+
+def outcome_of(slam: "Slam", end: str, recording: "RecordingRecord | None") -> "Outcome":
+    """How a run ended, for `run.json`."""
+    from slam.io.run_record import Outcome
+
+    backend, client = slam.parts.backend, slam.backend
+    counts = len(backend.loops), backend.adjustments_skipped, client.windows_skipped, client.jobs_deferred
+    return Outcome(end, *counts, recording)
 
 
 def keep_map(path: Path, slam: "Slam") -> OutputError | None:

@@ -29,8 +29,9 @@ from slam.matching.matcher import Matcher
 from slam.matching.photometric import PhotometricRefinement
 from slam.networks.stereo import StereoNet
 from slam.networks.storage import load_network, read_config, read_metadata, weights_path
+from slam.parts import Parts
 from slam.stereo.stereo import LearnedStereo, PlaneSweepStereo, Stereo
-from slam.system import Parts, Slam
+from slam.system import Slam
 
 DEFAULT_PIXELS = 256 * 192  # of the network size without networks
 SAME_CAMERA = 0.02  # relative difference of intrinsics
@@ -47,7 +48,7 @@ class Weights:
     sha256: str
 
 
-def build(
+def build_slam(
     config: SlamConfig,
     camera: Camera,
     weights: Path | None = None,

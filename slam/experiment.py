@@ -8,7 +8,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from slam.build import build
+from slam.build import build_slam
 from slam.config import SlamConfig, load_config
 from slam.evaluation.depth import DepthResult, keyframe_depths, mean_depth, stamped_images
 from slam.evaluation.report import TrajectoryReport, trajectory_report
@@ -52,7 +52,7 @@ class Scores:
 
 
 def run_and_score(
-    folder: Path,
+    folder: str | Path,
     settings: Sequence[str] = (),
     config_file: Path | None = None,
     *,
@@ -75,10 +75,11 @@ def run_and_score(
         SlamError: if the recording cannot be read or has no truth, or its trajectory cannot be scored.
     """
     limit_threads()
+    folder = Path(folder)
     truth = read_groundtruth(folder) if truth is None else truth
     source = open_source(SourceSpec(str(folder))) if source is None else source
     try:
-        slam = build(load_config(SlamConfig, config_file, settings), source.camera, threads=threads)
+        slam = build_slam(load_config(SlamConfig, config_file, settings), source.camera, threads=threads)
         start_s, start_cpu_s = time.perf_counter(), time.process_time()
         slam.run(source, publish)
         seconds, cpu_s = time.perf_counter() - start_s, time.process_time() - start_cpu_s
@@ -101,7 +102,7 @@ def score_depth(slam: Slam, folder: Path) -> DepthResult:
 
 
 def scores(
-    folder: Path, settings: Sequence[str] = (), config_file: Path | None = None, threads: bool = False
+    folder: str | Path, settings: Sequence[str] = (), config_file: Path | None = None, threads: bool = False
 ) -> Scores:
     """`run_and_score` as numbers that travel between processes."""
     result = run_and_score(folder, settings, config_file, threads=threads)

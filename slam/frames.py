@@ -32,6 +32,28 @@ class Frame:
     depth: np.ndarray | None = None  # (H, W) float32 z-depth, metres, 0 unknown; aligned to the image
 
 
+def frame_of(
+    image: np.ndarray, time_s: float, camera: Camera, depth: np.ndarray | None = None, before: Frame | None = None
+) -> Frame:
+    """The frame of an image (H, W, 3) uint8 RGB taken at `time_s`, after another one.
+
+    Args:
+        depth: (H, W) metres, 0 unknown, aligned to the image.
+
+    Raises:
+        ValueError: if the image does not fit the camera, or was not taken after the one before.
+    """
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape != (camera.height, camera.width, 3):
+        given = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise ValueError(f"image must be uint8 RGB of shape ({camera.height}, {camera.width}, 3), got {given}")
+    if depth is not None and np.shape(depth) != image.shape[:2]:
+        raise ValueError(f"depth must have the shape {image.shape[:2]} of the image, got {np.shape(depth)}")
+    if not np.isfinite(time_s) or (before is not None and round(time_s * 1e9) <= before.time_ns):
+        last = "" if before is None else f", the image before was taken at {before.time_ns / 1e9:g} s"
+        raise ValueError(f"times must be finite and increase, got {time_s} s{last}")
+    return Frame(0 if before is None else before.id + 1, round(time_s * 1e9), image, camera, depth)
+
+
 @dataclass(frozen=True, eq=False)
 class Image:
     """An image at network size, in the forms in which it is needed; each is made once. Equal to itself alone, so that

@@ -2,38 +2,23 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+import numpy as np
 import torch
 
-from slam.backend.backend import Backend
 from slam.backend.client import BackendClient
 from slam.config import SlamConfig
-from slam.frames import Counts, Estimate, Frame, Progress, Status, Update, View
-from slam.frontend.keyframing import Keyframing
-from slam.frontend.localiser import Localiser
-from slam.frontend.preparation import Preparation
-from slam.frontend.start import Start, first_keyframe
-from slam.io.run_record import Outcome, RecordingRecord, SystemRecord
+from slam.frames import Counts, Estimate, Frame, Progress, Status, Update, View, frame_of
+from slam.frontend.start import first_keyframe
+from slam.io.run_record import SystemRecord
 from slam.mapping.promotion import promote
-from slam.mapping.store import KeyframeStore
+from slam.parts import Parts
 from slam.sources import Source
 from slam.sources.feed import Feed
 from slam.timing import StageTimes
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What the loop runs; each owns its state."""
-
-    preparation: Preparation
-    start: Start
-    localiser: Localiser
-    keyframing: Keyframing
-    store: KeyframeStore
-    backend: Backend
 
 
 class Slam:
@@ -48,6 +33,7 @@ class Slam:
         self.preparation, self.localiser, self.store = parts.preparation, parts.localiser, parts.store
         self.backend = BackendClient(parts.backend.process, record.live, record.threads)
         self.status, self.counts, self.times = Status.INIT, Counts(), StageTimes()
+        self._newest: Frame | None = None  # that was fed
 
     def run(
         self,
@@ -78,6 +64,21 @@ class Slam:
             feed.close()
             self.counts.skipped = feed.skipped  # those after the last good frame too
             self.finish()
+
+    def feed(self, image: np.ndarray, time_s: float, depth: np.ndarray | None = None) -> list[Estimate]:
+        """`step` for arrays.
+
+        Args:
+            image: (H, W, 3) uint8 RGB, of the size of the camera that the system was built for.
+            time_s: later than that of the image before.
+            depth: (H, W) z-depth in metres, 0 unknown, aligned to the image.
+
+        Raises:
+            ValueError: if the image is not such an array, or the time does not increase.
+        """
+        frame = frame_of(image, time_s, self.preparation.source, depth, before=self._newest)
+        self._newest = frame
+        return self.step(frame)
 
     def step(self, frame: Frame) -> list[Estimate]:
         """Take one frame; new estimates in order of time: none before the first map, then those of all gathered frames,
@@ -115,12 +116,6 @@ class Slam:
         if self.backend.windows_skipped:
             log.warning("the backend had no time for %d keyframes when they were made", self.backend.windows_skipped)
 
-    def outcome(self, end: str, recording: RecordingRecord | None = None) -> Outcome:
-        """How the run ended, for `run.json`."""
-        mapped, client = self.parts.backend, self.backend
-        counts = (len(mapped.loops), mapped.adjustments_skipped, client.windows_skipped, client.jobs_deferred)
-        return Outcome(end, *counts, recording)
-
     def _start(self, view: View) -> list[Estimate]:
         """Take a view before there is a map."""
         first = self.parts.start.add(view)
@@ -131,10 +126,6 @@ class Slam:
         estimates = self.parts.start.place(first, keyframe)
         for estimate in estimates:
             self._record(estimate)
-        words = "metric" if first.metric else "unknown"
-        log.info("first map from %d frames, %d placed; scale %s", self.counts.seen, self.counts.tracked, words)
-        if not first.metric and self.preparation.depth_frame_id >= 0:
-            log.warning("sensor depth is not used: no frame had enough of it when the map began")
         if self.status is Status.TRACKING and view is not first.view:
             self._add_keyframe(view, estimates[-1])
         return estimates

@@ -25,6 +25,7 @@ LAYERS = [
     {"stereo"},
     {"frontend", "backend", "viewer", "evaluation"},
     {"training", "config", "report"},
+    {"parts"},
     {"system"},
     {"build"},
     {"experiment"},

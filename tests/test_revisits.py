@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from slam.build import build
+from slam.build import build_slam
 from slam.config import SlamConfig, build_config
 from slam.evaluation.trajectory import ate
 from slam.frames import Estimate, Frame, Keyframe, Progress, Status, Trajectory
@@ -60,7 +60,7 @@ def walk(rendered) -> Walk:
 
 def followed(walk: Walk, **sections) -> tuple[Slam, list[Estimate]]:
     """The system after the walk, and what it said of each frame from the first map on."""
-    slam = build(build_config(SlamConfig, {"pixels": 160 * 120} | sections), walk.camera, threads=False)
+    slam = build_slam(build_config(SlamConfig, {"pixels": 160 * 120} | sections), walk.camera, threads=False)
     said: list[Estimate] = []
 
     def hear(progress: Progress) -> None:

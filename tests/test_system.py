@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from slam.build import build
+from slam.build import build_slam
 from slam.config import SlamConfig, build_config
 from slam.errors import MapError, SourceError, UsageError, WeightsError
 from slam.evaluation.trajectory import ate, path_length
@@ -61,7 +61,7 @@ def measured(rendered):
 
 def system(source, threads: bool = False, live: bool = False, earlier: Sequence[Keyframe] = (), **sections) -> Slam:
     config = build_config(SlamConfig, SMALL | sections)
-    return build(config, source.camera, threads=threads, live=live, earlier=earlier)
+    return build_slam(config, source.camera, threads=threads, live=live, earlier=earlier)
 
 
 def watched(slam: Slam, source, **options) -> tuple[list[Progress], list[Estimate]]:
@@ -178,9 +178,11 @@ def test_the_record_says_what_was_built(rendered, tmp_path):
     assert (record.tracking, record.mapping, record.stereo) == ("learned_photometric", "dis", "learned")
     assert not record.threads and record.weights == "fast.safetensors" and len(record.weights_sha256) == 64
     with pytest.raises(WeightsError, match=r"none\.safetensors"):
-        build(build_config(SlamConfig, SMALL), rendered.camera, tmp_path / "none.safetensors", threads=False)
+        build_slam(build_config(SlamConfig, SMALL), rendered.camera, tmp_path / "none.safetensors", threads=False)
     with pytest.raises(UsageError, match="is not used"):
-        build(build_config(SlamConfig, SMALL | CLASSICAL), rendered.camera, tmp_path / "x.safetensors", threads=False)
+        build_slam(
+            build_config(SlamConfig, SMALL | CLASSICAL), rendered.camera, tmp_path / "x.safetensors", threads=False
+        )
     assert system(rendered, **CLASSICAL).record.weights is None
 
 
@@ -200,7 +202,7 @@ def test_the_shipped_networks_run_on_both_threads(rendered, correspondence, boun
 
 
 def test_the_larger_profile_brings_its_image_size_and_runs(measured):
-    slam = build(build_config(SlamConfig, {"profile": "base"}), measured.camera, threads=False)
+    slam = build_slam(build_config(SlamConfig, {"profile": "base"}), measured.camera, threads=False)
     assert (slam.preparation.camera.width, slam.preparation.camera.height) == (320, 240)
     slam = system(measured, profile="base")
     watched(slam, Recorded(measured, measured.frames[:25]))
@@ -404,7 +406,7 @@ def test_a_map_of_another_camera_or_flow_is_refused(first_half, rendered):
     camera = rendered.camera
     for other in (replace(camera, fx=1.1 * camera.fx, fy=1.1 * camera.fy), replace(camera, height=100)):
         with pytest.raises(MapError, match="another camera"):
-            build(build_config(SlamConfig, SMALL), other, threads=False, earlier=keyframes)
+            build_slam(build_config(SlamConfig, SMALL), other, threads=False, earlier=keyframes)
     with pytest.raises(MapError, match=r"correspondence\.tracking"):
         system(rendered, correspondence={"tracking": "learned", "mapping": "learned"}, earlier=keyframes)
 

@@ -24,7 +24,7 @@ import numpy as np
 from scipy.stats import theilslopes
 
 from apps.common import guarded, stop_on_signals
-from slam.build import build
+from slam.build import build_slam
 from slam.config import SlamConfig, load_config
 from slam.errors import OutputError, UsageError
 from slam.evaluation.trajectory import ate
@@ -223,7 +223,7 @@ def run(options: argparse.Namespace) -> int:
     except OSError as error:
         raise OutputError(f"cannot make {options.out}: {error.strerror}") from error
     source = Laps(options.kind, options.frames)
-    slam = build(config, source.camera)
+    slam = build_slam(config, source.camera)
     meter = Meter(slam, options.out / "soak.csv")
     with stop_on_signals() as stop:
         slam.run(source, meter.publish, stopped=stop.is_set)

@@ -31,10 +31,15 @@ class Start:
         self.mapping = mapping
         self.initialiser = Initialiser(mapping, config)
         self.live = live
+        self._sees_depth = False  # of a sensor, though too little for a first map
 
     def add(self, view: View) -> InitialMap | None:
         """Take a view; the first map, if this one made it possible."""
-        return self._measured(view) or self.initialiser.add(view)
+        self._sees_depth |= view.sensor_depth is not None
+        first = self._measured(view) or self.initialiser.add(view)
+        if first is not None and self._sees_depth and not first.metric:
+            log.warning("sensor depth is not used: no frame had enough of it when the map began")
+        return first
 
     def _measured(self, view: View) -> InitialMap | None:
         """A first map of this view by its sensor depth, if that is enough and the view can be tracked against."""
@@ -61,7 +66,11 @@ class Start:
         later = [
             track(self.tracking, view, keyframe, [T_ck]) for view, T_ck in zip(first.views, first.T_cks, strict=True)
         ]
-        return [*reversed(earlier), itself, *later]
+        estimates = [*reversed(earlier), itself, *later]
+        placed = sum(estimate.status is Status.TRACKING for estimate in estimates)
+        scale = "metric" if first.metric else "unknown"
+        log.info("first map: %d of %d frames placed; scale %s", placed, len(estimates), scale)
+        return estimates
 
 
 def first_keyframe(first: InitialMap) -> Keyframe:

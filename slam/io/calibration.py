@@ -21,7 +21,7 @@ FORMATS = (
 PLAIN_MODELS = ("", "none", "pinhole", "plumb_bob", "radtan", "radial-tangential", "rational_polynomial", "opencv")
 
 
-def read_calibration(path: Path, size: tuple[int, int] | None = None) -> Camera:
+def read_calibration(path: str | Path, size: tuple[int, int] | None = None) -> Camera:
     """Read a calibration file of any of the known kinds.
 
     Args:
@@ -31,6 +31,7 @@ def read_calibration(path: Path, size: tuple[int, int] | None = None) -> Camera:
     Raises:
         CalibrationError: if the file is missing, of no known kind, incomplete, not a camera, or for other images.
     """
+    path = Path(path)
     text = read_text(path, "calibration", CalibrationError)
     lines = [line for line in (raw.split("#")[0].strip() for raw in text.splitlines()) if line]
     if len(lines) == 1 and _is_numbers(lines[0]):

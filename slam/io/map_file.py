@@ -33,12 +33,13 @@ SHAPES = {  # of N keyframes; h, w pixels, hc, wc cells
 }
 
 
-def save_map(path: Path, keyframes: Sequence[Keyframe]) -> None:
+def save_map(path: str | Path, keyframes: Sequence[Keyframe]) -> None:
     """Write keyframes, about half a megabyte each at 320x240; whole or not at all.
 
     Raises:
         OutputError: if the file cannot be written.
     """
+    path = Path(path)
     keypoints = [k.keypoints or Keypoints.none() for k in keyframes]
     tensors = {
         "image": torch.from_numpy(np.stack([k.view.image.rgb for k in keyframes])),
@@ -62,12 +63,13 @@ def save_map(path: Path, keyframes: Sequence[Keyframe]) -> None:
         raise OutputError(f"cannot write the map {path}: {reason(error)}") from error
 
 
-def load_map(path: Path) -> list[Keyframe]:
+def load_map(path: str | Path) -> list[Keyframe]:
     """Keyframes of a file.
 
     Raises:
         MapError: if it is missing, damaged, of another version, or no map.
     """
+    path = Path(path)
     try:
         (metadata, _), tensors = read_header(path), read_tensors(path)
     except FileNotFoundError as error:

@@ -31,13 +31,14 @@ class PointCloud:
         return len(self.points)
 
 
-def write_ply(path: Path, cloud: PointCloud, comments: tuple[str, ...] = ()) -> None:
+def write_ply(path: str | Path, cloud: PointCloud, comments: tuple[str, ...] = ()) -> None:
     """Write a cloud atomically; points that are not finite are left out, with a WARNING.
 
     Raises:
         ValueError: if the arrays do not fit together.
         OutputError: if the file cannot be written.
     """
+    path = Path(path)
     columns = {"points": (cloud.points, ("x", "y", "z"), "<f4", "float")}
     if cloud.normals is not None:
         columns["normals"] = (cloud.normals, ("nx", "ny", "nz"), "<f4", "float")

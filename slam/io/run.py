@@ -109,15 +109,15 @@ class Run:
     All methods raise SourceError if their file is missing or damaged.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str | Path) -> None:
         """`path` of the directory.
 
         Raises:
             SourceError: if there is none.
         """
-        if not path.is_dir():
+        self.path = Path(path)
+        if not self.path.is_dir():
             raise SourceError(f"no run directory at {path}; name one that v2d-slam has written (results/<time>)")
-        self.path = path
 
     @property
     def has_record(self) -> bool:

@@ -44,7 +44,7 @@ def format_time_ns(time_ns: int) -> str:
     return f"{'-' if time_ns < 0 else ''}{whole}.{rest:09d}"
 
 
-def write_tum(path: Path, trajectory: Trajectory, header: str = "") -> None:
+def write_tum(path: str | Path, trajectory: Trajectory, header: str = "") -> None:
     """Write a TUM trajectory atomically.
 
     Args:
@@ -56,7 +56,7 @@ def write_tum(path: Path, trajectory: Trajectory, header: str = "") -> None:
     """
     lines = [f"# {line}".rstrip() for line in [*header.splitlines(), COLUMNS]]
     lines += [_tum_line(t, T) for t, T in zip(trajectory.time_ns, _tum_values(trajectory.T_wc))]
-    write_text(path, "\n".join(lines) + "\n")
+    write_text(Path(path), "\n".join(lines) + "\n")
 
 
 def read_tum(path: Path, torn_end: bool = False) -> Trajectory:

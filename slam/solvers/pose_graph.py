@@ -47,8 +47,6 @@ def pose_graph(
 
     Returns:
         S_wk (N, 4, 4) float64, and the weighted residual (E,) of each edge.
-
-    Reference: Strasdat, Montiel & Davison, Scale drift-aware large scale monocular SLAM, RSS 2010.
     """
     from scipy.sparse.linalg import splu  # takes half a second to load: not before there is a loop
 
