@@ -94,3 +94,13 @@ def test_fed_images_are_the_frames_of_a_source(rendered):
         trajectories.append(system.store.trajectory())
     assert np.array_equal(trajectories[0].T_wc, trajectories[1].T_wc)
     assert np.array_equal(trajectories[0].time_ns, trajectories[1].time_ns)
+
+
+def test_the_glossary_names_files_that_exist():
+    text = (ROOT / "slam" / "README.md").read_text()
+    named = {name for name in re.findall(r"`([a-z_]+/[a-z_]+\.py|[a-z_]+\.py)`", text) if "/" in name}
+    assert len(named) > 20
+    assert [name for name in sorted(named) if not ((ROOT / "slam" / name).is_file() or (ROOT / name).is_file())] == []
+    drawn = re.findall(r"\b([a-z_]+\.py)\b", text.split("```")[1])
+    files = {path.name for path in (ROOT / "slam").rglob("*.py")}
+    assert len(drawn) > 15 and set(drawn) <= files

@@ -8,8 +8,8 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,57 +24,6 @@ from slam.sources.demo import DemoConfig, DemoSource
 from slam.sources.tum import TumSource
 
 SMALL = ["--set", "pixels=19200", "--quiet"]  # 160x120
-
-
-class Camera:
-    """Serves what a camera sees now: its time runs on while the server is down."""
-
-    def __init__(self, images: list[bytes], fps: float) -> None:
-        self.images, self.fps = images, fps
-        self.start_s: float | None = None  # with the first connection
-        self.silent = threading.Event()  # connected, but nothing comes
-        self.port = 0
-        self.up()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/stream"
-
-    def up(self) -> None:
-        self.down_now = down_now = threading.Event()
-        camera = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(200)
-                self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-                self.end_headers()
-                try:
-                    while not down_now.wait(1 / camera.fps) and (image := camera.now()) is not None:
-                        if not camera.silent.is_set():
-                            self.wfile.write(b"--frame\r\nContent-Type: image/jpeg\r\n")
-                            self.wfile.write(b"Content-Length: %d\r\n\r\n%s\r\n" % (len(image), image))
-                except OSError:
-                    return  # the other side has gone
-
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
-        self.server.daemon_threads = True
-        self.port = self.server.server_port
-        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
-
-    def now(self) -> bytes | None:
-        if self.start_s is None:
-            self.start_s = time.monotonic()
-        index = int((time.monotonic() - self.start_s) * self.fps)
-        return self.images[index] if index < len(self.images) else None
-
-    def down(self) -> None:
-        self.down_now.set()
-        self.server.shutdown()
-        self.server.server_close()
 
 
 @dataclass(frozen=True)
@@ -109,18 +58,18 @@ def film(rendered) -> Film:
 
 
 @pytest.fixture
-def serve() -> Iterator:
+def serve(mjpeg_server) -> Iterator:
     """Starts cameras that see a film."""
     cameras = []
 
-    def start(film: Film, fps: float) -> Camera:
-        cameras.append(Camera(film.images, fps))
+    def start(film: Film, fps: float) -> Any:
+        cameras.append(mjpeg_server.MjpegServer(film.images, fps, real_time=True))
         return cameras[-1]
 
     yield start
     for camera in cameras:
-        if not camera.down_now.is_set():
-            camera.down()
+        if not camera.ended.is_set():
+            camera.stop()
 
 
 @pytest.fixture(autouse=True)
@@ -133,7 +82,7 @@ def own_levels() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def at_number(camera: Camera, number: int, action) -> None:
+def at_number(camera: Any, number: int, action) -> None:
     """Do something when the camera sees image `number`."""
 
     def wait() -> None:
@@ -165,7 +114,7 @@ class Outcome:
         return f"gap {self.gap_s:.2f} s, path {self.path_m:.2f} m, {errors}, {counts}"
 
 
-def outcome(camera: Camera, film: Film, calibration: Path, folder: Path, options: list[str]) -> Outcome:
+def outcome(camera: Any, film: Film, calibration: Path, folder: Path, options: list[str]) -> Outcome:
     """Run over the whole film; the poses' truth is that of the recorded images."""
     out, kept = folder / "run", folder / "kept"
     at_number(camera, len(film.images) - 2, lambda: os.kill(os.getpid(), signal.SIGINT))
@@ -190,8 +139,8 @@ def test_a_stream_that_comes_back_goes_on_in_the_same_map(silent, serve, film, r
     Medians: after seconds of dropped frames on a busy computer some poses are wrong. Measured 0.01 to 0.07 m.
     """
     camera = serve(film, 15.0)
-    at_number(camera, 64, camera.silent.set if silent else camera.down)
-    at_number(camera, 88, camera.silent.clear if silent else camera.up)
+    at_number(camera, 64, camera.silent.set if silent else camera.stop)
+    at_number(camera, 88, camera.silent.clear if silent else camera.start)
     run = outcome(camera, film, recording / "calibration.yaml", tmp_path, ["--reconnect", "10", *SMALL])
     assert run.gap_s > 1 and run.record["missing"] == {}, run
     assert min(len(run.error_before_m), len(run.error_after_m)) >= 5, run
@@ -205,8 +154,8 @@ def test_five_seconds_without_a_camera(serve, tmp_path):
     film = there_and_back(list(source), source.groundtruth())
     write_calibration(tmp_path / "calibration.yaml", source.camera)
     camera = serve(film, 20.0)
-    at_number(camera, 250, camera.down)
-    at_number(camera, 350, camera.up)
+    at_number(camera, 250, camera.stop)
+    at_number(camera, 350, camera.start)
     run = outcome(camera, film, tmp_path / "calibration.yaml", tmp_path, ["--reconnect", "20", "--quiet"])
     print(run)
     assert 5 <= run.gap_s < 10 and run.record["missing"] == {}

@@ -1,0 +1,68 @@
+"""The tensor versions on a GPU against the loops on the CPU; skipped where there is no GPU."""
+
+import pytest
+import torch
+
+from slam.geometry import se3
+from slam.kernels.correlation import Pyramid, correlation_pyramid
+from slam.kernels.normal_equations import normal_equations
+from slam.kernels.zncc import zncc_volume
+from slam.networks.storage import load_network
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+
+
+@pytest.fixture(autouse=True)
+def exact_products():
+    """TF32 rounds to ten bits, more than these tolerances."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def both(function, *tensors):
+    """Results of a function of tensors on the CPU, and those of the GPU, brought over."""
+    found = [function(*(t.to(device) for t in tensors)) for device in ("cpu", "cuda")]
+    found = [result if isinstance(result, tuple) else (result,) for result in found]
+    assert all(t.device.type == "cuda" for t in found[1])
+    return zip(found[0], (t.cpu() for t in found[1]), strict=True)
+
+
+def test_correlation_lookup():
+    g = torch.Generator().manual_seed(0)
+    features = [torch.randn(2, 16, 12, 16, generator=g) for _ in range(2)]
+    uv = 20 * torch.rand(2, 12, 16, 2, generator=g) - 2
+    for cpu, gpu in both(lambda i, j, uv: Pyramid.build(correlation_pyramid(i, j, 2)).lookup(uv, 3), *features, uv):
+        torch.testing.assert_close(gpu, cpu, rtol=1e-4, atol=1e-4)
+
+
+def test_normal_equations():
+    g = torch.Generator().manual_seed(0)
+    target, weight = 8 * torch.rand(3, 9, 14, 2, generator=g), torch.rand(3, 9, 14, 2, generator=g)
+    T_ji = se3.exp(0.2 * torch.randn(3, 6, generator=g, dtype=torch.float64))
+    K = torch.tensor([[10.0, 0, 6.5], [0, 11.0, 4], [0, 0, 1]], dtype=torch.float64).expand(3, 3, 3)
+    inv_depth = torch.rand(3, 9, 14, generator=g)
+    for cpu, gpu in both(lambda *given: normal_equations(*given, 0.3), target, weight, inv_depth, T_ji, K):
+        torch.testing.assert_close(gpu, cpu, rtol=1e-4, atol=1e-4 * float(cpu.abs().max()))
+
+
+def test_zncc_volume():
+    g = torch.Generator().manual_seed(0)
+    grays = [torch.randn(1, 1, 48, 64, generator=g) for _ in range(2)]
+    T_jk = se3.exp(torch.tensor([[[-0.06, 0, 0, 0, 0.01, 0]]], dtype=torch.float64))
+    K = torch.tensor([[[100.0, 0, 31.5], [0, 100.0, 23.5], [0, 0, 1]]], dtype=torch.float64)
+    hypotheses = torch.linspace(0.4, 1.6, 7)[None, :, None, None]
+    for cpu, gpu in both(lambda k, j, T, K, d: zncc_volume(k, [j], T, K, d), *grays, T_jk, K, hypotheses):
+        torch.testing.assert_close(gpu, cpu, rtol=1e-3, atol=1e-3)
+
+
+def test_the_encoder():
+    motion, _ = load_network("fast")
+    image = torch.rand(1, 3, 96, 128, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        cpu, gpu = motion.encode(image).trunk, motion.to("cuda").encode(image.cuda()).trunk.cpu()
+    torch.testing.assert_close(gpu.float(), cpu.float(), rtol=0.02, atol=0.02 * float(cpu.abs().max()))
