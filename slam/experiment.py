@@ -1,5 +1,6 @@
 """A run over a recording with ground truth, and its scores: what benches and tests of accuracy are made of."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -10,6 +11,7 @@ from typing import ParamSpec, TypeVar
 
 from slam.build import build_slam
 from slam.config import SlamConfig, load_config
+from slam.errors import EvaluationError
 from slam.evaluation.depth import DepthResult, keyframe_depths, mean_depth, stamped_images
 from slam.evaluation.report import TrajectoryReport, trajectory_report
 from slam.frames import Progress, Trajectory
@@ -17,6 +19,8 @@ from slam.sources import Source, SourceSpec, open_source
 from slam.sources.groundtruth import read_groundtruth
 from slam.system import Slam
 from slam.threads import limit_threads
+
+log = logging.getLogger(__name__)
 
 DEPTH_DIFFERENCE_NS = 60_000_000  # of the stamps of a keyframe and of true depth that is compared with it
 
@@ -31,7 +35,7 @@ class Experiment:
     slam: Slam
     truth: Trajectory
     report: TrajectoryReport
-    depth: DepthResult | None  # mean of the keyframes' dense depth; None without true depth
+    depth: DepthResult | None  # mean of the keyframes' dense depth; None without anything to compare
     seconds: float  # of the run
     cpu_s: float  # of the processor, all threads
 
@@ -86,19 +90,21 @@ def run_and_score(
     finally:
         source.close()
     report = trajectory_report(slam.store.trajectory(), truth, frames_seen=slam.counts.seen)
-    depth = score_depth(slam, folder / "depth") if (folder / "depth").is_dir() else None
-    return Experiment(slam, truth, report, depth, seconds, cpu_s)
+    return Experiment(slam, truth, report, score_depth(slam, folder / "depth"), seconds, cpu_s)
 
 
-def score_depth(slam: Slam, folder: Path) -> DepthResult:
-    """Mean score of all keyframes' dense depth against the true depth images of a folder.
-
-    Raises:
-        EvaluationError: if none of them is near a keyframe in time.
-    """
+def score_depth(slam: Slam, folder: Path) -> DepthResult | None:
+    """Mean score of all keyframes' dense depth against the true depth images of a folder; None where nothing can be
+    compared, with a WARNING if there are such images."""
+    if not folder.is_dir():
+        return None
     keyframes = slam.store.everything()
     estimates = ((k.view.time_ns, k.dense.depth().numpy(), k.dense.confidence.numpy()) for k in keyframes)
-    return mean_depth(keyframe_depths(estimates, stamped_images(folder), DEPTH_DIFFERENCE_NS))
+    try:
+        return mean_depth(keyframe_depths(estimates, stamped_images(folder), DEPTH_DIFFERENCE_NS))
+    except EvaluationError as error:
+        log.warning("depth has no score: %s", error)
+        return None
 
 
 def scores(

@@ -116,7 +116,8 @@ def keyframe_depths(
     max_difference_ns: int,
     min_confidence: float = 0.5,
 ) -> list[DepthResult]:
-    """Compare the depth of every keyframe that has a truth image near in time; one without common pixels is named.
+    """Compare the depth of every keyframe that has a truth image near in time; a WARNING counts those without common
+    pixels.
 
     Args:
         estimates: time, depth (h, w) and confidence (h, w) of the keyframes.
@@ -125,7 +126,7 @@ def keyframe_depths(
     Raises:
         EvaluationError: if no keyframe has any truth.
     """
-    stamps, results = np.array(sorted(truth)), []
+    stamps, results, without = np.array(sorted(truth)), [], []
     for time_ns, depth, confidence in estimates:
         nearest = int(stamps[np.abs(stamps - time_ns).argmin()])
         if abs(nearest - time_ns) > max_difference_ns:
@@ -134,7 +135,9 @@ def keyframe_depths(
         try:
             results.append(compare_depth(depth, true_depth, confidence, min_confidence))
         except EvaluationError as error:
-            log.warning("the keyframe at %s s is left out: %s", format_time_ns(time_ns), error)
+            without.append(f"at {format_time_ns(time_ns)} s {error}")
+    if without:
+        log.warning("%d keyframes of %d are left out: %s", len(without), len(without) + len(results), without[0])
     if not results:
         raise EvaluationError(f"no keyframe has true depth within {max_difference_ns / 1e9:g} s")
     return results

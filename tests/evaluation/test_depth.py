@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from slam.errors import EvaluationError
-from slam.evaluation.depth import compare_depth, mean_depth, resized_nearest, without_strays
+from slam.evaluation.depth import (
+    compare_depth,
+    keyframe_depths,
+    mean_depth,
+    resized_nearest,
+    stamped_images,
+    without_strays,
+)
+from slam.io.images import write_depth
 
 TRUTH = np.array([[1.0, 2.0, 4.0], [4.0, 0.0, 10.0]])
 
@@ -75,3 +83,19 @@ def test_stray_pixels_are_no_surface_and_edges_stay():
     others = np.ones_like(depth, bool)
     others[4, 3] = others[7, 9] = False
     assert (kept[others] == depth[others]).all()
+
+
+def test_keyframes_without_common_pixels_are_counted_in_one_line(tmp_path, caplog):
+    """Three keyframes: one is compared, one has no confident pixel, one no truth near in time."""
+    truth = np.full((4, 6), 2.0, np.float32)
+    for stamp in ("1.000000", "2.000000"):
+        write_depth(tmp_path / f"{stamp}.png", truth)
+    sure, unsure = np.ones_like(truth), np.zeros_like(truth)
+    estimates = [(10**9, truth, sure), (2 * 10**9, truth, unsure), (5 * 10**9, truth, sure)]
+    (result,) = keyframe_depths(estimates, stamped_images(tmp_path), 10**7)
+    assert result.abs_rel == pytest.approx(0, abs=1e-6)
+    assert [r.getMessage()[:59] for r in caplog.records] == [
+        "1 keyframes of 2 are left out: at 2.000000000 s no pixel to "
+    ]
+    with pytest.raises(EvaluationError, match="no keyframe has true depth within"):
+        keyframe_depths(estimates[2:], stamped_images(tmp_path), 10**7)
