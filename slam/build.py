@@ -1,16 +1,10 @@
 """The system that a configuration asks for."""
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from slam.backend.adjustment import Adjustment
-from slam.backend.backend import Backend
-from slam.backend.densification import Densification
-from slam.backend.loops import LoopCloser
-from slam.config import CorrespondenceConfig, SlamConfig
+from slam.backend.backend import build_backend
+from slam.config import SlamConfig
 from slam.errors import MapError, UsageError
 from slam.frames import Keyframe, Restore, Status
 from slam.frontend.keyframing import Keyframing
@@ -22,30 +16,15 @@ from slam.frontend.start import Start
 from slam.geometry.camera import Camera
 from slam.io.run_record import SystemRecord
 from slam.mapping.store import KeyframeStore
-from slam.matching.correspondence import Correspondence
-from slam.matching.dis import DisFlow
+from slam.matching.choice import build_matchers
 from slam.matching.learned_flow import LearnedFlow
-from slam.matching.matcher import Matcher
-from slam.matching.photometric import PhotometricRefinement
-from slam.networks.stereo import StereoNet
-from slam.networks.storage import load_network, read_config, read_metadata, weights_path
+from slam.networks.storage import load_networks
 from slam.parts import Parts
-from slam.stereo.stereo import LearnedStereo, PlaneSweepStereo, Stereo
+from slam.stereo.stereo import build_stereo
 from slam.system import Slam
 
 DEFAULT_PIXELS = 256 * 192  # of the network size without networks
 SAME_CAMERA = 0.02  # relative difference of intrinsics
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Networks of a profile, and the file that they came from."""
-
-    flow: LearnedFlow
-    stereo: StereoNet
-    pixels: int  # of the images that they were trained for
-    file: str
-    sha256: str
 
 
 def build_slam(
@@ -71,10 +50,13 @@ def build_slam(
         UsageError: if settings contradict each other.
         MapError: if the earlier map was made with another camera, image size or size of cells.
     """
-    learned = _load(config, weights)
-    pixels = config.pixels or (learned.pixels if learned is not None else DEFAULT_PIXELS)
-    tracking, mapping = build_matchers(config, learned.flow if learned is not None else None)
-    store = KeyframeStore()
+    if weights is not None and not config.uses_networks:
+        raise UsageError(f"--weights {weights} is not used: neither correspondence nor depth.stereo is learned")
+    networks = load_networks(weights or config.profile) if config.uses_networks else None
+    pixels = config.pixels or (networks.pixels if networks is not None else DEFAULT_PIXELS)
+    flow = LearnedFlow(networks.motion, config.correspondence.learned) if networks is not None else None
+    tracking, mapping = build_matchers(config.correspondence, config.matcher, flow)
+    stereo = build_stereo(config.depth, flow, networks.stereo if networks is not None else None)
     parts = Parts(
         preparation=Preparation(camera, pixels),
         start=Start(tracking, mapping, config.initialiser, live),
@@ -82,8 +64,8 @@ def build_slam(
             tracking, MotionModel(config.motion_model), Relocaliser(tracking, config.relocaliser, config.keypoints)
         ),
         keyframing=Keyframing(config.keyframing),
-        store=store,
-        backend=build_backend(config, mapping, tracking, build_stereo(config, learned)),
+        store=KeyframeStore(),
+        backend=build_backend(config.backend, config.loops, config.keypoints, mapping, tracking, stereo),
     )
     record = SystemRecord(
         tracking=config.correspondence.tracking,
@@ -91,75 +73,13 @@ def build_slam(
         stereo=config.depth.stereo,
         threads=threads,
         live=live,
-        weights=None if learned is None else learned.file,
-        weights_sha256=None if learned is None else learned.sha256,
+        weights=None if networks is None else networks.file.name,
+        weights_sha256=None if networks is None else networks.sha256(),
     )
     slam = Slam(parts, config, record)
     if earlier:
         _begin_in(slam, earlier)
     return slam
-
-
-def build_matchers(config: SlamConfig, learned: LearnedFlow | None) -> tuple[Matcher, Matcher]:
-    """Matchers of tracking, where depth is known, and of mapping, where it is sought.
-
-    Raises:
-        UsageError: if their cells are not of one size.
-    """
-    kinds = (config.correspondence.tracking, config.correspondence.mapping)
-    tracking, mapping = (
-        Matcher(build_correspondence(kind, config.correspondence, learned), config.matcher) for kind in kinds
-    )
-    if tracking.stride != mapping.stride:
-        raise UsageError(
-            f"correspondence.tracking={kinds[0]} has cells of {tracking.stride} pixels, "
-            f"correspondence.mapping={kinds[1]} of {mapping.stride}: both must have the same"
-        )
-    return tracking, mapping
-
-
-def build_correspondence(
-    kind: str, config: CorrespondenceConfig, learned: LearnedFlow | None
-) -> Correspondence[Any, Any]:
-    """The correspondence of a name in the settings; one that is learned needs the network."""
-    is_refined = kind.endswith("_photometric")
-    if kind.startswith("learned"):
-        assert learned is not None
-        return PhotometricRefinement(learned, config.photometric) if is_refined else learned
-    dis = DisFlow(config.dis)
-    return PhotometricRefinement(dis, config.photometric) if is_refined else dis
-
-
-def build_stereo(config: SlamConfig, learned: Weights | None) -> Stereo | None:
-    """What makes dense depth; None where nothing does."""
-    if config.depth.stereo == "learned":
-        assert learned is not None
-        return LearnedStereo(learned.flow, learned.stereo)
-    return PlaneSweepStereo(config.depth.plane_sweep) if config.depth.stereo == "plane_sweep" else None
-
-
-def build_backend(config: SlamConfig, mapping: Matcher, tracking: Matcher, stereo: Stereo | None) -> Backend:
-    """Adjustment by the flow that seeks depth; loops by that which relies on it."""
-    return Backend(
-        Adjustment(mapping, config.backend),
-        Densification(stereo, config.backend) if stereo is not None else None,
-        LoopCloser(tracking, config.loops, config.keypoints) if config.loops.enabled else None,
-        config.keypoints,
-    )
-
-
-def _load(config: SlamConfig, weights: Path | None) -> Weights | None:
-    """The networks, where any is asked for."""
-    kinds = (config.correspondence.tracking, config.correspondence.mapping)
-    if config.depth.stereo == "learned" or any(kind.startswith("learned") for kind in kinds):
-        file = weights_path(weights or config.profile)
-        trained, (motion, stereo) = read_config(read_metadata(file)), load_network(file)
-        flow = LearnedFlow(motion, config.correspondence.learned)
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        return Weights(flow, stereo, trained.width * trained.height, file.name, digest)
-    if weights is not None:
-        raise UsageError(f"--weights {weights} is not used: neither correspondence nor depth.stereo is learned")
-    return None
 
 
 def _begin_in(slam: Slam, keyframes: Sequence[Keyframe]) -> None:

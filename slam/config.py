@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Any
 
 from slam.backend.config import BackendConfig
 from slam.backend.loops import LoopConfig
@@ -13,37 +13,13 @@ from slam.frontend.keyframing import KeyframingConfig
 from slam.frontend.motion_model import MotionModelConfig
 from slam.frontend.relocaliser import RelocaliserConfig
 from slam.mapping.fusion import FusionConfig
-from slam.matching.dis import DisConfig
-from slam.matching.learned_flow import LearnedFlowConfig
+from slam.matching.choice import CorrespondenceConfig
 from slam.matching.matcher import MatcherConfig
-from slam.matching.photometric import RefinementConfig
 from slam.recognition.keypoints import KeypointConfig
 from slam.settings import build_config, dump_config, load_config
-from slam.stereo.plane_sweep import PlaneSweepConfig
+from slam.stereo.stereo import DepthConfig
 
 __all__ = ["CorrespondenceConfig", "DepthConfig", "SlamConfig", "build_config", "dump_config", "load_config"]
-
-
-Flow = Literal["learned", "learned_photometric", "dis", "dis_photometric"]
-
-
-@dataclass(frozen=True)
-class CorrespondenceConfig:
-    """Where the flow between two views comes from; `_photometric`: refined on the images afterwards."""
-
-    tracking: Flow = "learned_photometric"  # of a frame against the reference keyframe, whose depth is known
-    mapping: Flow = "dis"  # at the start and between keyframes, where depth is sought
-    learned: LearnedFlowConfig = LearnedFlowConfig()
-    dis: DisConfig = DisConfig()
-    photometric: RefinementConfig = RefinementConfig()
-
-
-@dataclass(frozen=True)
-class DepthConfig:
-    """Where the dense depth of keyframes comes from."""
-
-    stereo: Literal["learned", "plane_sweep", "none"] = "learned"
-    plane_sweep: PlaneSweepConfig = PlaneSweepConfig()
 
 
 @dataclass(frozen=True)
@@ -74,13 +50,17 @@ class SlamConfig:
             raise ConfigError(f"max_keyframes must be from {least} to 100000, got {self.max_keyframes}")
         self._refuse_idle()
 
+    @property
+    def uses_networks(self) -> bool:
+        """True if flow or stereo are learned."""
+        return self.correspondence.is_learned or self.depth.stereo == "learned"
+
     def _refuse_idle(self) -> None:
         """Settings that were changed though nothing reads them: whoever changed them expected something."""
-        flows = {self.correspondence.tracking, self.correspondence.mapping}
-        is_learned = any(flow.startswith("learned") for flow in flows)
-        flow_is, adjust, stereo = "correspondence.tracking or .mapping is", self.backend.adjust, self.depth.stereo
+        flows, flow_is = self.correspondence.flows, "correspondence.tracking or .mapping is"
+        adjust, stereo = self.backend.adjust, self.depth.stereo
         needs = {
-            "profile": (is_learned or stereo == "learned", f"{flow_is} learned, or depth.stereo"),
+            "profile": (self.uses_networks, f"{flow_is} learned, or depth.stereo"),
             "correspondence.learned": ("learned" in flows, f"{flow_is} learned (without photometric)"),
             "correspondence.dis": (any(flow.startswith("dis") for flow in flows), f"{flow_is} dis"),
             "correspondence.photometric": (any("photometric" in flow for flow in flows), f"{flow_is} photometric"),

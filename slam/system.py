@@ -30,7 +30,9 @@ class Slam:
     def __init__(self, parts: Parts, config: SlamConfig, record: SystemRecord) -> None:
         """`record` says whether frames come from a camera, which does not wait, and whether there are threads."""
         self.parts, self.config, self.record = parts, config, record
-        self.preparation, self.localiser, self.store = parts.preparation, parts.localiser, parts.store
+        self.preparation = parts.preparation
+        self.localiser = parts.localiser
+        self.store = parts.store
         self.backend = BackendClient(parts.backend.process, record.live, record.threads)
         self.status, self.counts, self.times = Status.INIT, Counts(), StageTimes()
         self._newest: Frame | None = None  # that was fed
@@ -87,7 +89,7 @@ class Slam:
         with torch.inference_mode():
             self._apply(self.backend.results())
             with self.times.measure("prepare"):
-                view = self.preparation(frame)
+                view = self.preparation.prepare(frame)
                 self.localiser.matcher.correspondence.encode([view.image])
             if self.status is Status.INIT:
                 with self.times.measure("initialise"):

@@ -333,7 +333,7 @@ def test_the_active_map_is_bounded_and_the_results_are_whole(measured, tmp_path)
     gone = [k for k in everything if k.id not in slam.store]
     of_frame = dict(zip(measured.truth.time_ns.tolist(), slam.store.trajectory().T_wc, strict=True))
     for k in gone:
-        assert np.array_equal(k.view.image.rgb, slam.preparation(measured.frames[k.view.frame_id]).image.rgb)
+        assert np.array_equal(k.view.image.rgb, slam.preparation.prepare(measured.frames[k.view.frame_id]).image.rgb)
         np.testing.assert_allclose(of_frame[k.view.time_ns], k.T_wc.numpy(), atol=1e-9)
     assert ate(slam.store.trajectory(), measured.truth, "se3").rmse < 0.015 * path_length(measured.truth)
     assert len(list((tmp_path / "old").iterdir())) == len(gone)

@@ -37,9 +37,7 @@ from slam.matching.correspondence import Correspondence
 from slam.matching.dis import DisConfig, DisFlow
 from slam.matching.learned_flow import LearnedFlow, LearnedFlowConfig
 from slam.matching.photometric import PhotometricRefinement
-from slam.networks.motion import FlowSE3
-from slam.networks.stereo import StereoNet
-from slam.networks.storage import load_network
+from slam.networks.storage import Networks, load_networks
 from slam.solvers.flow_se3 import flow_se3
 from slam.stereo.plane_sweep import plane_sweep
 from slam.training.clips import Clip, ClipPool
@@ -162,15 +160,14 @@ def spread(values: Tensor) -> list[float]:
     return values.float().quantile(torch.tensor([0.5, 0.9])).tolist()
 
 
-def learned_depth(networks: tuple[FlowSE3, StereoNet]) -> Sweep:
+def learned_depth(networks: Networks) -> Sweep:
     """The stereo network."""
-    motion, stereo = networks
 
     def run(images: Tensor, T_jk: Tensor, K: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
-        maps = motion.encode(images.float() / 255)
+        maps = networks.motion.encode(images.float() / 255)
         inv_depth_range = torch.tensor([low]), torch.tensor([high])
         neighbours = [maps[n : n + 1] for n in range(1, len(maps))]
-        found = stereo(maps[:1], neighbours, T_jk[None], K[None], *inv_depth_range)
+        found = networks.stereo(maps[:1], neighbours, T_jk[None], K[None], *inv_depth_range)
         return found.inv_depth[0], found.sigma[0]
 
     return run
@@ -278,12 +275,12 @@ def main() -> None:
     recordings = {folder.name: RgbdFolder.read(folder, PIXELS) for folder in a.rgbd}
     sets = {"rendered": (rendered, ())} if a.clips else {}
     sets |= {name: (by_gaps(recording, quick or a.views, gaps)[:quick], gaps) for name, recording in recordings.items()}
-    networks = {str(w): load_network(w) for w in a.weights}
+    networks = {str(w): load_networks(w) for w in a.weights}
     updates = LearnedFlowConfig(a.iters)
     methods: dict[str, Correspondence[Any, Any]] = {
-        name: LearnedFlow(motion, updates) for name, (motion, _) in networks.items()
+        name: LearnedFlow(each.motion, updates) for name, each in networks.items()
     }
-    sweeps: dict[str, Sweep] = {name: learned_depth(pair) for name, pair in networks.items()}
+    sweeps: dict[str, Sweep] = {name: learned_depth(each) for name, each in networks.items()}
     if a.classical:
         methods["DIS"] = DisFlow(DisConfig(updates=a.iters))
         sweeps["plane sweep"] = classical_depth

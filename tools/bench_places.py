@@ -22,7 +22,7 @@ from slam.frontend.relocaliser import thumbnail
 from slam.geometry import se3
 from slam.geometry.camera import scaled_intrinsics
 from slam.geometry.flow import in_image, reproject
-from slam.networks.storage import load_network, weights_path
+from slam.networks.storage import load_networks
 from slam.recognition.keypoints import detect_keypoints, rank_places
 
 GAP = 8  # keyframes
@@ -65,7 +65,7 @@ def thumbnails(keyframes: list[Keyframe]) -> Scores:
 
 def encoder(keyframes: list[Keyframe]) -> Scores:
     """Features of the shipped motion network, pooled to 3 x 4 cells, their mean over all keyframes taken off."""
-    motion, _ = load_network(weights_path("fast"))
+    motion = load_networks("fast").motion
     pooled = []
     with torch.inference_mode():
         for k in keyframes:

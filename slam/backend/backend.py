@@ -3,11 +3,14 @@
 import torch
 
 from slam.backend.adjustment import Adjustment
+from slam.backend.config import BackendConfig
 from slam.backend.densification import Densification, with_pooled_depth
 from slam.backend.graph import KeyframeGraph
-from slam.backend.loops import Loop, LoopCloser
+from slam.backend.loops import Loop, LoopCloser, LoopConfig
 from slam.frames import DensifyAndCloseLoops, Keyframe, Restore, Update, Window
+from slam.matching.matcher import Matcher
 from slam.recognition.keypoints import KeypointConfig, with_keypoints
+from slam.stereo.stereo import Stereo
 from slam.timing import StageTimes
 
 Job = Window | DensifyAndCloseLoops | Restore
@@ -90,3 +93,20 @@ class Backend:
             self.adjustment.adjust_all(self.graph, closer.edges())
         else:
             self.adjustments_skipped += 1
+
+
+def build_backend(
+    config: BackendConfig,
+    loops: LoopConfig,
+    keypoints: KeypointConfig,
+    mapping: Matcher,
+    tracking: Matcher,
+    stereo: Stereo | None,
+) -> Backend:
+    """The backend of settings: the adjustment by the flow that seeks depth, loops by the one that relies on it."""
+    return Backend(
+        Adjustment(mapping, config),
+        Densification(stereo, config) if stereo is not None else None,
+        LoopCloser(tracking, loops, keypoints) if loops.enabled else None,
+        keypoints,
+    )

@@ -41,7 +41,7 @@ class Preparation:
         is_upsampled = width > camera.width or height > camera.height
         self._interpolation = cv2.INTER_LINEAR if is_upsampled else cv2.INTER_AREA
 
-    def __call__(self, frame: Frame) -> View:
+    def prepare(self, frame: Frame) -> View:
         """The view of a frame.
 
         Depth that is not of the image's size, or hardly known anywhere, is left out; the first of each kind is a

@@ -1,5 +1,6 @@
 """Weights files: both networks of one profile in one safetensors file, with their configuration."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -122,8 +123,27 @@ def read_config(metadata: Mapping[str, str]) -> NetworkConfig:
         raise WeightsError(f"the weights file has no usable network configuration ({error})") from error
 
 
-def load_network(path_or_profile: str | Path) -> tuple[FlowSE3, StereoNet]:
-    """Networks with their weights, float32, in evaluation mode, on the CPU.
+@dataclass(frozen=True, eq=False)
+class Networks:
+    """The networks of one weights file, float32, in evaluation mode, on the CPU."""
+
+    config: NetworkConfig
+    motion: FlowSE3
+    stereo: StereoNet
+    file: Path
+
+    @property
+    def pixels(self) -> int:
+        """Of the images that they were trained for."""
+        return self.config.width * self.config.height
+
+    def sha256(self) -> str:
+        """Of the file."""
+        return hashlib.sha256(self.file.read_bytes()).hexdigest()
+
+
+def load_networks(path_or_profile: str | Path) -> Networks:
+    """Networks with their weights.
 
     Args:
         path_or_profile: a weights file, or the name of a shipped profile such as "fast".
@@ -132,13 +152,14 @@ def load_network(path_or_profile: str | Path) -> tuple[FlowSE3, StereoNet]:
         WeightsError: missing, damaged or foreign file; missing, unknown or misshapen weights are named.
     """
     path = weights_path(path_or_profile)
-    motion, stereo = build_networks(read_config(read_metadata(path)))
+    config = read_config(read_metadata(path))
+    motion, stereo = build_networks(config)
     try:
         weights = {name: tensor.float() for name, tensor in read_tensors(path).items()}
     except (ValueError, OSError) as error:
         raise WeightsError(f"{path} is damaged ({error}); fetch it again") from error
     load_state(motion, stereo, weights, str(path))
-    return motion.eval(), stereo.eval()
+    return Networks(config, motion.eval(), stereo.eval(), path)
 
 
 def load_state(motion: FlowSE3, stereo: StereoNet, weights: Mapping[str, Tensor], origin: str) -> None:

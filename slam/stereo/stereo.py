@@ -1,6 +1,8 @@
 """Dense depth of a keyframe from its neighbours: plane sweep or stereo network behind one call."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +16,14 @@ from slam.stereo.plane_sweep import PlaneSweepConfig, plane_sweep
 RANGE_MARGIN = 0.6  # of inverse depth, beyond the range seen at the cells: new surfaces come into view
 MIN_CONFIDENCE = 0.3  # of the cells whose depths span the range
 MIN_CELLS = 30  # confident cells that a range needs
+
+
+@dataclass(frozen=True)
+class DepthConfig:
+    """Where the dense depth of keyframes comes from."""
+
+    stereo: Literal["learned", "plane_sweep", "none"] = "learned"
+    plane_sweep: PlaneSweepConfig = PlaneSweepConfig()
 
 
 # stereo(keyframe, neighbours, T_jk (4, 4) of each)
@@ -60,3 +70,11 @@ class LearnedStereo:
         maps_k, *maps_j = self.flow.encode([keyframe.view.image, *(view.image for view in neighbours)])
         found = self.network(maps_k, maps_j, torch.stack(T_jk)[None], keyframe.view.K[None], low, high)
         return InvDepth(found.inv_depth[0].float(), found.sigma[0].float())
+
+
+def build_stereo(config: DepthConfig, flow: LearnedFlow | None, network: StereoNet | None) -> Stereo | None:
+    """What makes dense depth; None where nothing does. The learned one needs flow and network."""
+    if config.stereo == "learned":
+        assert flow is not None and network is not None
+        return LearnedStereo(flow, network)
+    return PlaneSweepStereo(config.plane_sweep) if config.stereo == "plane_sweep" else None

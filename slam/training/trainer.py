@@ -18,9 +18,8 @@ from slam.networks.encoder import FeatureMaps
 from slam.networks.storage import (
     NetworkConfig,
     build_networks,
-    load_network,
+    load_networks,
     load_state,
-    read_config,
     read_metadata,
     save_network,
     state_of,
@@ -311,7 +310,8 @@ class Trainer:
     def _begin_with(self, path: Path) -> None:
         """A new schedule from a weights file, of this profile or a smaller one; its samples go on being counted."""
         notes = read_metadata(path)
-        weights, config = state_of(*load_network(path)), read_config(notes)
+        networks = load_networks(path)
+        weights, config = state_of(networks.motion, networks.stereo), networks.config
         if config.profile != self.network.profile:
             weights = grow_weights(weights, config, self.network)
             log.info("the weights of %s are grown into those of %s", config.profile, self.network.profile)

@@ -94,8 +94,7 @@ def test_keyframes_without_common_pixels_are_counted_in_one_line(tmp_path, caplo
     estimates = [(10**9, truth, sure), (2 * 10**9, truth, unsure), (5 * 10**9, truth, sure)]
     (result,) = keyframe_depths(estimates, stamped_images(tmp_path), 10**7)
     assert result.abs_rel == pytest.approx(0, abs=1e-6)
-    assert [r.getMessage()[:59] for r in caplog.records] == [
-        "1 keyframes of 2 are left out: at 2.000000000 s no pixel to "
-    ]
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert warning.startswith("1 keyframes of 2 are left out: at 2.000000000 s no pixel to compare")
     with pytest.raises(EvaluationError, match="no keyframe has true depth within"):
         keyframe_depths(estimates[2:], stamped_images(tmp_path), 10**7)

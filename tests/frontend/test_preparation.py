@@ -37,7 +37,7 @@ def test_a_ramp_stays_a_ramp(size):
     """
     camera, frame = ramp(*size)
     preparation = Preparation(camera, PIXELS)
-    image = preparation(frame).image.rgb
+    image = preparation.prepare(frame).image.rgb
     target = preparation.camera
     assert image.shape == (target.height, target.width, 3)
     u = (np.arange(target.width) + 0.5) * size[0] / target.width - 0.5
@@ -53,11 +53,11 @@ def test_depth_is_taken_from_the_middle_of_each_pixel_and_only_where_it_is_known
     depth = np.tile(np.arange(1.0, 641.0), (480, 1))
     depth[:40], depth[40:80], depth[80:120] = np.nan, np.inf, -1
     preparation = Preparation(camera, PIXELS)
-    out = preparation(replace(frame, depth=depth)).sensor_depth
+    out = preparation.prepare(replace(frame, depth=depth)).sensor_depth
     assert out is not None and out.dtype == np.float32 and out.shape == (192, 256)
     u = (np.arange(256) + 0.5) * 2.5 - 0.5
     assert not out[:47].any() and np.abs(out[60] - 1 - u).max() <= 0.5 and abs((out[60] - 1 - u).mean()) < 0.3
     for _ in range(2):
-        assert preparation(replace(frame, depth=depth[::2])).sensor_depth is None
+        assert preparation.prepare(replace(frame, depth=depth[::2])).sensor_depth is None
     warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert warnings == ["frame 0: depth of 640x240 for an image of 640x480 is not used; align it to the image"]

@@ -7,7 +7,7 @@ from slam.geometry import se3
 from slam.kernels.correlation import Pyramid, correlation_pyramid
 from slam.kernels.normal_equations import normal_equations
 from slam.kernels.zncc import zncc_volume
-from slam.networks.storage import load_network
+from slam.networks.storage import load_networks
 
 pytestmark = [
     pytest.mark.gpu,
@@ -61,7 +61,7 @@ def test_zncc_volume():
 
 
 def test_the_encoder():
-    motion, _ = load_network("fast")
+    motion = load_networks("fast").motion
     image = torch.rand(1, 3, 96, 128, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         cpu, gpu = motion.encode(image).trunk, motion.to("cuda").encode(image.cuda()).trunk.cpu()

@@ -8,7 +8,7 @@ from slam.errors import ConfigError, WeightsError
 from slam.networks.encoder import EncoderConfig
 from slam.networks.motion import MotionNetConfig
 from slam.networks.stereo import StereoNet, StereoNetConfig
-from slam.networks.storage import NetworkConfig, build_networks, load_network, read_metadata, save_network, state_of
+from slam.networks.storage import NetworkConfig, build_networks, load_networks, read_metadata, save_network, state_of
 
 TINY = NetworkConfig(
     "tiny", 64, 48, EncoderConfig(8, 8, 8, stereo=8, image=8), MotionNetConfig(8, 8), StereoNetConfig(4, 8, 8)
@@ -26,7 +26,8 @@ def saved(tmp_path):
 
 def test_what_was_saved_is_loaded_with_its_configuration(saved):
     path, weights = saved
-    motion, stereo = load_network(path)
+    networks = load_networks(path)
+    motion, stereo = networks.motion, networks.stereo
     assert motion.config == TINY.motion and stereo.config == TINY.stereo and motion.encoder.config == TINY.encoder
     assert not motion.training
     for name, value in state_of(motion, stereo).items():
@@ -47,31 +48,31 @@ def test_missing_and_unknown_weights_are_named(tmp_path, saved):
         path = tmp_path / "changed.safetensors"
         save_network(path, TINY, changed, {})
         with pytest.raises(WeightsError, match=message):
-            load_network(path)
+            load_networks(path)
 
 
 def test_missing_damaged_foreign_and_future_files_are_refused(tmp_path, saved):
     path, weights = saved
     with pytest.raises(WeightsError, match="no weights 'nonsense'"):
-        load_network("nonsense")
+        load_networks("nonsense")
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(path.read_bytes()[:100])
     with pytest.raises(WeightsError, match="damaged"):
-        load_network(damaged)
+        load_networks(damaged)
     foreign = tmp_path / "foreign.safetensors"
     save_file({"w": torch.zeros(1)}, str(foreign))
     with pytest.raises(WeightsError, match="was not made for these networks"):
-        load_network(foreign)
+        load_networks(foreign)
     future = tmp_path / "future.safetensors"
     metadata = read_metadata(path) | {"format_version": "99"}
     save_file({k: v.contiguous() for k, v in weights.items()}, str(future), metadata=metadata)
     with pytest.raises(WeightsError, match="format version 99"):
-        load_network(future)
+        load_networks(future)
     strange = tmp_path / "strange.safetensors"
     metadata = read_metadata(path) | {"config": '{"profile": "x", "legs": 4}'}
     save_file({k: v.contiguous() for k, v in weights.items()}, str(strange), metadata=metadata)
     with pytest.raises(WeightsError, match="legs"):
-        load_network(strange)
+        load_networks(strange)
 
 
 def test_impossible_sizes_are_refused():

@@ -88,5 +88,5 @@ def test_the_keyframes_of_a_run_are_among_its_frames(recording, tmp_path):
     for keyframe in run.keyframes():
         frame = frames[keyframe.view.frame_id]
         assert frame.time_ns == keyframe.view.time_ns
-        image = preparation(frame).image.rgb
+        image = preparation.prepare(frame).image.rgb
         assert np.abs(image.astype(int) - keyframe.view.image.rgb).mean() < 4

@@ -11,7 +11,7 @@ import torch
 
 from apps import train
 from slam.errors import ConfigError
-from slam.networks.storage import PROFILES, load_network
+from slam.networks.storage import PROFILES, load_networks
 from slam.settings import load_config
 from slam.training.trainer import TrainConfig
 
@@ -53,7 +53,7 @@ def test_program_trains_resumes_and_leaves_weights_with_their_card(tmp_path, mon
     arguments += [f"--set={s}" for s in settings]
     monkeypatch.setattr(sys, "argv", arguments)
     assert train.main() == 0
-    load_network(tmp_path / "weights.safetensors")
+    load_networks(tmp_path / "weights.safetensors")
     card = (tmp_path / "weights.md").read_text()
     pairs = int(re.search(r"Samples: ([\d,]+) pairs", card).group(1))
     assert pairs > 0 and "epe_" in card
@@ -108,7 +108,7 @@ def test_a_machine_with_little_beside_torch_trains_in_calls(tmp_path):
         if len(set(steps)) > 2:
             break
     assert steps == sorted(steps) and len(set(steps)) > 2 and clips == sorted(clips) and clips[-1] > clips[1] > 0
-    load_network(tmp_path / "out" / "weights.safetensors")
+    load_networks(tmp_path / "out" / "weights.safetensors")
     (tmp_path / "out" / "checkpoint.pt.00").write_bytes(b"damaged")
     with pytest.raises(AssertionError, match="do not fit together"):
         call(9, "0.1")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from slam.networks.storage import PROFILES, WEIGHTS_DIR, build_networks, load_network, read_config, read_metadata
+from slam.networks.storage import PROFILES, WEIGHTS_DIR, build_networks, load_networks, read_config, read_metadata
 from slam.training.clips import Clip
 from slam.training.rendered import RenderedClips
 from slam.training.validation import validate_motion, validate_stereo
@@ -44,7 +44,8 @@ def test_shipped_weights_fit_their_profile_and_have_a_card(path):
 def test_shipped_weights_keep_to_twice_their_card(profile, count):
     """Error of the flow as a share of it, and of the depth; a few scenes scatter by half about the card's many."""
     stated = card(WEIGHTS_DIR / f"{profile}.safetensors")
-    motion, stereo = load_network(profile)
+    networks = load_networks(profile)
+    motion, stereo = networks.motion, networks.stereo
     held_out = clips(profile, count)
     scores = validate_motion(motion, held_out)
     bands = [name.removeprefix("flow_") for name in stated if name.startswith("flow_")]

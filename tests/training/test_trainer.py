@@ -12,7 +12,7 @@ from slam.errors import ConfigError, WeightsError
 from slam.networks.encoder import EncoderConfig
 from slam.networks.motion import MotionNetConfig
 from slam.networks.stereo import StereoNetConfig
-from slam.networks.storage import NetworkConfig, load_network, read_metadata, state_of
+from slam.networks.storage import NetworkConfig, load_networks, read_metadata, state_of
 from slam.training.clips import ClipPool
 from slam.training.trainer import MAX_STEP_S, TrainConfig, Trainer
 from slam.training.validation import NO_CHANGE
@@ -128,7 +128,8 @@ def test_fit_ends_after_its_steps_and_writes_weights_that_load(tmp_path, plane_c
     t = trainer("motion", plane_clip)
     t.fit(tmp_path, minutes=60, max_steps=3, validate=lambda t: {"score": 1.0})
     assert t.counts.step == 3
-    motion, stereo = load_network(tmp_path / "weights.safetensors")
+    networks = load_networks(tmp_path / "weights.safetensors")
+    motion, stereo = networks.motion, networks.stereo
     for name, value in state_of(motion, stereo).items():
         torch.testing.assert_close(value, t.average[name], rtol=1e-3, atol=1e-6)  # half precision on disk
     assert read_metadata(tmp_path / "weights.safetensors")["train_step"] == "3"
