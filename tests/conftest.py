@@ -3,6 +3,7 @@
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -132,12 +133,23 @@ def realsense_recording() -> ModuleType:
 
 
 @pytest.fixture
-def file_size_limit() -> Iterator[Callable[[int], None]]:
-    """Sets the most bytes that a file of this process may have: a write beyond is refused, as by a full disk."""
+def file_size_limit() -> Callable[[int], AbstractContextManager[None]]:
+    """Within it a write that makes a file of this process larger than so many bytes is refused, as by a full disk.
+
+    It must not outlast the lines it is for: the test runner writes too, and its output may be a file.
+    """
     resource = pytest.importorskip("resource", reason="this system sets no limits")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    @contextmanager
+    def limited(size: int) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited
 
 
 @pytest.fixture

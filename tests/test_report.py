@@ -156,9 +156,8 @@ def test_a_run_killed_while_it_writes_says_what_is_not_there(tmp_path, monkeypat
 
 def test_a_broken_off_online_trajectory_is_noted(tmp_path, file_size_limit):
     report = Report(tmp_path / "run", SOURCE, None, None)
-    file_size_limit((tmp_path / "run/trajectory_online.txt").stat().st_size)
-    report.write_online([estimate(0, Status.TRACKING)])
-    file_size_limit(10**7)
+    with file_size_limit((tmp_path / "run/trajectory_online.txt").stat().st_size):
+        report.write_online([estimate(0, Status.TRACKING)])
     finish(report)
     (name, why), *others = report.directory.missing.items()
     assert name == "trajectory_online.txt" and "broken off" in why and "File too large" in why and not others

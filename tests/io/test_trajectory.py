@@ -189,9 +189,9 @@ def test_torn_last_line(tmp_path):
 def test_online_writer_goes_on_when_the_disk_is_full(tmp_path, caplog, file_size_limit):
     writer = OnlineTrajectoryWriter(tmp_path / "o.txt")
     writer.append(0, np.eye(4))
-    file_size_limit((tmp_path / "o.txt").stat().st_size)
-    writer.append(1, np.eye(4))
-    writer.append(2, np.eye(4))
+    with file_size_limit((tmp_path / "o.txt").stat().st_size):
+        writer.append(1, np.eye(4))
+        writer.append(2, np.eye(4))
     writer.close()
     assert "File too large" in str(writer.error)
     assert caplog.text.count("poses from 0.000000001 on are missing") == 1
