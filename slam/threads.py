@@ -234,11 +234,11 @@ class Reader(Generic[Job]):
     def _end(self) -> None:
         """Leave nothing but the sentinel in the queue."""
         while True:
-            try:
-                return self._queue.put_nowait(None)
-            except queue.Full:
-                with contextlib.suppress(queue.Empty):
+            with contextlib.suppress(queue.Empty):
+                while True:
                     self._queue.get_nowait()
+            with contextlib.suppress(queue.Full):  # by a source that did not hear of the end yet
+                return self._queue.put_nowait(None)
 
 
 class Mailbox(Generic[Job]):

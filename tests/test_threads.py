@@ -200,6 +200,23 @@ def test_close_is_prompt_in_the_middle_of_a_source(live):
     assert in_time(lambda: list(reader)) == []
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_nothing_is_delivered_after_close_whether_the_queue_was_full_or_not(count):
+    """A source that has so many items, and then none for a while."""
+    gate, ready = threading.Event(), threading.Event()
+
+    def halting() -> Iterator[int]:
+        yield from range(count)
+        ready.set()
+        gate.wait(PATIENCE_S)
+
+    reader = Reader(halting(), live=False)
+    assert ready.wait(PATIENCE_S)
+    threading.Timer(0.05, gate.set).start()
+    reader.close()
+    assert in_time(lambda: list(reader)) == []
+
+
 def test_closing_wakes_whoever_waits_for_an_item():
     gate = threading.Event()
 

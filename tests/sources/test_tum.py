@@ -224,6 +224,6 @@ def test_development_sequences_open(development_data):
         assert len(frames) == source.count and source.skipped == 0
         if has_depth:
             depth = next(frame.depth for frame in frames if frame.depth is not None)
-            assert 0.3 < np.median(depth[depth > 0]) < 6
+            assert 0.1 < np.median(depth[depth > 0]) < 6
         truth = read_groundtruth(path)
         assert truth.time_ns[0] - 10**8 < frames[0].time_ns and frames[-1].time_ns < truth.time_ns[-1] + 10**8
