@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -11,7 +12,7 @@ class MjpegServer:
 
     def __init__(self, images: list[bytes], fps: float, real_time: bool = False) -> None:
         self.images, self.fps, self.real_time = images, fps, real_time
-        self.sent = 0
+        self.sent: list[tuple[int, int]] = []  # number of each image, and when: nanoseconds since the epoch
         self.start_s: float | None = None  # with the first connection
         self.silent = threading.Event()  # connected, but nothing comes
         self.port = 0
@@ -31,11 +32,12 @@ class MjpegServer:
                 self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
                 self.end_headers()
                 try:
-                    while not ended.wait(1 / stream.fps) and (image := stream.image()) is not None:
+                    for number in stream.numbers(ended):
                         if not stream.silent.is_set():
+                            image, now_ns = stream.images[number], time.time_ns()
                             self.wfile.write(b"--frame\r\nContent-Type: image/jpeg\r\n")
                             self.wfile.write(b"Content-Length: %d\r\n\r\n%s\r\n" % (len(image), image))
-                            stream.sent += 1
+                            stream.sent.append((number, now_ns))
                 except OSError:
                     return  # the other side has gone
 
@@ -47,14 +49,21 @@ class MjpegServer:
         self.port = self.server.server_port
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
-    def image(self) -> bytes | None:
-        """The next one; None at the end."""
+    def numbers(self, ended: threading.Event) -> Iterator[int]:
+        """Of the images for one connection, each at its time; a camera leaves out those whose time has passed."""
         if not self.real_time:
-            return self.images[self.sent % len(self.images)]
+            while not ended.wait(1 / self.fps):
+                yield len(self.sent) % len(self.images)
+            return
         if self.start_s is None:
             self.start_s = time.monotonic()
-        index = int((time.monotonic() - self.start_s) * self.fps)
-        return self.images[index] if index < len(self.images) else None
+        number = -1
+        while True:
+            number = max(number + 1, int((time.monotonic() - self.start_s) * self.fps))
+            due_s = self.start_s + number / self.fps
+            if number >= len(self.images) or ended.wait(max(0.0, due_s - time.monotonic())):
+                return
+            yield number
 
     def stop(self) -> None:
         self.ended.set()
