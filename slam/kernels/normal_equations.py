@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from slam.geometry.flow import MIN_DEPTH_RATIO, reproject, reprojection_jacobians
-from slam.kernels.compile import REASSOCIATED, compiled
+from slam.kernels.compile import REASSOCIATED, compiled, runs_as_loop
 
 NEAR = np.float32(MIN_DEPTH_RATIO)
-SIZE = 6  # of a twist; the residual follows it as one column more
+SIZE = 6  # of a twist
+RESIDUAL, BY_DEPTH, ROWS = SIZE, SIZE + 1, SIZE + 2  # what follows it in a linearised row
 
 
 def huber_weight(residual: Tensor, huber_px: float) -> Tensor:
@@ -28,8 +29,7 @@ def normal_equations(
 ) -> tuple[Tensor, Tensor]:
     """H (E, 6, 6) and b (E, 6) of each edge, float64, for a left update of T_ji. Shapes as `pose_step`."""
     given = (target_uv, weight, inv_depth, T_ji, K)
-    on_cpu = target_uv.device.type == "cpu" and target_uv.dtype == torch.float32
-    if on_cpu and not any(x.requires_grad for x in given):
+    if runs_as_loop(target_uv, *given):
         E = len(T_ji)
         H, b = torch.empty(E, 6, 6, dtype=torch.float64), torch.empty(E, 6, dtype=torch.float64)
         flow, trust, depth, motion, camera = (x.float().contiguous().numpy() for x in given)
@@ -61,56 +61,105 @@ def _accumulate(
     H: np.ndarray,
     b: np.ndarray,
 ) -> None:
-    """As `normal_equations`.
+    """As `normal_equations`; `accumulate_edge` for each of E edges."""
+    for e in range(len(T_ji)):
+        accumulate_edge(target_uv[e], weight[e], inv_depth[e], T_ji[e], K[e], huber_px, H[e], b[e])
+
+
+@compiled(REASSOCIATED)
+def accumulate_edge(
+    target_uv: np.ndarray,
+    weight: np.ndarray,
+    inv_depth: np.ndarray,
+    T_ji: np.ndarray,
+    K: np.ndarray,
+    huber_px: float,
+    H: np.ndarray,
+    b: np.ndarray,
+) -> None:
+    """The normal equations of one edge.
 
     Args:
-        target_uv, weight: (E, h, w, 2).
-        inv_depth: (E, h, w).
-        T_ji: (E, 4, 4).
-        K: (E, 3, 3).
+        target_uv, weight: (h, w, 2).
+        inv_depth: (h, w).
+        T_ji: (4, 4) float32.
+        K: (3, 3) float32.
         huber_px: robust threshold, infinite for plain least squares.
-        H: (E, 6, 6) float64 output.
-        b: (E, 6) float64 output.
+        H: (6, 6) float64 output.
+        b: (6,) float64 output.
     """
-    E, h, w = inv_depth.shape
-    one, zero = np.float32(1), np.float32(0)
-    huber = np.float32(huber_px)
-    J, ws, wJ = np.empty((SIZE + 1, 2 * w), np.float32), np.empty(2 * w, np.float32), np.empty(2 * w, np.float32)
+    h, w = inv_depth.shape
+    J, ws, wJ = np.empty((ROWS, 2 * w), np.float32), np.empty(2 * w, np.float32), np.empty((SIZE, 2 * w), np.float32)
     H[:] = 0
     b[:] = 0
-    for e in range(E):
-        T = T_ji[e]
-        fx, fy, cx, cy = K[e, 0, 0], K[e, 1, 1], K[e, 0, 2], K[e, 1, 2]
-        for v in range(h):
-            ray_y = (np.float32(v) - cy) / fy
-            for u in range(w):
-                ray_x, d = (np.float32(u) - cx) / fx, inv_depth[e, v, u]
-                qx = T[0, 0] * ray_x + T[0, 1] * ray_y + T[0, 2] + d * T[0, 3]
-                qy = T[1, 0] * ray_x + T[1, 1] * ray_y + T[1, 2] + d * T[1, 3]
-                qz = T[2, 0] * ray_x + T[2, 1] * ray_y + T[2, 2] + d * T[2, 3]
-                z = one / max(qz, NEAR)
-                x, y, inv = qx * z, qy * z, d * z  # inv: inverse depth in view j
-                off_u, off_v = target_uv[e, v, u, 0] - (fx * x + cx), target_uv[e, v, u, 1] - (fy * y + cy)
-                trust = huber / max(np.sqrt(off_u * off_u + off_v * off_v), huber) if huber < np.inf else one
-                trust = trust if qz > NEAR else zero
-                ws[u], ws[w + u] = trust * weight[e, v, u, 0], trust * weight[e, v, u, 1]
-                J[0, u], J[1, u], J[2, u] = fx * inv, zero, -fx * x * inv
-                J[3, u], J[4, u], J[5, u] = -fx * x * y, fx * (one + x * x), -fx * y
-                J[6, u] = off_u
-                J[0, w + u], J[1, w + u], J[2, w + u] = zero, fy * inv, -fy * y * inv
-                J[3, w + u], J[4, w + u], J[5, w + u] = -fy * (one + y * y), fy * x * y, fy * x
-                J[6, w + u] = off_v
-            for m in range(SIZE):
-                for k in range(2 * w):
-                    wJ[k] = ws[k] * J[m, k]
-                for n in range(m, SIZE + 1):
-                    total = zero
-                    for k in range(2 * w):
-                        total += wJ[k] * J[n, k]
-                    if n < SIZE:
-                        H[e, m, n] += total
-                    else:
-                        b[e, m] += total
-        for m in range(SIZE):
-            for n in range(m):
-                H[e, m, n] = H[e, n, m]
+    for v in range(h):
+        linearise_row(target_uv[v], weight[v], inv_depth[v], v, T_ji, K, huber_px, J, ws)
+        add_row(J, ws, wJ, H, b)
+    mirror(H)
+
+
+@compiled(REASSOCIATED)
+def linearise_row(
+    target_uv: np.ndarray,
+    weight: np.ndarray,
+    inv_depth: np.ndarray,
+    v: int,
+    T: np.ndarray,
+    K: np.ndarray,
+    huber_px: float,
+    J: np.ndarray,
+    ws: np.ndarray,
+) -> None:
+    """One row of pixels: derivatives of the reprojection, residuals and weights; first of all u, then of all v.
+
+    Args:
+        target_uv, weight: (w, 2); inv_depth: (w,); v: the row.
+        J: (ROWS, 2 w) output: by the twist, RESIDUAL, and by the inverse depth (BY_DEPTH).
+        ws: (2 w,) output.
+    """
+    w = len(inv_depth)
+    one, zero, huber = np.float32(1), np.float32(0), np.float32(huber_px)
+    fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
+    tx, ty, tz = T[0, 3], T[1, 3], T[2, 3]
+    ray_y = (np.float32(v) - cy) / fy
+    for u in range(w):
+        ray_x, d = (np.float32(u) - cx) / fx, inv_depth[u]
+        qx = T[0, 0] * ray_x + T[0, 1] * ray_y + T[0, 2] + d * tx
+        qy = T[1, 0] * ray_x + T[1, 1] * ray_y + T[1, 2] + d * ty
+        qz = T[2, 0] * ray_x + T[2, 1] * ray_y + T[2, 2] + d * tz
+        z = one / max(qz, NEAR)
+        x, y, inv = qx * z, qy * z, d * z  # inv: inverse depth in view j
+        off_u, off_v = target_uv[u, 0] - (fx * x + cx), target_uv[u, 1] - (fy * y + cy)
+        trust = huber / max(np.sqrt(off_u * off_u + off_v * off_v), huber) if huber < np.inf else one
+        trust = trust if qz > NEAR else zero
+        ws[u], ws[w + u] = trust * weight[u, 0], trust * weight[u, 1]
+        J[0, u], J[1, u], J[2, u] = fx * inv, zero, -fx * x * inv
+        J[3, u], J[4, u], J[5, u] = -fx * x * y, fx * (one + x * x), -fx * y
+        J[RESIDUAL, u], J[BY_DEPTH, u] = off_u, fx * z * (tx - x * tz)
+        J[0, w + u], J[1, w + u], J[2, w + u] = zero, fy * inv, -fy * y * inv
+        J[3, w + u], J[4, w + u], J[5, w + u] = -fy * (one + y * y), fy * x * y, fy * x
+        J[RESIDUAL, w + u], J[BY_DEPTH, w + u] = off_v, fy * z * (ty - y * tz)
+
+
+@compiled(REASSOCIATED)
+def add_row(J: np.ndarray, ws: np.ndarray, wJ: np.ndarray, H: np.ndarray, b: np.ndarray) -> None:
+    """Add a row of `linearise_row` to the upper triangle of H (6, 6) and to b (6,); wJ (6, 2 w) becomes ws * J."""
+    for m in range(SIZE):
+        for k in range(len(ws)):
+            wJ[m, k] = ws[k] * J[m, k]
+        for n in range(m, SIZE + 1):
+            total = np.float32(0)
+            for k in range(len(ws)):
+                total += wJ[m, k] * J[n, k]
+            if n < SIZE:
+                H[m, n] += total
+            else:
+                b[m] += total
+
+
+@compiled()
+def mirror(H: np.ndarray) -> None:
+    """Fill the lower triangle from the upper one."""
+    for m in range(SIZE):
+        for n in range(m):
+            H[m, n] = H[n, m]

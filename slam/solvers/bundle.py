@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from slam.geometry import se3
-from slam.geometry.flow import reproject, reprojection_jacobians
-from slam.kernels.normal_equations import huber_weight
+from slam.kernels.bundle_terms import bundle_terms
 from slam.solvers.gauss_newton import Damping, solve_damped
 
 GAUGE_CONDITION = 0.0  # the scale of a monocular window is free: a null direction is damped, not refused
@@ -124,21 +123,10 @@ def _block(
 ) -> _Block:
     """Linearise the edges of one view: flows (E, h, w, 2), inverse depth (h, w), T_ji (E, 4, 4)."""
     E, n = len(T_ji), len(T_ji) + 1
-    depths, K_e = inv_depth.expand(E, *inv_depth.shape), K.expand(E, 3, 3)
-    uv, q, valid = reproject(depths, T_ji, K_e)
-    J, J_d = reprojection_jacobians(q, depths, T_ji, K_e)
-    r = target_uv - uv
-    wt = weight * valid[..., None]
-    if huber_px is not None:
-        wt = wt * huber_weight(r, huber_px)
-    J, J_d, r, wt = J.flatten(1, 2), J_d.flatten(1, 2), r.flatten(1, 2), wt.flatten(1, 2)  # (E, P, 2[, 6])
-    wJ = wt[..., None] * J
-    H_e = torch.einsum("epci,epcj->eij", wJ, J).double()
-    b_e = torch.einsum("epci,epc->ei", wJ, r).double()
-
-    information = (wt * J_d**2).sum((0, -1))
-    C = (information + prior[1].flatten()).double()
-    gradient = ((wt * J_d * r).sum((0, -1)) + (prior[1] * (prior[0] - inv_depth)).flatten()).double()
+    terms = bundle_terms(target_uv, weight, inv_depth, T_ji, K, huber_px)
+    H_e, b_e = terms.H, terms.b
+    C = (terms.information + prior[1].flatten()).double()
+    gradient = (terms.gradient + (prior[1] * (prior[0] - inv_depth)).flatten()).double()
     known = C > 0
     C_inv = torch.where(known, 1 / C.clamp_min(1e-30), torch.zeros_like(C))
 
@@ -146,8 +134,8 @@ def _block(
         T_ji
     )  # the view itself sees -A times what a target sees: exp(xi_j) T_ji exp(-xi_i) = exp(xi_j - A xi_i) T_ji
     AtH = A.mT @ H_e
-    E_j = torch.einsum("epci,epc->eip", wJ, J_d).double()
-    coupling = torch.cat([E_j, -(A.mT @ E_j).sum(0, keepdim=True)]).flatten(0, 1)
+    to_others = terms.coupling.double().flatten(0, 1)  # (6 E, P)
+    coupling = torch.cat([to_others, -A.flatten(0, 1).mT @ to_others])
     H = torch.zeros(n, n, 6, 6, dtype=torch.float64, device=A.device)
     k = torch.arange(E, device=A.device)
     H[k, k], H[E, E], H[E, k], H[k, E] = H_e, (AtH @ A).sum(0), -AtH, -AtH.mT
@@ -155,4 +143,4 @@ def _block(
     eliminated = coupling * C_inv
     H = H - (eliminated @ coupling.mT).view(n, 6, n, 6).permute(0, 2, 1, 3)
     b = b - (eliminated @ gradient).view(n, 6)
-    return _Block(H, b, coupling, C_inv, gradient, known.view_as(inv_depth), information.view_as(inv_depth))
+    return _Block(H, b, coupling, C_inv, gradient, known.view_as(inv_depth), terms.information.view_as(inv_depth))

@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from slam.geometry.flow import inpainted_holes, reproject, reprojection_jacobians
+from slam.geometry.flow import inpainted_holes
+from slam.kernels.reprojection import reproject_with_trust
 from slam.solvers.gauss_newton import Damping, pose_step
 
 State = TypeVar("State")
@@ -60,18 +61,15 @@ def flow_se3(
     Returns:
         The iterations in order; the last holds the result.
     """
-    known = (inv_depth > 0)[..., None]
+    known = inv_depth > 0
     inv_depth = inpainted_holes(inv_depth)
+    sigma, flow_sigma = (None, 1.0) if depth_noise is None else depth_noise
     steps: list[MotionStep] = []
     while len(steps) < iters and not finished(state):
         T_ji = T_ji.detach()
-        uv, q, valid = reproject(inv_depth, T_ji, K)
+        uv, trust = reproject_with_trust(inv_depth, T_ji, K, sigma, flow_sigma)
         state, residual_uv, confidence = update(state, uv)
-        weight = confidence * (known & valid[..., None])
-        if depth_noise is not None:
-            _, J_depth = reprojection_jacobians(q, inv_depth, T_ji, K)
-            shift = J_depth.norm(dim=-1, keepdim=True) * depth_noise[0][..., None] / depth_noise[1]
-            weight = weight / (1 + shift.square())
+        weight = confidence * (known * trust)[..., None]
         solution = pose_step(uv + residual_uv, weight, inv_depth, T_ji, K, gn_steps, damping, huber_px)
         T_ji = solution.T
         steps.append(MotionStep(T_ji, solution.ok, uv, residual_uv, weight, confidence))

@@ -7,13 +7,16 @@ the solve in float64; everything is differentiable by target and weight.
 Reference: Teed & Deng, DeepV2D, ICLR 2020, sec. 3.2; Blanco 2010 for the left perturbation.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from slam.geometry import se3
+from slam.kernels.compile import runs_as_loop
 from slam.kernels.normal_equations import normal_equations
+from slam.kernels.pose_steps import pose_steps
 
 MIN_RECIPROCAL_CONDITION = 1e-7  # of the scaled normal equations; one point gives 0, a fair view 1e-3
 MAX_UPDATE = 1.0  # map units or radians, per component: a step beyond it is a divergence, not a motion
@@ -95,6 +98,8 @@ def pose_step(
     Returns:
         PoseSolution with T (E, 4, 4) and ok (E,).
     """
+    if runs_as_loop(target_uv, target_uv, weight, inv_depth, T_ji, K):
+        return _pose_step_loop(target_uv, weight, inv_depth, T_ji, K, steps, damping, huber_px)
     T = T_ji.double()
     total = weight.detach().double().sum((1, 2, 3))
     ok_all = torch.ones(len(T), dtype=torch.bool, device=T.device)
@@ -104,6 +109,31 @@ def pose_step(
         T = se3.exp(xi) @ T
         ok_all = ok_all & ok
     return PoseSolution(torch.where(ok_all[:, None, None], T, T_ji.double()), ok_all)
+
+
+def _pose_step_loop(
+    target_uv: Tensor,
+    weight: Tensor,
+    inv_depth: Tensor,
+    T_ji: Tensor,
+    K: Tensor,
+    steps: int,
+    damping: Damping,
+    huber_px: float | None,
+) -> PoseSolution:
+    """`pose_step` as one compiled loop."""
+    T, ok = T_ji.double().clone(), torch.empty(len(T_ji), dtype=torch.bool)
+    flow, trust, depth, camera = (x.float().contiguous().numpy() for x in (target_uv, weight, inv_depth, K))
+    pose_steps(
+        *(flow, trust, depth, T.numpy(), camera),
+        math.inf if huber_px is None else huber_px,
+        steps,
+        (damping.absolute, damping.relative),
+        MIN_RECIPROCAL_CONDITION,
+        MAX_UPDATE,
+        ok.numpy(),
+    )
+    return PoseSolution(T, ok)
 
 
 def rotation_step(

@@ -54,37 +54,49 @@ def pose_graph(
     i, j = edges.unbind(-1)
     S = S_wk.clone()
     M_inv = sim3.inverse(S_ij)
-    free = np.delete(np.arange(7 * N), np.s_[7 * fixed : 7 * fixed + 7])
+    system = _Assembly(i.numpy(), j.numpy(), N, fixed)
     residual = torch.zeros(len(edges), dtype=torch.float64)
     for _ in range(steps):
-        r = sim3.log(M_inv @ sim3.inverse(S[i]) @ S[j])
+        S_inv = sim3.inverse(S)
+        r = sim3.log(M_inv @ S_inv[i] @ S[j])
         residual = (weight * r.square()).sum(-1).sqrt()
         w = weight
         if huber is not None:
             w = weight * (huber / residual.clamp_min(huber))[:, None]
-        J_j = sim3.adjoint(sim3.inverse(S[j]))  # of r by the left update of S_j, and minus it by that of S_i
+        J_j = sim3.adjoint(S_inv)[j]  # of r by the left update of S_j, and minus it by that of S_i
         H_e = J_j.mT @ (w[..., None] * J_j)  # (E, 7, 7)
         b_e = -(J_j.mT @ (w * r)[..., None]).squeeze(-1)
-        H, b = _assembled(H_e.numpy(), b_e.numpy(), i.numpy(), j.numpy(), N)
-        step = np.zeros(7 * N)
-        step[free] = splu(H[free][:, free].tocsc()).solve(b[free])
-        S = sim3.exp(torch.from_numpy(step.reshape(N, 7))) @ S
+        H, b = system.assembled(H_e.numpy(), b_e.numpy())
+        factors = splu(H, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
+        step = np.insert(factors.solve(b).reshape(N - 1, 7), fixed, 0, axis=0)
+        S = sim3.exp(torch.from_numpy(step)) @ S
         if np.abs(step).max() < CONVERGED:
             break
     return PoseGraphSolution(S, residual)
 
 
-def _assembled(H_e: np.ndarray, b_e: np.ndarray, i: np.ndarray, j: np.ndarray, N: int) -> tuple[Any, np.ndarray]:
-    """Blocks of each edge -> joint system, sparse (7 N, 7 N) and (7 N,)."""
-    from scipy import sparse
+class _Assembly:
+    """Where the blocks of each edge go in the joint system of all nodes but the fixed one."""
 
-    blocks = np.concatenate([H_e, H_e, -H_e, -H_e])
-    rows, columns = np.concatenate([i, j, i, j]), np.concatenate([i, j, j, i])
-    offset = np.arange(7)
-    at_row = (7 * rows[:, None, None] + offset[:, None]).repeat(7, 2)
-    at_column = (7 * columns[:, None, None] + offset[None, :]).repeat(7, 1)
-    H = sparse.coo_matrix((blocks.ravel(), (at_row.ravel(), at_column.ravel())), shape=(7 * N, 7 * N)).tocsr()
-    b = np.zeros((N, 7))
-    np.add.at(b, j, b_e)
-    np.add.at(b, i, -b_e)
-    return H, b.ravel()
+    def __init__(self, i: np.ndarray, j: np.ndarray, N: int, fixed: int) -> None:
+        self.i, self.j, self.N, self.fixed = i, j, N, fixed
+        rows, columns = np.concatenate([i, j, i, j]), np.concatenate([i, j, j, i])
+        (self.used,) = np.nonzero((rows != fixed) & (columns != fixed))
+        row, column = (n[self.used] - (n[self.used] > fixed) for n in (rows, columns))
+        places, self.block = np.unique(row * (N - 1) + column, return_inverse=True)  # several edges may share one
+        self.column = places % (N - 1)
+        self.first = np.searchsorted(places, np.arange(N) * (N - 1))  # block of each row, and the end
+
+    def assembled(self, H_e: np.ndarray, b_e: np.ndarray) -> tuple[Any, np.ndarray]:
+        """Blocks (E, 7, 7) and (E, 7) -> sparse (7 (N - 1), 7 (N - 1)) and (7 (N - 1),)."""
+        from scipy import sparse
+
+        size = 7 * (self.N - 1)
+        data = np.zeros((len(self.column), 7, 7))
+        np.add.at(data, self.block, np.concatenate([H_e, H_e, -H_e, -H_e])[self.used])
+        b = np.zeros((self.N, 7))
+        np.add.at(b, self.j, b_e)
+        np.add.at(b, self.i, -b_e)
+        H = sparse.bsr_matrix((data, self.column, self.first), shape=(size, size)).tocsr()
+        H = sparse.csc_matrix((H.data, H.indices, H.indptr), shape=(size, size))  # symmetric
+        return H, np.delete(b, self.fixed, axis=0).ravel()
