@@ -105,14 +105,15 @@ class Slam:
             return [estimate]
 
     def finish(self) -> None:
-        """Wait for the backend, take its last results, also if it died of something, which is raised; then adjust the
-        whole map together."""
+        """Wait for the backend, take its last results, also if it died of something, which is raised; then complete the
+        dense depth, and adjust the whole map together."""
         try:
             last = self.backend.close()
         except BaseException:
             self._apply(self.backend.results())
             raise
         self._apply(last)
+        self._apply([self.parts.backend.densify_rest()])
         if self.config.final_refine and len(self.store) > 2:
             self._apply([self.parts.backend.adjust_all()])
         if self.backend.windows_skipped:

@@ -4,7 +4,7 @@ import torch
 
 from slam.backend.adjustment import Adjustment
 from slam.backend.config import BackendConfig
-from slam.backend.densification import Densification, with_pooled_depth
+from slam.backend.densification import Densification, is_wanting, with_pooled_depth
 from slam.backend.graph import KeyframeGraph
 from slam.backend.loops import Loop, LoopCloser, LoopConfig
 from slam.frames import DensifyAndCloseLoops, Keyframe, Restore, Update, Window
@@ -53,6 +53,20 @@ class Backend:
         return Update(tuple(changed), clock.totals())
 
     @torch.inference_mode()
+    def densify_rest(self) -> Update:
+        """Dense depth of the keyframes that still want it: the last ones, and those there was no time for."""
+        clock, changed = StageTimes(), []
+        if self.densification is not None:
+            with clock.measure("stereo"):
+                for k in reversed(self.graph.keyframes):
+                    if is_wanting(self.graph[k.id]):
+                        chain = self.graph.chain(k.id, self.adjustment.config.window)
+                        dense = self.densification.densify(chain, ends=True)
+                        self.graph.put(dense)
+                        changed += dense
+        return Update(tuple(changed), clock.totals())
+
+    @torch.inference_mode()
     def adjust_all(self) -> Update:
         """Adjust poses and depths of the whole map together."""
         clock = StageTimes()
@@ -69,7 +83,7 @@ class Backend:
         keyframes = self.adjustment.adjust_window(self.graph, window, clock)
         if self.densification is not None and self._is_dense_at_once:
             with clock.measure("stereo"):
-                dense = self.densification.densify(keyframes)
+                dense = self.densification.densify_newest(keyframes)
                 self.graph.put(with_pooled_depth(k, self.adjustment.matcher.stride) for k in dense)
         return [self.graph[k.id] for k in keyframes]
 

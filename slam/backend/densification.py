@@ -12,19 +12,29 @@ from slam.mapping.sensor import measured_dense
 from slam.stereo.stereo import Stereo
 
 MEASURED_RATIO = 0.9  # of the pixels with sensor depth, from which on stereo is left out
+AHEAD = 2  # later keyframes that a keyframe waits for, so that it has neighbours on both sides
 
 
 class Densification:
-    """Stereo of the keyframes that just got neighbours; it holds no state of its own."""
+    """Stereo of each keyframe once, when it has its neighbours; it holds no state of its own."""
 
     def __init__(self, stereo: Stereo, config: BackendConfig = BackendConfig()) -> None:
         self.stereo = stereo
         self.config = config
 
-    def densify(self, chain: tuple[Keyframe, ...]) -> list[Keyframe]:
-        """The newest keyframe of a chain and the one that just got neighbours on both sides, with new dense depth: as
-        measured, else by stereo; those without need of it are left out."""
-        chosen = sorted({len(chain) - 1, max(len(chain) - 3, 0)})
+    def densify(self, chain: tuple[Keyframe, ...], ends: bool = False) -> list[Keyframe]:
+        """Those keyframes of a chain that have their neighbours and no dense depth yet, with it: as measured, else by
+        stereo.
+
+        Args:
+            ends: also those at its end, with the neighbours before them.
+        """
+        count = len(chain) if ends else len(chain) - AHEAD
+        return [self._densified(n, chain) for n in range(count) if is_wanting(chain[n])]
+
+    def densify_newest(self, chain: tuple[Keyframe, ...]) -> list[Keyframe]:
+        """The newest keyframe of a chain at once, and again, better, the one that just got its neighbours."""
+        chosen = sorted({len(chain) - 1, max(len(chain) - 1 - AHEAD, 0)})
         return [self._densified(n, chain) for n in chosen if not _is_measured(chain[n])]
 
     def _densified(self, n: int, chain: tuple[Keyframe, ...]) -> Keyframe:
@@ -34,6 +44,11 @@ class Densification:
         T_jk = [se3.inverse(o.T_wc) @ k.T_wc for o in others]
         dense = self.stereo(k, [o.view for o in others], T_jk).composited(measured_dense(k.view))
         return replace(k, dense=dense, dense_version=k.dense_version + 1)
+
+
+def is_wanting(k: Keyframe) -> bool:
+    """True if neither stereo nor a sensor gave it dense depth yet."""
+    return k.dense_version == 0 and not _is_measured(k)
 
 
 def _is_measured(k: Keyframe) -> bool:

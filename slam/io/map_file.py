@@ -96,6 +96,7 @@ def load_map(path: str | Path) -> list[Keyframe]:
             refined=True,
             parent_id=int(tensors["ids"][n, 1]),
             metric=bool(tensors["metric"][n]),
+            dense_version=1,
             keypoints=Keypoints(uv[starts[n] : ends[n]], descriptors[starts[n] : ends[n]]),
         )
         for n in range(len(ends))

@@ -103,11 +103,14 @@ def test_dense_depth_comes_from_the_stereo_with_the_adjusted_poses(world, path):
     adjusted = backend.process(Window(tuple(drifted(path[:4])))).keyframes
     assert not asked  # tracking goes on meanwhile
     dense = {k.id: k for k in backend.process(DensifyAndCloseLoops(3)).keyframes if k.dense_version}
-    assert set(dense) == set(asked) == {1, 3}
-    for n, k in dense.items():
+    assert set(dense) == set(asked) == {0, 1}  # with neighbours on both sides, as far as there are any
+    rest = {k.id: k for k in backend.densify_rest().keyframes}
+    assert set(rest) == {2, 3} and backend.densify_rest().keyframes == ()
+    for n, k in (dense | rest).items():
         assert (k.dense.value == 0.25).all() and k.T_wc is adjusted[n].T_wc and backend.graph[n] is k
         torch.testing.assert_close(k.dense.confidence, torch.full_like(k.dense.value, 0.75))
-    torch.testing.assert_close(asked[3][0], se3.inverse(adjusted[2].T_wc) @ adjusted[3].T_wc, rtol=0, atol=1e-12)
+    torch.testing.assert_close(asked[1][0], se3.inverse(adjusted[0].T_wc) @ adjusted[1].T_wc, rtol=0, atol=1e-12)
+    torch.testing.assert_close(asked[1][1], se3.inverse(adjusted[2].T_wc) @ adjusted[1].T_wc, rtol=0, atol=1e-12)
 
 
 def test_the_neighbours_of_stereo_are_those_that_a_keyframe_was_tracked_from(world, path):
@@ -123,6 +126,7 @@ def test_the_neighbours_of_stereo_are_those_that_a_keyframe_was_tracked_from(wor
     found = replace(path[6], parent_id=1)  # tracked against keyframe 1
     backend.process(Window((path[0], path[1], found)))
     backend.process(DensifyAndCloseLoops(6))
+    backend.densify_rest()
     assert asked[6] == [path[1].view.frame_id, path[0].view.frame_id]
 
 
