@@ -18,6 +18,7 @@ from slam.io.run_record import SystemRecord
 from slam.mapping.store import KeyframeStore
 from slam.matching.choice import build_matchers
 from slam.matching.learned_flow import LearnedFlow
+from slam.networks.precision import prepare
 from slam.networks.storage import load_networks
 from slam.parts import Parts
 from slam.stereo.stereo import build_stereo
@@ -53,6 +54,9 @@ def build_slam(
     if weights is not None and not config.uses_networks:
         raise UsageError(f"--weights {weights} is not used: neither correspondence nor depth.stereo is learned")
     networks = load_networks(weights or config.profile) if config.uses_networks else None
+    if networks is not None:
+        prepare(networks.motion, config.precision)
+        prepare(networks.stereo, config.precision)
     pixels = config.pixels or (networks.pixels if networks is not None else DEFAULT_PIXELS)
     flow = LearnedFlow(networks.motion, config.correspondence.learned) if networks is not None else None
     tracking, mapping = build_matchers(config.correspondence, config.matcher, flow)

@@ -15,6 +15,7 @@ from slam.frontend.relocaliser import RelocaliserConfig
 from slam.mapping.fusion import FusionConfig
 from slam.matching.choice import CorrespondenceConfig
 from slam.matching.matcher import MatcherConfig
+from slam.networks.precision import Precision
 from slam.recognition.keypoints import KeypointConfig
 from slam.settings import build_config, dump_config, load_config
 from slam.stereo.stereo import DepthConfig
@@ -28,6 +29,7 @@ class SlamConfig:
 
     pixels: int | None = None  # of the network size, whose aspect is the camera's; None: as the networks were trained
     profile: str = "fast"  # of the networks
+    precision: Precision = "auto"  # of the networks: auto takes int8 where the processor is fast at it
     correspondence: CorrespondenceConfig = CorrespondenceConfig()
     depth: DepthConfig = DepthConfig()
     matcher: MatcherConfig = MatcherConfig()
@@ -61,6 +63,7 @@ class SlamConfig:
         adjust, stereo = self.backend.adjust, self.depth.stereo
         needs = {
             "profile": (self.uses_networks, f"{flow_is} learned, or depth.stereo"),
+            "precision": (self.uses_networks, f"{flow_is} learned, or depth.stereo"),
             "correspondence.learned": ("learned" in flows, f"{flow_is} learned (without photometric)"),
             "correspondence.dis": (any(flow.startswith("dis") for flow in flows), f"{flow_is} dis"),
             "correspondence.photometric": (any("photometric" in flow for flow in flows), f"{flow_is} photometric"),

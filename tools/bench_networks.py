@@ -164,7 +164,8 @@ def learned_depth(networks: Networks) -> Sweep:
     """The stereo network."""
 
     def run(images: Tensor, T_jk: Tensor, K: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
-        maps = networks.motion.encode(images.float() / 255)
+        floats = images.float() / 255
+        maps = networks.motion.encode_for_stereo(networks.motion.encode(floats), floats)
         inv_depth_range = torch.tensor([low]), torch.tensor([high])
         neighbours = [maps[n : n + 1] for n in range(1, len(maps))]
         found = networks.stereo(maps[:1], neighbours, T_jk[None], K[None], *inv_depth_range)

@@ -3,6 +3,7 @@
 Reference: Teed & Deng, RAFT: recurrent all-pairs field transforms for optical flow, ECCV 2020, sec. 3.2.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from slam.kernels.compile import compiled
+from slam.kernels.compile import REASSOCIATED, compiled, runs_as_loop
+
+AT_ONCE = 4  # scalar products
 
 
 def correlation(features_i: Tensor, features_j: Tensor) -> Tensor:
@@ -35,11 +38,29 @@ def correlation_pyramid(features_i: Tensor, features_j: Tensor, levels: int) -> 
     Returns:
         A list of (E, h * w, h_l, w_l) float32.
     """
-    pyramid = [correlation(features_i, features_j)]
-    while len(pyramid) < levels and min(features_j.shape[-2:]) >= 2:
-        features_j = F.avg_pool2d(features_j, 2)
-        pyramid.append(correlation(features_i, features_j))
+    return [correlation(features_i, pooled) for pooled in pooled_levels(features_j, levels)]
+
+
+def pooled_levels(features: Tensor, levels: int) -> list[Tensor]:
+    """Features (E, C, h, w) pooled by 1, 2, 4 ...; levels that would be empty are left out."""
+    pyramid = [features]
+    while len(pyramid) < levels and min(features.shape[-2:]) >= 2:
+        features = F.avg_pool2d(features, 2)
+        pyramid.append(features)
     return pyramid
+
+
+def pyramid_of(pairs: Sequence[tuple[Tensor, Tensor]], radius: int, first: int = 0) -> "Pyramid | FeaturePyramid":
+    """What answers lookups best: products on demand on the CPU without gradients, else volumes.
+
+    Args:
+        pairs: features of i (E, C, h, w) and j (E, C, h_l, w_l) of each level, finest first.
+        radius: of the lookups.
+        first: level of the finest.
+    """
+    if runs_as_loop(pairs[0][0].float(), *(x for pair in pairs for x in pair)):
+        return FeaturePyramid(pairs, radius, first)
+    return Pyramid.build([correlation(i, j) for i, j in pairs], first)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +79,37 @@ class Pyramid:
     def lookup(self, uv: Tensor, radius: int) -> Tensor:
         """As the function `lookup`."""
         return lookup(self.volumes, uv, radius, self.first) if self.on_cpu is None else self.on_cpu.lookup(uv, radius)
+
+
+class FeaturePyramid:
+    """Correlation without volumes: scalar products are computed where they are looked up.
+
+    Of float32 features on the CPU, without gradients. A volume holds a hundred times as many as a lookup reads.
+    """
+
+    def __init__(self, pairs: Sequence[tuple[Tensor, Tensor]], radius: int, first: int = 0) -> None:
+        """Features of i (E, C, h, w) and j (E, C, h_l, w_l) of each level, finest first."""
+        self.radius, self.first = radius, first
+        pad = 2 * radius + 3  # whatever a lookup reads outside of a map is zero
+        self._levels = [
+            (
+                (i.float() * i.shape[1] ** -0.5).permute(0, 2, 3, 1).contiguous().flatten(1, 2).numpy(),
+                F.pad(j.float().permute(0, 2, 3, 1), (0, 0, pad, pad + AT_ONCE, pad, pad)).numpy(),
+                j.shape[-2:],
+            )
+            for i, j in pairs
+        ]
+
+    def lookup(self, uv: Tensor, radius: int) -> Tensor:
+        """As the function `lookup`, with the radius given before."""
+        assert radius == self.radius
+        E, h, w, _ = uv.shape
+        n = (2 * radius + 1) ** 2
+        out = torch.empty(E, h, w, n * len(self._levels))
+        rows, places = out.view(E, h * w, -1).numpy(), uv.float().contiguous().view(E, h * w, 2).numpy()
+        for k, (cells, features, size) in enumerate(self._levels):
+            _look_at_features(cells, features, *size, places, self.first + k, radius, rows, k * n)
+        return out.permute(0, 3, 1, 2)
 
 
 def lookup(pyramid: list[Tensor], uv: Tensor, radius: int, first: int = 0) -> Tensor:
@@ -174,6 +226,56 @@ def _spread(
         for a in range(max(0, -top), min(n + 1, height - top)):
             for b in range(max(0, -left), min(n + 1, width - left)):
                 gradient[p, top + a, left + b] += patch[a, b]
+
+
+@compiled(REASSOCIATED)
+def _look_at_features(
+    cells: np.ndarray,
+    features: np.ndarray,
+    height: int,
+    width: int,
+    uv: np.ndarray,
+    level: int,
+    radius: int,
+    out: np.ndarray,
+    first: int,
+) -> None:
+    """Products of cells (E, P, C) around uv (E, P, 2) -> out[..., first : first + n * n].
+
+    Args:
+        features: (E, height + 2 pad, width + 2 pad + AT_ONCE, C), zero beyond the map.
+    """
+    E, _, _, C = features.shape
+    n, pad, zero = 2 * radius + 1, 2 * radius + 3, np.float32(0)
+    shrink = np.float32(2.0**-level)
+    patch = np.zeros((n + 1, n + 1 + AT_ONCE), np.float32)
+    for e in range(E):
+        for p in range(cells.shape[1]):
+            left, du = _corner((uv[e, p, 0] + 0.5) * shrink - 0.5, width, radius)
+            top, dv = _corner((uv[e, p, 1] + 0.5) * shrink - 0.5, height, radius)
+            cell = cells[e, p]
+            for a in range(n + 1):
+                row = features[e, top + pad + a]
+                for b in range(0, n + 1, AT_ONCE):  # several sums at once: one alone waits for each of its additions
+                    x = left + pad + b
+                    f0, f1, f2, f3 = row[x], row[x + 1], row[x + 2], row[x + 3]
+                    s0, s1, s2, s3 = zero, zero, zero, zero
+                    for c in range(C):
+                        value = cell[c]
+                        s0 += value * f0[c]
+                        s1 += value * f1[c]
+                        s2 += value * f2[c]
+                        s3 += value * f3[c]
+                    patch[a, b], patch[a, b + 1], patch[a, b + 2], patch[a, b + 3] = s0, s1, s2, s3
+            w11 = np.float32(du * dv)
+            w10 = np.float32(dv - du * dv)
+            w01 = np.float32(du - du * dv)
+            w00 = np.float32(1 - du - dv + du * dv)
+            for a in range(n):
+                for b in range(n):
+                    out[e, p, first + a * n + b] = (
+                        w00 * patch[a, b] + w01 * patch[a, b + 1] + w10 * patch[a + 1, b] + w11 * patch[a + 1, b + 1]
+                    )
 
 
 class Volumes:

@@ -10,7 +10,7 @@ from torch import Tensor
 from slam.errors import check_range
 from slam.frames import Image
 from slam.matching.correspondence import KEPT_IMAGES
-from slam.networks.encoder import FeatureMaps
+from slam.networks.encoder import FeatureMaps, StereoMaps
 from slam.networks.motion import Context, FlowSE3, MotionState
 
 
@@ -32,14 +32,22 @@ class LearnedFlow:
         self.stride = network.stride
         self.max_updates = config.updates
         self._maps = lru_cache(KEPT_IMAGES)(self._encoded)
+        self._stereo_maps = lru_cache(KEPT_IMAGES)(self._encoded_for_stereo)
         self._context = lru_cache(KEPT_IMAGES)(network.context)
 
     def encode(self, images: Sequence[Image]) -> list[FeatureMaps]:
         """Feature maps of each image."""
         return [self._maps(image) for image in images]
 
+    def encode_for_stereo(self, images: Sequence[Image]) -> list[StereoMaps]:
+        """The maps that the stereo network reads, of each image."""
+        return [self._stereo_maps(image) for image in images]
+
     def _encoded(self, image: Image) -> FeatureMaps:
-        return self.network.encode(image.channels[None].float() / 255)
+        return self.network.encode(_as_input(image))
+
+    def _encoded_for_stereo(self, image: Image) -> StereoMaps:
+        return self.network.encode_for_stereo(self._maps(image), _as_input(image))
 
     def start(self, features_i: Sequence[FeatureMaps], features_j: Sequence[FeatureMaps]) -> MotionState:
         """See `Correspondence`."""
@@ -54,3 +62,8 @@ class LearnedFlow:
     def finished(self, state: MotionState) -> bool:
         """Never: each update may improve the flow."""
         return False
+
+
+def _as_input(image: Image) -> Tensor:
+    """(1, 3, H, W) float32 in [0, 1]."""
+    return image.channels[None].float() / 255

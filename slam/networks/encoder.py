@@ -7,12 +7,14 @@ features single out the same place. Residual branches start at zero: the untrain
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slam.errors import ConfigError
+from slam.networks.precision import conv_relu
 
 MIN_CONTRAST = 0.02  # an image flatter than this (a covered lens) is not amplified further
 
@@ -62,31 +64,47 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, h, w) -> (N, C, h, w)."""
-        return F.relu(x + self.second(F.relu(self.first(x))))
+        return F.relu(x + self.second(conv_relu(self.first, x)))
+
+
+Maps = TypeVar("Maps", bound="ImageMaps")
+
+
+class ImageMaps:
+    """Tensors whose first axis counts the images."""
+
+    def __len__(self) -> int:
+        return len(next(iter(vars(self).values())))
+
+    def __getitem__(self: Maps, index: Tensor | slice) -> Maps:
+        return type(self)(**{name: maps[index] for name, maps in vars(self).items()})
+
+    @classmethod
+    def stack(cls: type[Maps], maps: Sequence[Maps]) -> Maps:
+        """Maps of several images as one batch."""
+        if len(maps) == 1:
+            return maps[0]
+        return cls(**{name: torch.cat([getattr(m, name) for m in maps]) for name in vars(maps[0])})
 
 
 @dataclass(frozen=True, eq=False)
-class FeatureMaps:
-    """Feature maps of N images of size H x W."""
+class FeatureMaps(ImageMaps):
+    """What motion needs of N images of size H x W, and what the maps of stereo are made of."""
 
     matching: Tensor  # (N, matching, H/8, W/8)
     trunk: Tensor  # (N, width_8, H/8, W/8)
+    trunk_4: Tensor  # (N, width_4, H/4, W/4)
     fine_i: Tensor  # (N, fine, H/8, W/8) what a cell looks for in the fine map of another image
     fine_j: Tensor  # (N, fine, H/4, W/4) that map
+
+
+@dataclass(frozen=True, eq=False)
+class StereoMaps(ImageMaps):
+    """What stereo needs of N images of size H x W: only keyframes have such maps."""
+
     stereo: Tensor  # (N, stereo, H/4, W/4)
     image: Tensor  # (N, image, H/4, W/4)
     gray: Tensor  # (N, 1, H, W) brightness, standardised
-
-    def __len__(self) -> int:
-        return len(self.matching)
-
-    def __getitem__(self, index: Tensor | slice) -> "FeatureMaps":
-        return FeatureMaps(**{name: maps[index] for name, maps in vars(self).items()})
-
-    @staticmethod
-    def stack(maps: "Sequence[FeatureMaps]") -> "FeatureMaps":
-        """Maps of several images as one batch."""
-        return FeatureMaps(**{name: torch.cat([getattr(m, name) for m in maps]) for name in vars(maps[0])})
 
 
 class Encoder(nn.Module):
@@ -126,14 +144,22 @@ class Encoder(nn.Module):
         """
         if images.shape[-2] % 8 or images.shape[-1] % 8:
             raise ValueError(f"image sides must be multiples of 8, got {tuple(images.shape)}")
-        images = standardise(images)
-        x = F.pixel_unshuffle(images, 2).contiguous(memory_format=torch.channels_last)
-        x = F.relu(self.to_2(x))
-        x4 = self.blocks_4(F.relu(self.to_4(x)))
-        x8 = self.blocks_8(F.relu(self.to_8(x4)))
-        wide = F.interpolate(self.from_8(x8), scale_factor=2.0, mode="nearest")
-        stereo, image = (self.stereo(x4) + wide).split([self.config.stereo, self.config.image], 1)
+        x = F.pixel_unshuffle(standardise(images), 2).contiguous(memory_format=torch.channels_last)
+        x = conv_relu(self.to_2, x)
+        x4 = self.blocks_4(conv_relu(self.to_4, x))
+        x8 = self.blocks_8(conv_relu(self.to_8, x4))
         matching, fine_i, fine_j = self.matching(x8), self.fine_i(x4), self.fine_j(x4)
-        matching, fine_i, fine_j, stereo = (standardise_channels(f) for f in (matching, fine_i, fine_j, stereo))
-        gray = images.float().mean(1, keepdim=True)
-        return FeatureMaps(matching, x8, fine_i, fine_j, stereo, F.relu(image), gray)
+        matching, fine_i, fine_j = (standardise_channels(f) for f in (matching, fine_i, fine_j))
+        return FeatureMaps(matching, x8, x4, fine_i, fine_j)
+
+    def for_stereo(self, maps: FeatureMaps, images: Tensor) -> StereoMaps:
+        """The maps of stereo.
+
+        Args:
+            maps: of N images, from `forward`.
+            images: (N, 3, H, W) as given there.
+        """
+        wide = F.interpolate(self.from_8(maps.trunk), scale_factor=2.0, mode="nearest")
+        stereo, image = (self.stereo(maps.trunk_4) + wide).split([self.config.stereo, self.config.image], 1)
+        gray = standardise(images).float().mean(1, keepdim=True)
+        return StereoMaps(standardise_channels(stereo), F.relu(image), gray)

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from slam.errors import ConfigError
 from slam.geometry.camera import pixel_grid
-from slam.kernels.correlation import Pyramid, correlation, correlation_pyramid
-from slam.networks.encoder import Encoder, EncoderConfig, FeatureMaps
-from slam.networks.precision import channels_last, half_precision
+from slam.kernels.correlation import FeaturePyramid, Pyramid, pooled_levels, pyramid_of
+from slam.networks.encoder import Encoder, EncoderConfig, FeatureMaps, StereoMaps
+from slam.networks.precision import channels_last, conv_relu, half_precision
 from slam.solvers.flow_se3 import MotionStep, flow_se3
 
 FLOW_UNIT = 4.0  # flow enters the network in units of this many pixels at 1/8 ...
@@ -48,7 +48,7 @@ class Context:
 class MotionState:
     """State of E edges between iterations."""
 
-    pyramid: Pyramid
+    pyramid: Pyramid | FeaturePyramid
     context_gates: Tensor  # (E, 3 * hidden, h, w)
     hidden: Tensor  # (E, hidden, h, w)
     target_uv: Tensor | None = None  # (E, h, w, 2) where the last iteration wanted the pixels
@@ -99,22 +99,27 @@ class FlowSE3(nn.Module):
 
     def encode(self, images: Tensor) -> FeatureMaps:
         """Images (N, 3, H, W) float RGB in [0, 1] -> feature maps of all."""
-        with half_precision(images.device):
+        with half_precision(self, images.device):
             return self.encoder(images)
+
+    def encode_for_stereo(self, maps: FeatureMaps, images: Tensor) -> StereoMaps:
+        """The maps of stereo, of images that were encoded."""
+        with half_precision(self, images.device):
+            return self.encoder.for_stereo(maps, images)
 
     def context(self, maps: FeatureMaps) -> Context:
         """What views i (N of them) bring to their edges."""
         n = self.config.hidden
-        with half_precision(maps.trunk.device):
+        with half_precision(self, maps.trunk.device):
             hidden, gates = self.context_head(maps.trunk).split([n, 3 * n], 1)
             return Context(hidden.tanh(), gates)
 
     def start(self, context: Context, maps_i: FeatureMaps, maps_j: FeatureMaps) -> MotionState:
         """State of E edges from the context of views i and the feature maps of both."""
-        with half_precision(maps_i.matching.device):
-            volumes = correlation_pyramid(maps_i.matching, maps_j.matching, self.config.levels)
-            volumes.insert(0, correlation(maps_i.fine_i, maps_j.fine_j))
-        return MotionState(Pyramid.build(volumes, first=-1), context.gates, context.hidden)
+        with half_precision(self, maps_i.matching.device):
+            pairs = [(maps_i.matching, pooled) for pooled in pooled_levels(maps_j.matching, self.config.levels)]
+            pyramid = pyramid_of([(maps_i.fine_i, maps_j.fine_j), *pairs], self.config.radius, first=-1)
+        return MotionState(pyramid, context.gates, context.hidden)
 
     def update(self, state: MotionState, uv: Tensor) -> tuple[MotionState, Tensor, Tensor]:
         """One look around the current reprojection.
@@ -136,11 +141,11 @@ class FlowSE3(nn.Module):
         missing = self.from_correlation.in_channels - correlation.shape[1]  # tiny images have fewer levels
         if missing:
             correlation = F.pad(correlation, (0, 0, 0, 0, 0, missing))
-        with half_precision(uv.device):
+        with half_precision(self, uv.device):
             x = torch.cat([self.from_correlation(correlation), self.from_flow(motion.permute(0, 3, 1, 2))], 1)
-            x = F.relu(self.to_motion(F.relu(x)))
+            x = conv_relu(self.to_motion, F.relu(x, inplace=True))
             hidden = self.unit(state.hidden, x, state.context_gates)
-            out = self.flow(F.relu(self.head(hidden)))
+            out = self.flow(conv_relu(self.head, hidden))
         residual_uv, logits = out.float().permute(0, 2, 3, 1).split(2, -1)
         state = replace(state, hidden=hidden, target_uv=(uv + residual_uv).detach())
         return state, residual_uv, logits.sigmoid()

@@ -1,9 +1,16 @@
 """How the convolutions of a network run: half precision where it pays, channels last in memory."""
 
 from contextlib import AbstractContextManager
+from typing import Literal
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from slam.errors import UsageError
+from slam.networks.int8 import Int8Conv2d, has_fast_int8, uses_int8, with_int8
+
+Precision = Literal["auto", "int8", "float32"]
 
 
 def has_fast_half(device: torch.device) -> bool:
@@ -13,9 +20,10 @@ def has_fast_half(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.is_bf16_supported()
 
 
-def half_precision(device: torch.device, enabled: bool = True) -> AbstractContextManager:
+def half_precision(module: nn.Module, device: torch.device) -> AbstractContextManager:
     """Autocast to bfloat16 where it pays, else a context that changes nothing. Geometry stays outside of it."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled and has_fast_half(device))
+    enabled = has_fast_half(device) and not uses_int8(module)
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
 def channels_last(module: nn.Module) -> None:
@@ -23,3 +31,20 @@ def channels_last(module: nn.Module) -> None:
     for parameter in module.parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+
+def prepare(module: nn.Module, precision: Precision) -> None:
+    """Make a network on the CPU run in a precision from now on, without gradients.
+
+    Raises:
+        UsageError: if int8 is asked for where the processor or this torch lacks it.
+    """
+    if precision == "int8" and not has_fast_int8():
+        raise UsageError("precision=int8 needs an x86 processor with VNNI and torch with oneDNN; leave it at auto")
+    if precision != "float32" and has_fast_int8():
+        with_int8(module)
+
+
+def conv_relu(conv: nn.Module, x: Tensor) -> Tensor:
+    """relu(conv(x)), without a pass of its own where the layer can."""
+    return conv(x, relu=True) if isinstance(conv, Int8Conv2d) else F.relu(conv(x), inplace=True)

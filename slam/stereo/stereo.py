@@ -67,7 +67,7 @@ class LearnedStereo:
     def __call__(self, keyframe: Keyframe, neighbours: list[View], T_jk: list[Tensor]) -> InvDepth:
         """See `Stereo`."""
         low, high = (torch.tensor([d]) for d in inv_depth_range(keyframe))
-        maps_k, *maps_j = self.flow.encode([keyframe.view.image, *(view.image for view in neighbours)])
+        maps_k, *maps_j = self.flow.encode_for_stereo([keyframe.view.image, *(view.image for view in neighbours)])
         found = self.network(maps_k, maps_j, torch.stack(T_jk)[None], keyframe.view.K[None], low, high)
         return InvDepth(found.inv_depth[0].float(), found.sigma[0].float())
 

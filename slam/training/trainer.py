@@ -14,7 +14,7 @@ from torch import Tensor
 
 from slam.errors import ConfigError, OutputError, WeightsError
 from slam.geometry import se3
-from slam.networks.encoder import FeatureMaps
+from slam.networks.encoder import FeatureMaps, StereoMaps
 from slam.networks.storage import (
     NetworkConfig,
     build_networks,
@@ -148,7 +148,8 @@ class Trainer:
             self.render_s += time.monotonic() - began
         clips = self.pool.draw(config.clips, self.generator)
         batch = make_batch(clips, config.views, config.augment, self.generator, self.device)
-        maps = self.motion.encode(batch.images.flatten(0, 1))
+        images = batch.images.flatten(0, 1)
+        maps = self.motion.encode(images)
         loss = torch.zeros((), device=self.device)
         parts: dict[str, Tensor] = {}
         if config.stage != "stereo":
@@ -157,7 +158,7 @@ class Trainer:
             motion, found = self.motion_part(maps, batch, max_flow)
             loss, parts = loss + motion, parts | found
         if config.stage == "stereo" or (config.stage == "joint" and self.counts.step % config.stereo_every == 0):
-            depth, found = self.stereo_part(maps, batch)
+            depth, found = self.stereo_part(self.motion.encode_for_stereo(maps, images), batch)
             loss, parts = loss + depth, parts | found
         self.apply(loss, progress)
         return {"loss": loss.item()} | {k: v.item() for k, v in parts.items()}
@@ -194,7 +195,7 @@ class Trainer:
         steps = self.motion(maps, edges.index, inv_depth, start, edges.K, config.iters, config.gn_steps)
         return motion_loss(steps, edges.true_uv, edges.visible, inv_depth, edges.K)
 
-    def stereo_part(self, maps: FeatureMaps, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def stereo_part(self, maps: StereoMaps, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of the plane sweep with the first view of each clip as keyframe, poses slightly wrong."""
         B, V = batch.inv_depth.shape[:2]
         count = int(torch.randint(1, V, (), generator=self.generator))  # neighbours

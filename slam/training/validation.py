@@ -75,7 +75,8 @@ def validate_stereo(motion: FlowSE3, stereo: StereoNet, clips: Sequence[Clip]) -
         T_wc, K = clip.T_wc.to(device), clip.K[None].to(device)
         distance = (T_wc[:, :3, 3] - T_wc[:1, :3, 3]).norm(dim=-1)
         near = distance[1:].argsort()[:3] + 1
-        maps = motion.encode(clip.images.to(device).float() / 255)
+        images = clip.images.to(device).float() / 255
+        maps = motion.encode_for_stereo(motion.encode(images), images)
         T_jk = (se3.inverse(T_wc[near]) @ T_wc[:1])[None]
         truth = clip.inv_depth[0].to(device)
         known = truth > 0

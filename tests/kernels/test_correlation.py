@@ -2,7 +2,15 @@ import pytest
 import torch
 
 from slam.geometry.camera import sample
-from slam.kernels.correlation import Pyramid, correlation, correlation_pyramid, lookup
+from slam.kernels.correlation import (
+    FeaturePyramid,
+    Pyramid,
+    correlation,
+    correlation_pyramid,
+    lookup,
+    pooled_levels,
+    pyramid_of,
+)
 
 
 def brute_force(features_i: torch.Tensor, features_j: torch.Tensor, uv: torch.Tensor, level: int, radius: int):
@@ -76,3 +84,19 @@ def test_a_level_finer_than_the_flow_is_read_at_twice_the_place(pair, loops: boo
     found = Pyramid.build(volumes, -1).lookup(uv, 0) if loops else lookup(volumes, uv, 0, -1)
     read = sample(fine, 2 * uv + 0.5)  # (1, 6, 5, 7)
     torch.testing.assert_close(found[:, 0], (features_i * read).sum(1) / 6**0.5, rtol=0, atol=1e-5)
+
+
+def test_products_on_demand_equal_those_of_volumes(pair):
+    """Three levels, from twice as fine as the flow on; positions inside, outside and undefined."""
+    features_i, features_j, uv = pair
+    fine = torch.randn(1, 6, 10, 14)
+    uv = torch.cat([uv, torch.full_like(uv[:, :1], float("nan")), torch.full_like(uv[:, :1], 1e9)], 1)[:, 2:]
+    pairs = [(features_i, fine), *((features_i, pooled) for pooled in pooled_levels(features_j, 2))]
+    expected = lookup([correlation(i, j) for i, j in pairs], uv, 2, -1)
+    torch.testing.assert_close(FeaturePyramid(pairs, 2, -1).lookup(uv, 2), expected, rtol=0, atol=1e-5)
+
+
+def test_gradients_take_the_way_of_volumes(pair):
+    features_i, features_j, _ = pair
+    assert isinstance(pyramid_of([(features_i, features_j)], 1), FeaturePyramid)
+    assert isinstance(pyramid_of([(features_i.requires_grad_(), features_j)], 1), Pyramid)

@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from slam.kernels.feature_sweep import correlation_volume
 from slam.networks.encoder import EncoderConfig
 from slam.networks.motion import FlowSE3
 from slam.networks.stereo import (
@@ -10,7 +11,6 @@ from slam.networks.stereo import (
     StereoNet,
     StereoNetConfig,
     convex_upsample,
-    correlation_volume,
     near_hypotheses,
     wide_hypotheses,
 )
@@ -73,7 +73,8 @@ def test_network_output_stays_inside_the_hypotheses_at_any_size(height: int, wid
         FlowSE3(config),
         StereoNet(config, StereoNetConfig(groups=4, width=8, planes=planes, near_planes=8)),
     )
-    maps = motion.encode(torch.rand(6, 3, height, width))
+    images = torch.rand(6, 3, height, width)
+    maps = motion.encode_for_stereo(motion.encode(images), images)
     T_jk = torch.eye(4, dtype=torch.float64).repeat(2, 2, 1, 1)
     T_jk[..., 0, 3] = 0.1
     K = torch.tensor([[50.0, 0, width / 2], [0, 50.0, height / 2], [0, 0, 1]], dtype=torch.float64).expand(2, 3, 3)

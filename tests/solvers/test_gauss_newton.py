@@ -239,19 +239,3 @@ def test_solve_damped_does_not_depend_on_the_unit_of_length():
     assert bool(ok)
 
 
-@pytest.mark.parametrize("huber_px", [None, 0.3])
-def test_loops_and_tensors_give_the_same_normal_equations(huber_px: float | None):
-    """With gradients wanted it is tensors, without them loops; some points lie behind view j."""
-    g = torch.Generator().manual_seed(0)
-    target_uv = 8 * torch.rand(3, 9, 14, 2, generator=g)
-    weight, inv_depth = torch.rand(3, 9, 14, 2, generator=g), torch.rand(3, 9, 14, generator=g)
-    T_ji = se3.exp(0.2 * torch.randn(3, 6, generator=g, dtype=torch.float64))
-    T_ji[2, 2, 3] = -1.5
-    K = torch.tensor([[10.0, 0, 6.5], [0, 11.0, 4], [0, 0, 1]]).double().expand(3, 3, 3)
-    valid = reproject(inv_depth, T_ji, K)[2]
-    assert valid.any() and not valid.all()
-    loops = normal_equations(target_uv, weight, inv_depth, T_ji, K, huber_px)
-    tensors = normal_equations(target_uv, weight.clone().requires_grad_(), inv_depth, T_ji, K, huber_px)
-    for a, b in zip(loops, tensors):
-        assert b.requires_grad and not a.requires_grad
-        torch.testing.assert_close(a, b.detach(), rtol=1e-4, atol=1e-4 * b.detach().abs().max().item())

@@ -52,8 +52,8 @@ def test_a_grown_network_computes_what_the_small_one_does():
             state = motion.start(motion.context(maps[:1]), maps[:1], maps[1:2])
             for _ in range(2):
                 state, residual_uv, weight = motion.update(state, uv)
-            neighbours = [maps[1:2], maps[2:3]]
-            depth = stereo(maps[:1], neighbours, T_jk, K, torch.tensor([0.2]), torch.tensor([2.0]))
+            seen = motion.encode_for_stereo(maps, images)
+            depth = stereo(seen[:1], [seen[1:2], seen[2:3]], T_jk, K, torch.tensor([0.2]), torch.tensor([2.0]))
         found.append([residual_uv, weight, depth.inv_depth, depth.sigma])
     for a, b in zip(*found):
         assert a.std() > 1e-3
