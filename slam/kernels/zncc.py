@@ -19,7 +19,7 @@ from torch import Tensor
 
 from slam.geometry.camera import sample
 from slam.geometry.flow import MIN_DEPTH_RATIO, in_image
-from slam.kernels.compile import REASSOCIATED, compiled
+from slam.kernels.compile import REASSOCIATED, compiled, runs_as_loop
 
 STRIDE = 4  # pixels: side of a cell, and of the smaller window
 MIDDLE = (STRIDE - 1) / 2  # of a cell, pixels from its first one
@@ -45,8 +45,7 @@ def zncc_volume(gray_k: Tensor, grays_j: Sequence[Tensor], T_jk: Tensor, K: Tens
     """
     h, w = gray_k.shape[-2] // STRIDE, gray_k.shape[-1] // STRIDE
     K, d = K.to(hypotheses), hypotheses.expand(-1, -1, h, w).contiguous()
-    on_cpu = gray_k.device.type == "cpu" and gray_k.dtype == torch.float32
-    by_loops = on_cpu and not any(x.requires_grad for x in (gray_k, *grays_j, T_jk, K, d))
+    by_loops = runs_as_loop(gray_k, gray_k, *grays_j, T_jk, K, d)
     dissimilarity = _dissimilarity_by_loops if by_loops else _dissimilarity
     cells = torch.cat([F.avg_pool2d(gray_k, STRIDE), F.avg_pool2d(gray_k.square(), STRIDE)], 1)
     windows_k = torch.stack(_windows(cells), 1)  # (B, WINDOWS, 2, h, w)
@@ -123,7 +122,7 @@ def _dissimilarity_by_loops(
     """As `_dissimilarity`."""
     unlike, seen = torch.empty(*d.shape, WINDOWS), torch.empty(d.shape)
     given = gray_k[:, 0], gray_j[:, 0], windows_k.transpose(2, 3), A, b, d
-    _compare(*(x.float().contiguous().numpy() for x in given), unlike.numpy(), seen.numpy())
+    _compare(*(x.detach().float().contiguous().numpy() for x in given), unlike.numpy(), seen.numpy())
     return unlike, seen
 
 

@@ -17,13 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slam.errors import ConfigError
-from slam.geometry.camera import sample, scaled_intrinsics
-from slam.geometry.flow import MIN_DEPTH_RATIO, in_image, project, rays
+from slam.geometry.camera import scaled_intrinsics
+from slam.kernels.feature_sweep import correlation_volume
 from slam.kernels.zncc import STRIDE, WINDOWS, zncc_volume
 from slam.networks.encoder import EncoderConfig, FeatureMaps
 from slam.networks.precision import channels_last, half_precision
 
-OUTSIDE = -10.0  # pixels: a place outside of any view
 REACH = 3.0  # standard deviations from the first sweep's depth to the ends of the second
 MIN_REACH = 0.03  # and at least this share of the depth, at most ...
 MAX_REACH = 0.8
@@ -55,46 +54,6 @@ def near_hypotheses(inv_depth: Tensor, sigma: Tensor, planes: int) -> Tensor:
     reach = (REACH * sigma).clamp(min=MIN_REACH * inv_depth, max=MAX_REACH * inv_depth)
     share = torch.linspace(-1, 1, planes, device=inv_depth.device, dtype=inv_depth.dtype)
     return (inv_depth[:, None] + reach[:, None] * share[:, None, None]).clamp_min(MIN_INV_DEPTH)
-
-
-def correlation_volume(
-    matching_k: Tensor, matching_j: Sequence[Tensor], T_jk: Tensor, K: Tensor, hypotheses: Tensor, groups: int
-) -> Tensor:
-    """Group-wise correlation of the keyframe with its neighbours, for every hypothesis, averaged over the views.
-
-    Args:
-        matching_k: (B, C, h, w) features of the keyframes.
-        matching_j: M tensors (B, C, h, w) of the neighbours.
-        T_jk: (B, M, 4, 4) neighbour from keyframe.
-        K: (B, 3, 3) intrinsics at h x w.
-        hypotheses: (B, D, h or 1, w or 1) inverse depths.
-        groups: G, a divisor of C.
-
-    Returns:
-        (B, D, h, w, G + 1): the mean of the views that see the point, and their share among the views.
-    """
-    B, C, h, w = matching_k.shape
-    D, M = hypotheses.shape[1], len(matching_j)
-    K = K.to(hypotheses)
-    ray = rays(K, h, w)
-    d = hypotheses.expand(B, D, h, w)
-    keyframe = matching_k.float().view(B, groups, C // groups, 1, h, w)
-    total = hypotheses.new_zeros(B, groups, D, h, w)
-    count = hypotheses.new_zeros(B, 1, D, h, w)
-    for m in range(M):
-        T = T_jk[:, m].to(hypotheses)
-        turned = ray @ T[:, None, :3, :3].mT  # (B, h, w, 3)
-        q = turned[:, None] + d[..., None] * T[:, None, None, None, :3, 3]  # (B, D, h, w, 3)
-        ahead = q[..., 2] > MIN_DEPTH_RATIO
-        uv = project(torch.cat([q[..., :2], q[..., 2:].clamp_min(MIN_DEPTH_RATIO)], -1), K)
-        seen = ahead & in_image(uv, h, w)
-        uv = torch.where(seen[..., None], uv, torch.full_like(uv, OUTSIDE))  # reads exactly zero
-        warped = sample(matching_j[m].float(), uv.flatten(1, 2)).view(B, groups, C // groups, D, h, w)
-        for c in range(C // groups):
-            total = torch.addcmul(total, warped[:, :, c], keyframe[:, :, c])
-        count = count + seen[:, None]
-    volume = torch.cat([total / (count.clamp_min(1) * (C // groups)), count / M], 1)
-    return volume.permute(0, 2, 3, 4, 1)
 
 
 class VolumeConv(nn.Module):
