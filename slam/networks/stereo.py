@@ -145,7 +145,7 @@ class Sweep(nn.Module):
         volume = correlation_volume(maps_k.stereo, [m.stereo for m in maps_j], T_jk, K_4, hypotheses, self.groups)
         with torch.no_grad():
             alike = zncc_volume(maps_k.gray, [m.gray for m in maps_j], T_jk, K, hypotheses)
-        with half_precision(device):
+        with half_precision(self, device):
             context = self.context(maps_k.image).permute(0, 2, 3, 1)[:, None]
             logits = self.hourglass(torch.cat([volume, alike], -1), context)
         share = logits.float().softmax(1)
@@ -153,7 +153,7 @@ class Sweep(nn.Module):
         spread = (share * (hypotheses - inv_depth[:, None]).square()).sum(1).clamp_min(1e-12).sqrt().detach()
         spacing = (hypotheses[:, -1] - hypotheses[:, 0]) / (hypotheses.shape[1] - 1)
         cues = [(spread / spacing).log()[:, None], share.amax(1, keepdim=True).detach()]
-        with half_precision(device):
+        with half_precision(self, device):
             log_factor = self.sigma_head(torch.cat([maps_k.image.detach(), *cues], 1)).float()[:, 0]
         return inv_depth, (spread + 0.1 * spacing) * log_factor.clamp(-5, 5).exp()
 
@@ -202,7 +202,7 @@ class StereoNet(nn.Module):
         hypotheses = near_hypotheses(first.detach(), first_sigma.detach(), self.config.near_planes)
         coarse, sigma = self.near(*views, hypotheses)
         relative = coarse.detach() / coarse.detach().mean((1, 2), keepdim=True)
-        with half_precision(coarse.device):
+        with half_precision(self, coarse.device):
             mask = self.mask(torch.cat([maps_k.image, relative[:, None]], 1))
         fine = convex_upsample(torch.stack([coarse, sigma], 1), mask)
         return StereoOutput(fine[:, 0], fine[:, 1], first, first_sigma)
