@@ -21,7 +21,7 @@ from slam.geometry.camera import scaled_intrinsics
 from slam.kernels.feature_sweep import correlation_volume
 from slam.kernels.zncc import STRIDE, WINDOWS, zncc_volume
 from slam.networks.encoder import EncoderConfig, FeatureMaps
-from slam.networks.precision import channels_last, half_precision
+from slam.networks.precision import channels_last, conv_relu, half_precision
 
 REACH = 3.0  # standard deviations from the first sweep's depth to the ends of the second
 MIN_REACH = 0.03  # and at least this share of the depth, at most ...
@@ -56,6 +56,11 @@ def near_hypotheses(inv_depth: Tensor, sigma: Tensor, planes: int) -> Tensor:
     return (inv_depth[:, None] + reach[:, None] * share[:, None, None]).clamp_min(MIN_INV_DEPTH)
 
 
+def add_relu(x: Tensor, y: Tensor) -> Tensor:
+    """relu(x + y) of equal shapes, or y broadcast; without gradients in the memory of x."""
+    return F.relu(x + y) if torch.is_grad_enabled() else x.add_(y).relu_()
+
+
 class VolumeConv(nn.Module):
     """A 3x3x3 convolution split into 3x3 over the image and 3 over the hypotheses, with a relu between.
 
@@ -71,7 +76,7 @@ class VolumeConv(nn.Module):
     def forward(self, volume: Tensor) -> Tensor:
         """(B, D, h, w, C) -> (B, D / stride, h / stride, w / stride, C_out)."""
         B, D = volume.shape[:2]
-        x = F.relu(self.space(volume.flatten(0, 1).permute(0, 3, 1, 2)))
+        x = conv_relu(self.space, volume.flatten(0, 1).permute(0, 3, 1, 2))
         h, w = x.shape[-2:]
         x = x.permute(0, 2, 3, 1).reshape(B, D, h * w, -1)
         x = self.planes(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
@@ -79,11 +84,9 @@ class VolumeConv(nn.Module):
 
 
 def upsample_nearest(volume: Tensor, like: Tensor) -> Tensor:
-    """Repeat (B, D, h, w, C) to twice its size and cut it to the size of `like` (odd sides)."""
-    for axis in (1, 2, 3):
-        volume = volume.repeat_interleave(2, axis)
-    _, D, h, w, _ = like.shape
-    return volume[:, :D, :h, :w]
+    """Repeat (B, D, h, w, C) to twice its size, cut to that of `like` (odd sides)."""
+    fine = F.interpolate(volume.permute(0, 4, 1, 2, 3), like.shape[1:4], mode="nearest")
+    return fine.permute(0, 2, 3, 4, 1)
 
 
 class Hourglass(nn.Module):
@@ -104,15 +107,15 @@ class Hourglass(nn.Module):
 
     def forward(self, volume: Tensor, context: Tensor) -> Tensor:
         """Volume (B, D, h, w, C) and keyframe context (B, 1, h, w, width) -> logits (B, D, h, w)."""
-        x1 = F.relu(self.stem(volume) + context)
+        x1 = add_relu(self.stem(volume), context)
         x2 = F.relu(self.down_2(x1))
-        x2 = F.relu(x2 + self.keep_2(x2))
+        x2 = add_relu(self.keep_2(x2), x2)
         x4 = F.relu(self.down_4(x2))
-        x4 = F.relu(x4 + self.keep_4(x4))
-        x2 = F.relu(x2 + upsample_nearest(self.up_2(x4), x2))
-        x2 = F.relu(x2 + self.merge_2(x2))
-        x1 = F.relu(x1 + upsample_nearest(self.up_1(x2), x1))
-        x1 = F.relu(x1 + self.merge_1(x1))
+        x4 = add_relu(self.keep_4(x4), x4)
+        x2 = add_relu(upsample_nearest(self.up_2(x4), x2), x2)
+        x2 = add_relu(self.merge_2(x2), x2)
+        x1 = add_relu(upsample_nearest(self.up_1(x2), x1), x1)
+        x1 = add_relu(self.merge_1(x1), x1)
         return self.head(x1).squeeze(-1)
 
 
