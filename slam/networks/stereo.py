@@ -20,7 +20,7 @@ from slam.errors import ConfigError
 from slam.geometry.camera import scaled_intrinsics
 from slam.kernels.feature_sweep import correlation_volume
 from slam.kernels.zncc import STRIDE, WINDOWS, zncc_volume
-from slam.networks.encoder import EncoderConfig, FeatureMaps
+from slam.networks.encoder import EncoderConfig, StereoMaps
 from slam.networks.precision import channels_last, conv_relu, half_precision
 
 REACH = 3.0  # standard deviations from the first sweep's depth to the ends of the second
@@ -141,7 +141,7 @@ class Sweep(nn.Module):
         )
 
     def forward(
-        self, maps_k: FeatureMaps, maps_j: Sequence[FeatureMaps], T_jk: Tensor, K: Tensor, hypotheses: Tensor
+        self, maps_k: StereoMaps, maps_j: Sequence[StereoMaps], T_jk: Tensor, K: Tensor, hypotheses: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Hypotheses (B, D, h or 1, w or 1) -> inverse depth (B, h, w) and sigma (B, h, w); others as `StereoNet`."""
         K_4, device = scaled_intrinsics(K, 1 / STRIDE), maps_k.image.device
@@ -189,12 +189,12 @@ class StereoNet(nn.Module):
         channels_last(self)
 
     def forward(
-        self, maps_k: FeatureMaps, maps_j: Sequence[FeatureMaps], T_jk: Tensor, K: Tensor, low: Tensor, high: Tensor
+        self, maps_k: StereoMaps, maps_j: Sequence[StereoMaps], T_jk: Tensor, K: Tensor, low: Tensor, high: Tensor
     ) -> StereoOutput:
         """Inverse depth of B keyframes from M neighbours each.
 
         Args:
-            maps_k: of B keyframes, from `FlowSE3.encode`.
+            maps_k: of B keyframes, from `FlowSE3.encode_for_stereo`.
             maps_j: M times of B images: the m-th neighbours of all keyframes.
             T_jk: (B, M, 4, 4) neighbour from keyframe.
             K: (B, 3, 3) intrinsics at network size.
