@@ -44,10 +44,10 @@ class LearnedFlow:
         return [self._stereo_maps(image) for image in images]
 
     def _encoded(self, image: Image) -> FeatureMaps:
-        return self.network.encode(_as_input(image))
+        return self.network.encode(image.channels[None])
 
     def _encoded_for_stereo(self, image: Image) -> StereoMaps:
-        return self.network.encode_for_stereo(self._maps(image), _as_input(image))
+        return self.network.encode_for_stereo(self._maps(image), image.channels[None])
 
     def start(self, features_i: Sequence[FeatureMaps], features_j: Sequence[FeatureMaps]) -> MotionState:
         """See `Correspondence`."""
@@ -62,8 +62,3 @@ class LearnedFlow:
     def finished(self, state: MotionState) -> bool:
         """Never: each update may improve the flow."""
         return False
-
-
-def _as_input(image: Image) -> Tensor:
-    """(1, 3, H, W) float32 in [0, 1]."""
-    return image.channels[None].float() / 255

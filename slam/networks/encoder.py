@@ -14,9 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slam.errors import ConfigError
+from slam.kernels.standardise import standardise, standardised_blocks
 from slam.networks.precision import conv_relu
-
-MIN_CONTRAST = 0.02  # an image flatter than this (a covered lens) is not amplified further
 
 
 @dataclass(frozen=True)
@@ -36,13 +35,6 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         if min(vars(self).values()) < 1:
             raise ConfigError(f"encoder widths and block counts must be positive, got {self}")
-
-
-def standardise(images: Tensor) -> Tensor:
-    """Images (N, 3, H, W) float in [0, 1] -> zero mean and unit variance each: takes exposure and contrast out."""
-    centred = images - images.mean((1, 2, 3), keepdim=True)
-    std = centred.square().mean((1, 2, 3), keepdim=True).sqrt()
-    return centred / std.clamp_min(MIN_CONTRAST)
 
 
 def standardise_channels(features: Tensor) -> Tensor:
@@ -134,7 +126,7 @@ class Encoder(nn.Module):
         """Encode images.
 
         Args:
-            images: (N, 3, H, W) float RGB in [0, 1], H and W multiples of 8.
+            images: (N, 3, H, W) RGB, uint8 or float in [0, 1], H and W multiples of 8.
 
         Returns:
             FeatureMaps of N images.
@@ -144,8 +136,7 @@ class Encoder(nn.Module):
         """
         if images.shape[-2] % 8 or images.shape[-1] % 8:
             raise ValueError(f"image sides must be multiples of 8, got {tuple(images.shape)}")
-        x = F.pixel_unshuffle(standardise(images), 2).contiguous(memory_format=torch.channels_last)
-        x = conv_relu(self.to_2, x)
+        x = conv_relu(self.to_2, standardised_blocks(images))
         x4 = self.blocks_4(conv_relu(self.to_4, x))
         x8 = self.blocks_8(conv_relu(self.to_8, x4))
         matching, fine_i, fine_j = self.matching(x8), self.fine_i(x4), self.fine_j(x4)

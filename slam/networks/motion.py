@@ -98,7 +98,7 @@ class FlowSE3(nn.Module):
         channels_last(self)
 
     def encode(self, images: Tensor) -> FeatureMaps:
-        """Images (N, 3, H, W) float RGB in [0, 1] -> feature maps of all."""
+        """Images (N, 3, H, W) RGB, uint8 or float in [0, 1] -> feature maps of all."""
         with half_precision(self, images.device):
             return self.encoder(images)
 

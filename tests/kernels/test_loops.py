@@ -8,6 +8,7 @@ from slam.geometry import se3
 from slam.kernels.bundle_terms import bundle_terms
 from slam.kernels.normal_equations import normal_equations
 from slam.kernels.reprojection import reproject_with_trust
+from slam.kernels.standardise import standardised_blocks
 from slam.solvers.bundle import bundle_adjust
 from slam.solvers.gauss_newton import pose_step
 
@@ -99,3 +100,12 @@ def test_bundle_adjustment(edges):
 
     for a, b in both(solved, edges["target_uv"], weight, T_cw, inv_depth):
         torch.testing.assert_close(a, b, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("contrast", [0, 1, 120])
+def test_standardised_blocks(contrast: int):
+    """Of bytes by the loop, of the same as floats by tensors; one image is flat."""
+    images = torch.randint(100 - contrast // 2, 101 + contrast, (2, 3, 8, 12), dtype=torch.uint8)
+    found, expected = standardised_blocks(images), standardised_blocks(images.float() / 255)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)

@@ -3,7 +3,8 @@ import torch
 
 from slam.geometry.camera import pixel_grid
 from slam.geometry.flow import reproject
-from slam.networks.encoder import EncoderConfig, ResidualBlock, standardise
+from slam.kernels.standardise import standardise
+from slam.networks.encoder import EncoderConfig, ResidualBlock
 from slam.networks.motion import FlowSE3, MotionNetConfig
 from slam.solvers.flow_se3 import flow_se3
 
