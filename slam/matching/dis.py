@@ -9,6 +9,7 @@ References: Kroeger et al., Fast optical flow using dense inverse search, ECCV 2
 implementation of the Lucas Kanade feature tracker, 2001; Shi & Tomasi, Good features to track, CVPR 1994.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,6 +25,7 @@ from slam.matching.correspondence import KEPT_IMAGES
 
 EXPOSURE_STEPS = 3  # fits of gain and offset, each without what fitted the last one badly
 MIN_CONTRAST = 3.0  # standard deviation in gray levels that a gain can be told from
+KEPT_FLOWS = 8  # that may be asked for the other way round
 MAX_GAIN = 2.0  # between two images; beyond it the correspondence is wrong
 
 
@@ -87,6 +89,7 @@ class DisFlow:
         self.config = config
         self.max_updates = config.updates
         self._features = lru_cache(KEPT_IMAGES)(self._encoded)
+        self._reverse: OrderedDict[tuple[DisFeatures, DisFeatures], tuple[np.ndarray, np.ndarray]] = OrderedDict()
 
     def _dis(self) -> cv2.DISOpticalFlow:
         """A flow object for one call: OpenCV's keeps buffers, so two threads must not share it."""
@@ -135,9 +138,7 @@ class DisFlow:
         cells = grid(H // s, W // s)
         limit = np.array([W, H], np.float32) / (2 * s)  # cells
         start = s * np.clip(np.nan_to_num(uv - cells), -limit, limit).astype(np.float32)  # DIS crashes on NaN
-        dis = self._dis()
-        forward = dis.calc(a.gray, b.gray, cv2.resize(start, (W, H), interpolation=cv2.INTER_LINEAR))
-        backward = dis.calc(b.gray, a.gray, -forward)
+        forward, backward = self._flows(a, b, cv2.resize(start, (W, H), interpolation=cv2.INTER_LINEAR))
         flow = cell_centres(forward, s)
         pixels = cells * s + (s - 1) / 2
         exposed = as_exposed(a.gray, b.gray, pixels, pixels + flow)
@@ -149,6 +150,20 @@ class DisFlow:
         confidence = np.clip(2 - mismatch / allowed, 0, 1) * agreed
         target = (end - (s - 1) / 2) / s
         return target.astype(np.float32), (a.texture * confidence[..., None]).astype(np.float32)
+
+    def _flows(self, a: DisFeatures, b: DisFeatures, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Flow (H, W, 2) from a to b and back, pixels. Views are matched both ways in turn: the second way both are
+        known, once."""
+        known = self._reverse.pop((a, b), None)
+        if known is not None:
+            return known
+        dis = self._dis()
+        forward = dis.calc(a.gray, b.gray, start)
+        backward = dis.calc(b.gray, a.gray, -forward)
+        self._reverse[b, a] = backward, forward
+        while len(self._reverse) > KEPT_FLOWS:
+            self._reverse.popitem(last=False)
+        return forward, backward
 
     def _refine(
         self, gray_a: np.ndarray, gray_b: np.ndarray, pixels: np.ndarray, end: np.ndarray
