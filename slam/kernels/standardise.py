@@ -39,7 +39,7 @@ def _blocks_loop(images: np.ndarray, blocks: np.ndarray) -> None:
     """images (N, H, W, 3) uint8 -> blocks (N, H/2, W/2, 12) float32."""
     N, H, W, C = images.shape
     for n in range(N):
-        image, total, squares = images[n], 0, 0
+        image, total, squares = images[n], np.int64(0), np.int64(0)
         for y in range(H):
             for x in range(W):
                 for c in range(C):

@@ -85,12 +85,12 @@ def _quantise(x: np.ndarray, levels: np.ndarray) -> tuple[float, int]:
 
 def uses_int8(module: nn.Module) -> bool:
     """True if `with_int8` was applied to it."""
-    return getattr(module, "_uses_int8", False)
+    return bool(vars(module).get("is_int8", False))
 
 
 def with_int8(module: nn.Module) -> nn.Module:
     """The module, its larger convolutions replaced for good; what is small, or ends in a coordinate, stays float32."""
-    module._uses_int8 = True
+    vars(module)["is_int8"] = True
     for name, child in module.named_children():
         if isinstance(child, nn.Conv2d):
             if _is_worth_it(child):
