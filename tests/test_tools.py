@@ -64,7 +64,8 @@ def test_a_run_in_a_checkout_of_its_own_has_the_scores_of_the_run_here(tool, rec
     numbers = bench.in_checkout(bench.Version("A", ROOT, SETTINGS), recording, threads=False, max_frames=45)
     result = run_and_score(recording, SETTINGS, source=open_source(SourceSpec(str(recording), max_frames=45)))
     assert Path(numbers["package"]).parents[1] == ROOT
-    assert (numbers["ate"], numbers["abs_rel"]) == (result.report.ate["sim3"].rmse, result.depth.abs_rel)
+    assert numbers["ate"] == pytest.approx(result.report.ate["sim3"].rmse, rel=1e-3)  # compiled anew, sums may differ
+    assert numbers["abs_rel"] == pytest.approx(result.depth.abs_rel, rel=1e-3)
     assert numbers["coverage"] == 1 and numbers["keyframes"] == len(result.slam.store.everything())
     assert 0 < numbers["track_ms"][0] <= numbers["with_wait_ms"][0] and numbers["track_ms"][0] < numbers["cpu_ms"]
     assert all(ms is not None and ms > 0 for ms in numbers["stages"]) and numbers["memory_mb"] > 100
