@@ -3,8 +3,9 @@
 One owner, the backend's thread, hands it to the adjustment, the stereo and the loop search; nobody else writes it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from torch import Tensor
 
@@ -49,7 +50,17 @@ class KeyframeGraph:
     @property
     def keyframes(self) -> list[Keyframe]:
         """All of them, oldest first."""
-        return [self._keyframes[n] for n in sorted(self._keyframes)]
+        return [self._keyframes[n] for n in self.ids]
+
+    @property
+    def ids(self) -> list[int]:
+        """Of all of them, oldest first."""
+        return sorted(self._keyframes)
+
+    @property
+    def by_id(self) -> Mapping[int, Keyframe]:
+        """All of them as they are at any time, to look at."""
+        return MappingProxyType(self._keyframes)
 
     def chain(self, keyframe_id: int, length: int) -> tuple[Keyframe, ...]:
         """A keyframe and those that it was tracked from, at most so many, itself last."""
@@ -82,11 +93,13 @@ class KeyframeGraph:
         """
         for pair in [pair for pair in self._window if min(pair) < oldest_id]:
             edge = self._window.pop(pair)
-            if edge is not None:
+            if edge is not None and (active is None or active.issuperset(pair)):
                 self.connect_subsampled(pair, edge.subsampled())
-        if active is not None:
-            self._keyframes = {n: k for n, k in self._keyframes.items() if n in active}
-            self._subsampled = {pair: edge for pair, edge in self._subsampled.items() if active.issuperset(pair)}
+        gone = set() if active is None else self._keyframes.keys() - active
+        if gone:
+            for n in gone:
+                del self._keyframes[n]
+            self._subsampled = {pair: edge for pair, edge in self._subsampled.items() if gone.isdisjoint(pair)}
 
     def is_matched(self, pair: Pair) -> bool:
         """True if the flow of a pair in the window was asked for already."""

@@ -9,6 +9,7 @@ Reference: Mur-Artal & Tardos, ORB-SLAM2, T-RO 2017, sec. III-D; Strasdat et al.
 
 import logging
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import torch
@@ -20,13 +21,15 @@ from slam.frames import Keyframe
 from slam.geometry import se3, sim3
 from slam.mapping.transforms import rescaled
 from slam.matching.matcher import Match, Matcher
-from slam.recognition.keypoints import KeypointConfig, rank_places
-from slam.recognition.relative_pose import median_inv_depth, pose_from_keypoints, scale_ratio
+from slam.recognition.keypoints import KeypointConfig
+from slam.recognition.places import PlaceIndex
+from slam.recognition.relative_pose import median_inv_depth, median_inv_depths, pose_from_keypoints, scale_ratio
 from slam.solvers.pose_graph import pose_graph
 
 log = logging.getLogger(__name__)
 
 BESIDE = 2  # keyframes: a loop with both ends this near to the ends of a known loop adds little to it
+SAME_SCALE = 1e-4  # relative change that a depth does not follow, far below its error
 METRIC_SCALE_DEVIATION = 1e-4  # log scale between keyframes whose depth a sensor measured
 
 
@@ -73,11 +76,8 @@ class Loop:
 
     def present(self, old: Keyframe, new: Keyframe) -> Tensor:
         """`S_on` in the present scales of the two."""
-        scale_change = old.scale / self.scales[0], new.scale / self.scales[1]
-        S = self.S_on.clone()
-        S[:3, :3] *= scale_change[0] / scale_change[1]
-        S[:3, 3] *= scale_change[0]
-        return S
+        now, then = (torch.tensor(scales, dtype=torch.float64) for scales in ((old.scale, new.scale), self.scales))
+        return _in_other_scales(self.S_on, now / then)
 
 
 class LoopCloser:
@@ -89,6 +89,7 @@ class LoopCloser:
         self.matcher = matcher
         self.config = config
         self.keypoints = keypoints
+        self.places = PlaceIndex(keypoints)
         self.loops: list[Loop] = []
 
     def find(self, graph: KeyframeGraph, keyframe_id: int) -> list[Loop]:
@@ -96,31 +97,27 @@ class LoopCloser:
 
         One beside a known loop is left out, unless the map disagrees with it.
         """
-        new, keyframes = graph[keyframe_id], graph.keyframes
-        position = {k.id: n for n, k in enumerate(keyframes)}
-        self.loops = [loop for loop in self.loops if loop.old_id in position and loop.new_id in position]
-        index = position[new.id]
-        earlier = {k.id: k for k in keyframes[: max(0, index - self.config.min_gap)]}
-        places = {k.id: k.keypoints for k in earlier.values() if k.keypoints is not None}
+        new, ids = graph[keyframe_id], graph.ids
+        self.loops = [loop for loop in self.loops if loop.old_id in graph and loop.new_id in graph]
+        self.places.follow(graph.by_id)
         assert new.keypoints is not None
-        ranked = rank_places(new.keypoints, places, self.keypoints)
+        first_recent = bisect_left(ids, new.id) - self.config.min_gap
+        ranked = self.places.rank(new.keypoints, before_id=ids[max(0, first_recent)])
         loops = []
         for old_id, count in ranked[: self.config.candidates]:
             if count < self.config.min_votes:
                 break
-            loop = self._verified(earlier[old_id], new)
-            if loop is not None and not (self._is_beside(loop, position) and self._fits([loop], keyframes)):
+            loop = self._verified(graph[old_id], new)
+            if loop is not None and not (self._is_beside(loop, ids) and self._fits([loop], graph)):
                 loops.append(loop)
                 self.loops.append(loop)
                 log.debug("keyframe %d shows the place of keyframe %d", new.id, old_id)
         return loops
 
-    def _is_beside(self, loop: Loop, position: dict[int, int]) -> bool:
-        """True if both ends are BESIDE those of a known loop."""
-        old, new = position[loop.old_id], position[loop.new_id]
-        return any(
-            abs(position[k.old_id] - old) <= BESIDE and abs(position[k.new_id] - new) <= BESIDE for k in self.loops
-        )
+    def _is_beside(self, loop: Loop, ids: list[int]) -> bool:
+        """True if both ends are BESIDE those of a known loop; `ids` of the keyframes, in order."""
+        (first_old, last_old), (first_new, last_new) = (_beside(n, ids) for n in (loop.old_id, loop.new_id))
+        return any(first_old <= k.old_id <= last_old and first_new <= k.new_id <= last_new for k in self.loops)
 
     def _verified(self, old: Keyframe, new: Keyframe) -> Loop | None:
         config = self.config
@@ -165,15 +162,18 @@ class LoopCloser:
     def close(self, graph: KeyframeGraph) -> bool:
         """Bend the keyframes of the graph so that all loops fit; False if they fit as they are."""
         config, keyframes = self.config, graph.keyframes
-        known = {k.id for k in keyframes}
-        loops = [loop for loop in self.loops if {loop.old_id, loop.new_id} <= known]
-        if self._fits(loops, keyframes):
+        loops = [loop for loop in self.loops if loop.old_id in graph and loop.new_id in graph]
+        if self._fits(loops, graph):
             return False
         S_wk = torch.stack([k.T_wc for k in keyframes])
-        edges, measured, weight = self._constraints(loops, keyframes)
+        measured, weight = self._constraints(loops, graph)
+        position = {k.id: n for n, k in enumerate(keyframes)}
+        edges = torch.tensor([(position[loop.old_id], position[loop.new_id]) for loop in loops])
         chain = torch.tensor(odometry_edges(keyframes))
-        tied = se3.inverse(S_wk[chain[:, 0]]) @ S_wk[chain[:, 1]]
-        stiffness = torch.stack([self._weight(keyframes[i], keyframes[j]) for i, j in chain.tolist()])
+        i, j = chain.unbind(-1)
+        tied = se3.inverse(S_wk[i]) @ S_wk[j]
+        is_metric = torch.tensor([k.metric for k in keyframes])
+        stiffness = self._weights(median_inv_depths(keyframes)[i], is_metric[i] & is_metric[j])
         solution = pose_graph(
             S_wk,
             torch.cat([edges, chain]),
@@ -191,39 +191,59 @@ class LoopCloser:
             log.info("%d loops contradict the map and are left out", len(strained))
             return self.close(graph)
         scale_change = sim3.scale(solution.S_wk)
+        scale_change[(scale_change - 1).abs() < SAME_SCALE] = 1  # far from the loop: the depth need not be copied
         T_wk = solution.S_wk.clone()
         T_wk[:, :3, :3] /= scale_change[:, None, None]
         T_wk = se3.orthonormalised(T_wk)
-        graph.put(rescaled(k, T_wk[n], float(scale_change[n])) for n, k in enumerate(keyframes))
+        graph.put(rescaled(*moved) for moved in zip(keyframes, T_wk.unbind(), scale_change.tolist(), strict=True))
         return True
 
-    def _fits(self, loops: list[Loop], keyframes: list[Keyframe]) -> bool:
+    def _fits(self, loops: list[Loop], graph: KeyframeGraph) -> bool:
         """True if the map agrees with them as it is."""
         if not loops:
             return True
-        edges, measured, weight = self._constraints(loops, keyframes)
-        T_wi, T_wj = (torch.stack([keyframes[n].T_wc for n in end]) for end in edges.mT.tolist())
+        measured, weight = self._constraints(loops, graph)
+        T_wi = torch.stack([graph[loop.old_id].T_wc for loop in loops])
+        T_wj = torch.stack([graph[loop.new_id].T_wc for loop in loops])
         r = sim3.log(sim3.inverse(measured) @ se3.inverse(T_wi) @ T_wj)
         return bool(((weight * r.square()).mean(-1).sqrt() < self.config.agreement).all())
 
-    def _constraints(self, loops: list[Loop], keyframes: list[Keyframe]) -> tuple[Tensor, Tensor, Tensor]:
-        """Positions of both ends (E, 2), S_ij (E, 4, 4) and weights (E, 7) of loops."""
-        position = {k.id: n for n, k in enumerate(keyframes)}
-        edges = [(position[loop.old_id], position[loop.new_id]) for loop in loops]
-        ends = [(keyframes[i], keyframes[j]) for i, j in edges]
-        measured = [loop.present(*pair) for loop, pair in zip(loops, ends, strict=True)]
-        weight = [self._weight(*pair, loop.shift, loop.turn_rad) for loop, pair in zip(loops, ends, strict=True)]
-        return torch.tensor(edges), torch.stack(measured), torch.stack(weight)
+    def _constraints(self, loops: list[Loop], graph: KeyframeGraph) -> tuple[Tensor, Tensor]:
+        """S_ij (E, 4, 4) in the present scales, and weights (E, 7), of loops."""
+        old, new = [graph[loop.old_id] for loop in loops], [graph[loop.new_id] for loop in loops]
+        then = torch.tensor([loop.scales for loop in loops], dtype=torch.float64)
+        now = torch.tensor([[i.scale, j.scale] for i, j in zip(old, new, strict=True)], dtype=torch.float64)
+        measured = _in_other_scales(torch.stack([loop.S_on for loop in loops]), now / then)
+        cycle = torch.tensor([[loop.shift, loop.turn_rad] for loop in loops], dtype=torch.float64)
+        is_metric = torch.tensor([i.metric and j.metric for i, j in zip(old, new, strict=True)])
+        return measured, self._weights(median_inv_depths(old), is_metric, *cycle.unbind(-1))
 
-    def _weight(self, i: Keyframe, j: Keyframe, shift: float = 0.0, turn_rad: float = 0.0) -> Tensor:
-        """(7,) information of an edge `[v, omega, log s]`."""
+    def _weights(
+        self, inv_depth: Tensor, is_metric: Tensor, shift: Tensor | float = 0.0, turn_rad: Tensor | float = 0.0
+    ) -> Tensor:
+        """(E, 7) information `[v, omega, log s]` of edges, by the median inverse depth of their first keyframes (E,),
+        whether both ends count in metres (E,), and what going there and back left."""
         config = self.config
-        is_metric = i.metric and j.metric
-        deviation = torch.ones(7, dtype=torch.float64)
-        deviation[:3] = (config.shift_deviation + shift) / median_inv_depth(i)
-        deviation[3:6] = math.radians(config.turn_deviation_deg) + turn_rad
-        deviation[6] = METRIC_SCALE_DEVIATION if is_metric else config.scale_deviation
+        deviation = torch.ones(len(inv_depth), 7, dtype=torch.float64)
+        deviation[:, :3] = ((config.shift_deviation + shift) / inv_depth)[:, None]
+        deviation[:, 3:6] *= (math.radians(config.turn_deviation_deg) + torch.as_tensor(turn_rad)).reshape(-1, 1)
+        deviation[:, 6] = torch.where(is_metric, METRIC_SCALE_DEVIATION, config.scale_deviation)
         return deviation.square().reciprocal()
+
+
+def _beside(keyframe_id: int, ids: list[int]) -> tuple[int, int]:
+    """First and last id of the keyframes BESIDE one; `ids` of all, in order."""
+    n = bisect_left(ids, keyframe_id)
+    return ids[max(0, n - BESIDE)], ids[min(len(ids) - 1, n + BESIDE)]
+
+
+def _in_other_scales(S_on: Tensor, scale_change: Tensor) -> Tensor:
+    """Similarities (..., 4, 4), old from new, after the depths of old and new became `scale_change` (..., 2) times as
+    large."""
+    S = S_on.clone()
+    S[..., :3, :3] *= (scale_change[..., 0] / scale_change[..., 1])[..., None, None]
+    S[..., :3, 3] *= scale_change[..., :1]
+    return S
 
 
 def odometry_edges(keyframes: list[Keyframe]) -> list[tuple[int, int]]:

@@ -13,7 +13,8 @@ from slam.geometry import se3
 from slam.mapping.promotion import carried_depth
 from slam.mapping.store import KeyframeStore
 from slam.matching.matcher import Matcher
-from slam.recognition.keypoints import KeypointConfig, detect_keypoints, rank_places
+from slam.recognition.keypoints import KeypointConfig, detect_keypoints
+from slam.recognition.places import PlaceIndex
 from slam.recognition.relative_pose import median_inv_depth, pose_from_keypoints
 
 THUMBNAIL = (15, 20)  # rows and columns: small enough that a few degrees and centimetres do not matter
@@ -48,6 +49,7 @@ class Relocaliser:
         self.matcher = matcher
         self.config = config
         self.keypoints = keypoints
+        self.places = PlaceIndex(keypoints)
         self._thumbnails: dict[int, Tensor] = {}  # keyframe id -> unit vector
 
     def find(self, view: View, store: KeyframeStore) -> Estimate:
@@ -66,9 +68,9 @@ class Relocaliser:
         """Keyframes and first poses (4, 4): by keypoints, then those that look most alike as if nothing had moved."""
         config = self.config
         keypoints = detect_keypoints(view.image, self.keypoints)
-        places = {k.id: k.keypoints for k in store.keyframes if k.keypoints is not None}
+        self.places.follow(store.by_id)
         guesses = []
-        for keyframe_id, count in rank_places(keypoints, places, self.keypoints)[: config.candidates]:
+        for keyframe_id, count in self.places.rank(keypoints)[: config.candidates]:
             if count >= config.min_votes:
                 T_ck = pose_from_keypoints(store[keyframe_id], keypoints, view.K.numpy(), self.keypoints)
                 guesses += [(store[keyframe_id], T_ck)] if T_ck is not None else []

@@ -1,15 +1,17 @@
 """The keyframe store: the map. The tracking thread alone changes it."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from slam.errors import OutputError
-from slam.frames import Anchor, Estimate, Keyframe, Snapshot, Status, Trajectory, Update, Window
+from slam.frames import Anchor, Estimate, Keyframe, Placement, Snapshot, Status, Trajectory, Update, Window
 from slam.geometry import se3
 from slam.mapping.archive import Archive
 from slam.mapping.culling import most_redundant
@@ -46,6 +48,11 @@ class KeyframeStore:
     def keyframes(self) -> tuple[Keyframe, ...]:
         """The active keyframes, oldest first."""
         return tuple(self._keyframes.values())
+
+    @property
+    def by_id(self) -> Mapping[int, Keyframe]:
+        """The active keyframes as they are at any time, to look at."""
+        return MappingProxyType(self._keyframes)
 
     def everything(self) -> tuple[Keyframe, ...]:
         """All keyframes ever, oldest first; the arrays of those that left are paged in from the disk."""
@@ -104,15 +111,15 @@ class KeyframeStore:
         """
         keyframe = self._keyframes[keyframe_id]
         self._archived[keyframe_id] = self._archive.stored(keyframe)
-        placements = self.snapshot().placements()
+        own = Placement(keyframe.T_wc.numpy(), keyframe.scale)
+        left = {n: a.placement(own) for n, a in self._anchors.items() if a.keyframe_id == keyframe_id}
+        left[keyframe_id] = own
         del self._keyframes[keyframe_id]
         nearest = min(self._keyframes, key=lambda n: abs(n - keyframe_id))
         anchor = self._keyframes.get(keyframe.parent_id, self._keyframes[nearest])
-        followers = [n for n, a in self._anchors.items() if a.keyframe_id == keyframe_id]
         T_aw = np.linalg.inv(anchor.T_wc.numpy())
         self._anchors = self._anchors | {
-            n: Anchor(anchor.id, T_aw @ placements[n].T_wc, anchor.scale, placements[n].scale)
-            for n in (*followers, keyframe_id)
+            n: Anchor(anchor.id, T_aw @ placement.T_wc, anchor.scale, placement.scale) for n, placement in left.items()
         }
         for child in self.keyframes:
             if child.parent_id == keyframe_id:
@@ -140,9 +147,9 @@ class KeyframeStore:
     def apply(self, update: Update) -> None:
         """Take over refined keyframes. Those that the backend has not seen yet move along with their parents."""
         after = {
-            k.id: replace(k, parent_id=self._keyframes[k.id].parent_id)
+            k.id: k if k.parent_id == known.parent_id else replace(k, parent_id=known.parent_id)
             for k in update.keyframes
-            if k.id in self._keyframes
+            if (known := self._keyframes.get(k.id)) is not None
         }
         for keyframe in self.keyframes:  # parents come first
             if keyframe.id not in after and not keyframe.refined and keyframe.parent_id in after:

@@ -1,5 +1,7 @@
 """Relative pose and scale of a keyframe and a distant image, as loop closure and relocalisation need them."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -43,3 +45,8 @@ def scale_ratio(old: Keyframe, new: Keyframe, T_no: Tensor, stride: int) -> floa
 def median_inv_depth(keyframe: Keyframe) -> float:
     """Median inverse depth of a keyframe's cells, 1 / map unit."""
     return float(keyframe.coarse.value.median())
+
+
+def median_inv_depths(keyframes: Sequence[Keyframe]) -> Tensor:
+    """`median_inv_depth` of each, (N,) float64."""
+    return torch.stack([k.coarse.value for k in keyframes]).flatten(1).median(1).values.double()
