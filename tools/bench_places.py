@@ -1,4 +1,4 @@
-"""How well a place is recognised: four ways to find, for each keyframe, an earlier one that shows the same place.
+"""How well a place is recognised: five ways to find, for each keyframe, an earlier one that shows the same place.
 
     python tools/bench_places.py runs/hall DATA/desk_gentle
 
@@ -24,6 +24,7 @@ from slam.geometry.camera import scaled_intrinsics
 from slam.geometry.flow import in_image, reproject
 from slam.networks.storage import load_networks
 from slam.recognition.keypoints import detect_keypoints, rank_places
+from slam.recognition.places import PlaceIndex
 
 GAP = 8  # keyframes
 SAME, RIGHT = 0.5, 0.3  # overlap of a place seen before, and of an answer that counts
@@ -32,9 +33,9 @@ WORDS = 256  # of the bag of words
 Scores = list[np.ndarray]  # of each keyframe, one score for every keyframe at least GAP older
 
 
-def keyframes_of(folder: Path) -> tuple[list[Keyframe], Tensor, float]:
+def keyframes_of(folder: Path, settings: list[str]) -> tuple[list[Keyframe], Tensor, float]:
     """Keyframes of a run, their true poses (N, 4, 4), and metres in a map unit."""
-    result = run_and_score(folder)
+    result = run_and_score(folder, settings)
     keyframes, truth = list(result.slam.store.keyframes), result.truth
     nearest = [int(np.abs(truth.time_ns - k.view.time_ns).argmin()) for k in keyframes]
     return keyframes, torch.from_numpy(truth.T_wc[nearest]), result.report.ate["sim3"].scale
@@ -92,13 +93,24 @@ def bag_of_words(keyframes: list[Keyframe]) -> Scores:
 
 
 def keypoint_votes(keyframes: list[Keyframe]) -> Scores:
-    """What the system uses."""
+    """Every keypoint asks those of all keyframes."""
     found = [detect_keypoints(k.view.image) for k in keyframes]
-    scores = []
-    for n in range(len(keyframes)):
-        given = dict(rank_places(found[n], dict(enumerate(found[: max(0, n - GAP)]))))
-        scores.append(np.array([given.get(m, 0) for m in range(max(0, n - GAP))], float))
+    return [by_votes(rank_places(found[n], dict(enumerate(found[: max(0, n - GAP)]))), n) for n in range(len(found))]
+
+
+def shortlisted_votes(keyframes: list[Keyframe]) -> Scores:
+    """What the system uses."""
+    index, found, scores = PlaceIndex(), [detect_keypoints(k.view.image) for k in keyframes], []
+    for n, keypoints in enumerate(found):
+        index.put(n, keypoints)
+        scores.append(by_votes(index.rank(keypoints, before_id=n - GAP), n))
     return scores
+
+
+def by_votes(ranked: list[tuple[int, int]], n: int) -> np.ndarray:
+    """Votes of keyframe n for every one at least GAP older."""
+    given = dict(ranked)
+    return np.array([given.get(m, 0) for m in range(max(0, n - GAP))], float)
 
 
 def judged(scores: Scores, overlap: np.ndarray) -> str:
@@ -121,6 +133,7 @@ WAYS: dict[str, Callable[[list[Keyframe]], Scores]] = {
     "pooled encoder features": encoder,
     "ORB bag of words": bag_of_words,
     "keypoint votes": keypoint_votes,
+    "short-listed keypoint votes": shortlisted_votes,
 }
 
 
@@ -128,10 +141,13 @@ def main() -> None:
     """Print a markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="A.B=V", help="keyframing.flow_px=4: more keyframes"
+    )
     options = parser.parse_args()
     print("| sequence | by | right at first rank | recall at 100 % precision |\n| --- | --- | --- | --- |")
     for folder in options.folders:
-        keyframes, T_wc, unit_m = keyframes_of(folder)
+        keyframes, T_wc, unit_m = keyframes_of(folder, options.set)
         overlap = overlaps(keyframes, T_wc, unit_m)
         for name, way in WAYS.items():
             print(f"| {folder.name} | {name} | {judged(way(keyframes), overlap)} |", flush=True)
