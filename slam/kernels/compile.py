@@ -1,6 +1,7 @@
-"""How the loops are compiled: without the GIL, on one core, kept on the disk for the next start."""
+"""How the loops are compiled: without the GIL, on one core, kept on the disk for the next start; and when they run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numba
@@ -20,7 +21,26 @@ def compiled(fastmath: frozenset[str] = frozenset()) -> Callable[[Callable[..., 
     return numba.njit(nogil=True, cache=True, fastmath=set(fastmath), error_model="numpy")
 
 
+_loops_wanted = True  # by the whole process
+
+
+@contextmanager
+def tensors_only() -> Iterator[None]:
+    """Inside, on all threads, tensors do on the CPU too what loops do there otherwise: what a GPU runs, without one."""
+    global _loops_wanted
+    before, _loops_wanted = _loops_wanted, False
+    try:
+        yield
+    finally:
+        _loops_wanted = before
+
+
+def has_loops(kind: Tensor) -> bool:
+    """True where loops are to be had: for a tensor on the CPU, outside of `tensors_only`."""
+    return _loops_wanted and kind.device.type == "cpu"
+
+
 def runs_as_loop(kind: Tensor, *given: Tensor) -> bool:
     """True where a hot operation is done by its loop: `kind` is float32 on the CPU, and no gradient is asked for."""
-    on_cpu = kind.device.type == "cpu" and kind.dtype == torch.float32
-    return on_cpu and not (torch.is_grad_enabled() and any(x.requires_grad for x in given))
+    has_gradient = torch.is_grad_enabled() and any(x.requires_grad for x in given)
+    return has_loops(kind) and kind.dtype == torch.float32 and not has_gradient

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from slam.kernels.compile import REASSOCIATED, compiled, runs_as_loop
+from slam.kernels.compile import REASSOCIATED, compiled, has_loops, runs_as_loop
 
 AT_ONCE = 4  # scalar products
 
@@ -74,7 +74,7 @@ class Pyramid:
     @staticmethod
     def build(volumes: list[Tensor], first: int = 0) -> "Pyramid":
         """Make the volumes ready for lookups."""
-        return Pyramid(volumes, first, Volumes(volumes, first) if volumes[0].device.type == "cpu" else None)
+        return Pyramid(volumes, first, Volumes(volumes, first) if has_loops(volumes[0]) else None)
 
     def lookup(self, uv: Tensor, radius: int) -> Tensor:
         """As the function `lookup`."""

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from slam.kernels.compile import FINITE, compiled
+from slam.kernels.compile import FINITE, compiled, has_loops
 
 MIN_CONTRAST = 0.02  # an image flatter than this (a covered lens) is not amplified further
 FULL_SCALE = 255
@@ -26,7 +26,7 @@ def standardise(images: Tensor) -> Tensor:
 def standardised_blocks(images: Tensor) -> Tensor:
     """Images (N, 3, H, W), uint8 or float in [0, 1] -> (N, 12, H/2, W/2) float, channels last, as `pixel_unshuffle`
     orders them."""
-    if images.dtype == torch.uint8 and images.device.type == "cpu":
+    if images.dtype == torch.uint8 and has_loops(images):
         N, _, H, W = images.shape
         blocks = torch.empty(N, H // 2, W // 2, 12)
         _blocks_loop(images.permute(0, 2, 3, 1).numpy(), blocks.numpy())
