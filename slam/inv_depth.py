@@ -28,9 +28,9 @@ class InvDepth:
     sigma: Tensor  # (h, w) float32 standard deviation of the value; without meaning where that is unknown
 
     @staticmethod
-    def unknown(size: tuple[int, int]) -> "InvDepth":
-        """Nothing known at (h, w)."""
-        return InvDepth(torch.zeros(size), torch.zeros(size))
+    def unknown(size: tuple[int, int], device: torch.device | None = None) -> "InvDepth":
+        """Nothing known at (h, w); on the CPU, if no device is given."""
+        return InvDepth(torch.zeros(size, device=device), torch.zeros(size, device=device))
 
     @staticmethod
     def from_confidence(value: Tensor, confidence: Tensor) -> "InvDepth":
@@ -42,6 +42,19 @@ class InvDepth:
     def size(self) -> tuple[int, int]:
         """Rows and columns."""
         return self.value.shape[-2], self.value.shape[-1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the maps are."""
+        return self.value.device
+
+    def to(self, device: torch.device) -> "InvDepth":
+        """The same on a device; itself if it is there."""
+        return self if self.device == device else InvDepth(self.value.to(device), self.sigma.to(device))
+
+    def on_host(self) -> "InvDepth":
+        """The same on the CPU, for whoever writes or draws it."""
+        return self.to(torch.device("cpu"))
 
     @property
     def known(self) -> Tensor:
@@ -127,13 +140,14 @@ def normalized_convolution(value: Tensor, weight: Tensor, sigma: float = 2.0, fl
 
 def _blur(images: Tensor, sigma: float) -> Tensor:
     """Gaussian of (C, H, W), zeros outside; as products of matrices, since wide convolutions are slow on a CPU."""
-    return _gaussian(images.shape[1], sigma) @ images @ _gaussian(images.shape[2], sigma)
+    rows, columns = (_gaussian(n, sigma, images.device) for n in images.shape[1:])
+    return rows @ images @ columns
 
 
 @lru_cache(maxsize=64)
-def _gaussian(n: int, sigma: float) -> Tensor:
+def _gaussian(n: int, sigma: float, device: torch.device) -> Tensor:
     """(n, n) symmetric: a row for each sample of the output."""
     offset = torch.arange(n)[:, None] - torch.arange(n)[None]
     radius = int(3 * sigma)
     kernel = torch.exp(-0.5 * (offset / sigma) ** 2) * (offset.abs() <= radius)
-    return kernel / torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2).sum()
+    return (kernel / torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2).sum()).to(device)

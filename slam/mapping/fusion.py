@@ -12,7 +12,7 @@ from slam.errors import check_range
 from slam.frames import Keyframe
 from slam.geometry import se3
 from slam.io.ply import PointCloud
-from slam.kernels.depth_votes import vote
+from slam.kernels.depth_votes import depth_votes
 
 
 @dataclass(frozen=True)
@@ -35,19 +35,16 @@ class FusionConfig:
 
 def agreement(keyframe: Keyframe, others: list[Keyframe], config: FusionConfig = FusionConfig()) -> np.ndarray:
     """(h, w) int32: how many of the other keyframes confirm each pixel's depth."""
-    inv_depth = keyframe.dense.value.numpy()
-    votes = np.zeros(inv_depth.shape, np.int32)
-    K = keyframe.view.K.numpy()
-    for other in others:
-        T_jk = (se3.inverse(other.T_wc) @ keyframe.T_wc).numpy()
-        vote(inv_depth, T_jk, K, other.dense.value.numpy(), config.max_inconsistency, votes)
-    return votes
+    inv_depth = keyframe.dense.value
+    T_jk = [se3.inverse(other.T_wc) @ keyframe.T_wc for other in others]
+    theirs = [other.dense.value.to(inv_depth.device) for other in others]
+    return depth_votes(inv_depth, T_jk, keyframe.view.K, theirs, config.max_inconsistency).cpu().numpy()
 
 
 def keyframe_cloud(keyframe: Keyframe, others: list[Keyframe], config: FusionConfig = FusionConfig()) -> PointCloud:
     """The confirmed points of one keyframe, in its camera frame."""
     enough = min(config.min_agreeing, len(others))
-    dense = keyframe.dense
+    dense = keyframe.dense.on_host()
     known = dense.known.numpy() & (dense.confidence.numpy() >= config.min_confidence)
     good = known & (agreement(keyframe, others, config) >= enough)
     v, u = (a * config.stride for a in np.nonzero(good[:: config.stride, :: config.stride]))
