@@ -83,8 +83,8 @@ def pixel_grid(height: int, width: int, like: Tensor) -> Tensor:
 def sample(image: Tensor, uv: Tensor, padding: str = "zeros", mode: str = "bilinear") -> Tensor:
     """Read images (B, C, H, W) at pixels uv (B, h, w, 2) -> (B, C, h, w), bilinear, the one use of grid_sample."""
     H, W = image.shape[-2:]
-    size = torch.tensor([max(W - 1, 1), max(H - 1, 1)], dtype=uv.dtype, device=uv.device)
-    grid = 2 * uv / size - 1
+    u, v = uv.unbind(-1)
+    grid = torch.stack([2 * u / max(W - 1, 1) - 1, 2 * v / max(H - 1, 1) - 1], -1)
     return torch.nn.functional.grid_sample(
         image, grid.to(image.dtype), mode=mode, padding_mode=padding, align_corners=True
     )

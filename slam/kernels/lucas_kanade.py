@@ -1,12 +1,17 @@
-"""Per-pixel loops of the photometric alignment: the warp of an image, and the Lucas-Kanade step of every cell.
+"""Photometric alignment of cells: the warp of an image, and the Lucas-Kanade step of every cell.
 
-Arrays are float32 and C-contiguous; the kernels release the GIL and use one core. Sums run along whole rows first,
-so that the compiler turns them into vector instructions.
+Loops, for float32 on the CPU without gradients: their arrays are C-contiguous, and sums run along whole rows first, so
+that the compiler turns them into vector instructions. Tensors elsewhere: the sums of a patch are those of a pooling.
 """
 
 import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
-from slam.kernels.compile import FINITE, compiled
+from slam.geometry.camera import pixel_grid, sample
+from slam.geometry.flow import in_image
+from slam.kernels.compile import FINITE, compiled, runs_as_loop
 
 FLOOR_ENERGY = np.float32(1.3)  # squared gradient added for a stable solution, gray levels^2
 FLOOR_CONTRAST = np.float32(6.5)  # variance of a patch below which its gain is not fitted, gray levels^2
@@ -15,6 +20,81 @@ UNKNOWN = np.float32(1e4)  # pixels^2: variance of what was not measured
 CHANNELS = 4  # gradient along x and y, difference, brightness
 PAIRS = CHANNELS * (CHANNELS + 1) // 2
 GX, GY, DIFFERENCE, LEVEL = 0, 1, 2, 3
+MIDDLE = np.float32(127.5)  # gray level
+
+
+def photometric_step(gray_i: Tensor, gray_j: Tensor, uv: Tensor, patch_px: int, noise: float) -> tuple[Tensor, Tensor]:
+    """One Lucas-Kanade step of every cell of E edges (i, j), with gain and offset of its patch fitted too.
+
+    Args:
+        gray_i, gray_j: (E, H, W) gray levels.
+        uv: (E, h, w, 2) where the cells of i lie in j, cells; j is warped by it, interpolated between cells.
+        patch_px: side of a patch, even, at least that of a cell.
+        noise: least deviation of a pixel's brightness.
+
+    Returns:
+        shift_px (E, h, w, 2), how much farther the patches lie in j, pixels; variance (E, h, w, 2) of what one pixel
+        of the patch says about it, pixels^2.
+    """
+    E, h, w, _ = uv.shape
+    stride, far = gray_i.shape[1] // h, 2.0 * max(gray_i.shape[1:])
+    offset = ((uv - pixel_grid(h, w, like=uv)) * stride).nan_to_num(0.0).clamp(-far, far)
+    if not runs_as_loop(gray_i, gray_i, gray_j, uv):
+        warped, seen = _warp_by_tensors(gray_j, offset)
+        return _steps_by_tensors(gray_i, warped, seen, stride, patch_px, noise)
+    shift_px, variance = torch.empty_like(offset), torch.empty_like(offset)
+    for e in range(E):
+        first, second, cells = (x[e].float().contiguous().numpy() for x in (gray_i, gray_j, offset))
+        warped, seen = np.empty_like(first), np.empty_like(first)
+        warp(second, cells, warped, seen)
+        steps(first, warped, seen, patch_px, noise, shift_px[e].numpy(), variance[e].numpy())
+    return shift_px, variance
+
+
+def _warp_by_tensors(gray_j: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
+    """As `warp`, of E images (E, H, W) by (E, h, w, 2)."""
+    H, W = gray_j.shape[1:]
+    offset = F.interpolate(offset.permute(0, 3, 1, 2), (H, W), mode="bilinear", align_corners=False)
+    position = offset.permute(0, 2, 3, 1) + pixel_grid(H, W, like=offset)
+    warped = sample(gray_j[:, None], position, padding="border")[:, 0]
+    return warped, in_image(position, H, W, margin=1).to(warped)
+
+
+def _steps_by_tensors(
+    gray_i: Tensor, warped: Tensor, seen: Tensor, stride: int, patch_px: int, noise: float
+) -> tuple[Tensor, Tensor]:
+    """As `steps`, of E pairs of images (E, H, W)."""
+    m = seen[:, 1:-1, 1:-1]
+    both = 0.5 * (gray_i + warped)
+    gx = 0.5 * m * (both[:, 1:-1, 2:] - both[:, 1:-1, :-2])
+    gy = 0.5 * m * (both[:, 2:, 1:-1] - both[:, :-2, 1:-1])
+    difference, level = m * (gray_i - warped)[:, 1:-1, 1:-1], m * (both[:, 1:-1, 1:-1] - float(MIDDLE))
+    channels = [gx, gy, difference, level]
+    products = [channels[a] * channels[b] for a in range(CHANNELS) for b in range(a, CHANNELS)]
+    rows = F.pad(torch.stack([m, *channels, *products], 1), (1, 1, 1, 1))  # (E, 1 + CHANNELS + PAIRS, H, W)
+    margin = (patch_px - stride) // 2
+    sums = F.avg_pool2d(rows, patch_px, stride, margin, divisor_override=1)
+    count, per_pixel = sums[:, 0], 1 / sums[:, 0].clamp_min(1)
+    means, k = [sums[:, 1 + a] * per_pixel for a in range(CHANNELS)], 1 + CHANNELS
+    cov: dict[tuple[int, int], Tensor] = {}
+    for a in range(CHANNELS):
+        for b in range(a, CHANNELS):
+            cov[a, b] = sums[:, k] * per_pixel - means[a] * means[b]
+            k += 1
+    per_gain = 1 / (cov[LEVEL, LEVEL] + float(FLOOR_CONTRAST))
+    for a in range(LEVEL):
+        for b in range(a, LEVEL):
+            cov[a, b] = cov[a, b] - cov[a, LEVEL] * cov[b, LEVEL] * per_gain
+    floor = float(FLOOR_ENERGY)
+    xx, yy, xy = cov[GX, GX] + floor, cov[GY, GY] + floor, cov[GX, GY]
+    rx, ry = cov[GX, DIFFERENCE], cov[GY, DIFFERENCE]
+    determinant = xx * yy - xy * xy
+    dx, dy = (yy * rx - xy * ry) / determinant, (xx * ry - xy * rx) / determinant
+    misfit = (cov[DIFFERENCE, DIFFERENCE] - dx * rx - dy * ry).clamp_min(0) + noise**2
+    energy = torch.stack([cov[GX, GX], cov[GY, GY]], -1).clamp_min(0) + 0.05 * floor
+    unknown = (count < MIN_COVER * patch_px**2)[..., None]
+    shift_px, variance = torch.stack([dx, dy], -1), misfit[..., None] / energy
+    return shift_px.masked_fill(unknown, 0.0), variance.masked_fill(unknown, float(UNKNOWN))
 
 
 @compiled(FINITE)
@@ -121,7 +201,7 @@ def steps(
 @compiled(FINITE)
 def _channels(gray_i: np.ndarray, warped: np.ndarray, seen: np.ndarray, y: int, row: np.ndarray) -> None:
     """The channels of one row, 0 where view j does not see it; the gradients are means of both images'."""
-    half, quarter, middle = np.float32(0.5), np.float32(0.25), np.float32(127.5)
+    half, quarter, middle = np.float32(0.5), np.float32(0.25), MIDDLE
     gx, gy, difference, level = row[GX], row[GY], row[DIFFERENCE], row[LEVEL]
     for x in range(1, gray_i.shape[1] - 1):
         m = seen[y, x]

@@ -26,9 +26,8 @@ from torch import Tensor
 
 from slam.errors import ConfigError, check_range
 from slam.frames import Image
-from slam.kernels.lucas_kanade import UNKNOWN, steps, warp
+from slam.kernels.lucas_kanade import UNKNOWN, photometric_step
 from slam.matching.correspondence import KEPT_IMAGES, Correspondence, Features, State
-from slam.matching.dis import grid
 
 STRIDE = 4  # of the cells
 MIN_MEAN_WEIGHT = (
@@ -62,7 +61,7 @@ class RefinementFeatures(Generic[Features]):
     """What flow and refinement need of one image."""
 
     flow: Features
-    smooth: np.ndarray  # (H, W) float32 gray levels, smoothed
+    smooth: Tensor  # (H, W) float32 gray levels, smoothed
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +69,8 @@ class RefinementState(Generic[State]):
     """State of E edges."""
 
     flow: State
-    images: tuple[tuple[np.ndarray, np.ndarray], ...]  # of i and j, (H, W) float32 gray levels, smoothed
+    smooth_i: Tensor  # (E, H, W) float32 gray levels, smoothed
+    smooth_j: Tensor  # (E, H, W)
     flow_updates: int = 0
     updates: int = 0  # of the refinement
     uv: Tensor | None = None  # (E, h, w, 2) of the last update
@@ -83,11 +83,18 @@ class PhotometricRefinement(Generic[Features, State]):
 
     stride = STRIDE
 
-    def __init__(self, flow: Correspondence[Features, State], config: RefinementConfig = RefinementConfig()) -> None:
+    def __init__(
+        self,
+        flow: Correspondence[Features, State],
+        config: RefinementConfig = RefinementConfig(),
+        device: torch.device = torch.device("cpu"),
+    ) -> None:
+        """`device`: of the images to be aligned, and of the flow."""
         if flow.stride % STRIDE:
             raise ValueError(f"the stride of the flow must be a multiple of {STRIDE}, got {flow.stride}")
         self.flow = flow
         self.config = config
+        self.device = device
         self.max_updates = config.max_flow_updates + config.updates
         self._features = lru_cache(KEPT_IMAGES)(self._encoded)
 
@@ -96,15 +103,16 @@ class PhotometricRefinement(Generic[Features, State]):
         return [self._features(image) for image in images]
 
     def _encoded(self, image: Image) -> RefinementFeatures[Features]:
-        return RefinementFeatures(self.flow.encode([image])[0], smoothed(image.gray))
+        smooth = torch.from_numpy(smoothed(image.gray)).to(self.device)
+        return RefinementFeatures(self.flow.encode([image])[0], smooth)
 
     def start(
         self, features_i: Sequence[RefinementFeatures[Features]], features_j: Sequence[RefinementFeatures[Features]]
     ) -> RefinementState[State]:
         """See `Correspondence`."""
         flow = self.flow.start([f.flow for f in features_i], [f.flow for f in features_j])
-        images = tuple((a.smooth, b.smooth) for a, b in zip(features_i, features_j))
-        return RefinementState(flow, images)
+        smooth_i, smooth_j = (_stacked([f.smooth for f in side]) for side in (features_i, features_j))
+        return RefinementState(flow, smooth_i, smooth_j)
 
     def update(self, state: RefinementState[State], uv: Tensor) -> tuple[RefinementState[State], Tensor, Tensor]:
         """See `Correspondence`: of the flow until the reprojection has settled, then aligned; the mean confidence stays
@@ -150,12 +158,7 @@ class PhotometricRefinement(Generic[Features, State]):
     def _measured(self, state: RefinementState[State], start: Tensor) -> tuple[Tensor, Tensor]:
         """Where the cells (E, h, w, 2) lie after a step from `start`, cells, and the variance of that, pixels^2."""
         config = self.config
-        cells = start.float().cpu().numpy()
-        found = [
-            photometric_step(gray_i, gray_j, uv, config.patch_px, config.noise)
-            for (gray_i, gray_j), uv in zip(state.images, cells)
-        ]
-        shift_px, variance = (torch.from_numpy(np.stack(part)).to(start) for part in zip(*found))
+        shift_px, variance = photometric_step(state.smooth_i, state.smooth_j, start, config.patch_px, config.noise)
         slipped = shift_px.norm(dim=-1, keepdim=True) > config.reach_px
         return start + shift_px / STRIDE, variance.masked_fill(slipped, float(UNKNOWN))
 
@@ -165,27 +168,6 @@ def smoothed(gray: np.ndarray) -> np.ndarray:
     return cv2.GaussianBlur(gray.astype(np.float32), (5, 5), 1.0)
 
 
-def photometric_step(
-    gray_i: np.ndarray, gray_j: np.ndarray, uv: np.ndarray, patch_px: int, noise: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """One Lucas-Kanade step of every cell, with gain and offset of its patch fitted too.
-
-    Args:
-        gray_i, gray_j: (H, W) float32 gray levels.
-        uv: (h, w, 2) where the cells of i lie in j, cells; j is warped by it, interpolated between cells.
-        patch_px: side of a patch.
-        noise: least deviation of a pixel's brightness.
-
-    Returns:
-        shift_px (h, w, 2), how much farther the patches lie in j, pixels; variance (h, w, 2) of what one pixel of the
-        patch says about it, pixels^2.
-    """
-    h, w, _ = uv.shape
-    stride = gray_i.shape[0] // h
-    far = 2.0 * max(gray_i.shape)
-    offset = np.clip(np.nan_to_num((uv - grid(h, w)) * stride), -far, far).astype(np.float32)
-    warped, seen = np.empty_like(gray_i), np.empty_like(gray_i)
-    warp(gray_j, offset, warped, seen)
-    shift_px, variance = np.empty_like(offset), np.empty_like(offset)
-    steps(gray_i, warped, seen, patch_px, noise, shift_px, variance)
-    return shift_px, variance
+def _stacked(images: Sequence[Tensor]) -> Tensor:
+    """Images (H, W) as (E, H, W); one alone is not copied."""
+    return images[0][None] if len(images) == 1 else torch.stack(list(images))

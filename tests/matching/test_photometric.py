@@ -9,13 +9,12 @@ from torch import Tensor
 from slam.errors import ConfigError
 from slam.frames import Image
 from slam.geometry.camera import pixel_grid, sample
-from slam.kernels.lucas_kanade import UNKNOWN, warp
+from slam.kernels.lucas_kanade import UNKNOWN, photometric_step, warp
 from slam.matching.dis import grid
 from slam.matching.photometric import (
     STRIDE,
     PhotometricRefinement,
     RefinementConfig,
-    photometric_step,
     smoothed,
 )
 
@@ -41,7 +40,9 @@ def image(gray: np.ndarray) -> Image:
 
 def step(first: np.ndarray, second: np.ndarray, uv: np.ndarray = CELLS) -> tuple[np.ndarray, np.ndarray]:
     gray_i, gray_j = (smoothed(np.clip(g, 0, 255).round().astype(np.uint8)) for g in (first, second))
-    return photometric_step(gray_i, gray_j, uv, 6, 0.5)
+    given = (torch.from_numpy(x)[None] for x in (gray_i, gray_j, uv))
+    shift, variance = photometric_step(*given, 6, 0.5)
+    return shift[0].numpy(), variance[0].numpy()
 
 
 @pytest.mark.parametrize("gain, offset", [(1.0, 0.0), (1.2, -20.0)], ids=["same exposure", "brighter"])
