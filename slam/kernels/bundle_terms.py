@@ -51,7 +51,8 @@ def bundle_terms(
     if runs_as_loop(target_uv, target_uv, weight, inv_depth, T_ji, K):
         return _by_loops(target_uv, weight, inv_depth, T_ji, K, huber_px)
     E = len(T_ji)
-    depths, K_e = inv_depth.expand(E, *inv_depth.shape), K.expand(E, 3, 3)
+    T_ji, K_e = T_ji.to(inv_depth), K.to(inv_depth).expand(E, 3, 3)
+    depths = inv_depth.expand(E, *inv_depth.shape)
     uv, q, valid = reproject(depths, T_ji, K_e)
     J, J_d = reprojection_jacobians(q, depths, T_ji, K_e)
     r = target_uv - uv

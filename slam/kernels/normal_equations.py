@@ -27,7 +27,10 @@ def huber_weight(residual: Tensor, huber_px: float) -> Tensor:
 def normal_equations(
     target_uv: Tensor, weight: Tensor, inv_depth: Tensor, T_ji: Tensor, K: Tensor, huber_px: float | None = None
 ) -> tuple[Tensor, Tensor]:
-    """H (E, 6, 6) and b (E, 6) of each edge, float64, for a left update of T_ji. Shapes as `pose_step`."""
+    """H (E, 6, 6) and b (E, 6) of each edge, float64, for a left update of T_ji. Shapes as `pose_step`.
+
+    They are where the poses are, wherever the maps are: both come over in one copy.
+    """
     given = (target_uv, weight, inv_depth, T_ji, K)
     if runs_as_loop(target_uv, *given):
         E = len(T_ji)
@@ -36,8 +39,9 @@ def normal_equations(
         threshold = math.inf if huber_px is None else huber_px
         _accumulate(flow, trust, depth, motion, camera, threshold, H.numpy(), b.numpy())
         return H, b
-    uv, q, valid = reproject(inv_depth, T_ji, K)
-    J, _ = reprojection_jacobians(q, inv_depth, T_ji, K)  # (E, h, w, 2, 6)
+    T, K = T_ji.to(inv_depth), K.to(inv_depth)
+    uv, q, valid = reproject(inv_depth, T, K)
+    J, _ = reprojection_jacobians(q, inv_depth, T, K)  # (E, h, w, 2, 6)
     residual = target_uv - uv
     w = weight * valid[..., None]
     if huber_px is not None:
@@ -45,9 +49,9 @@ def normal_equations(
     E = len(T_ji)
     J, residual, w = J.reshape(E, -1, 6), residual.reshape(E, -1, 1), w.reshape(E, -1, 1)
     wJ = w * J
-    H = wJ.mT @ J
-    b = (wJ.mT @ residual).squeeze(-1)
-    return H.double(), b.double()
+    both = wJ.mT @ torch.cat([J, residual], -1)  # (E, 6, 7)
+    both = both.to(T_ji.device, torch.float64)
+    return both[..., :SIZE], both[..., SIZE]
 
 
 @compiled(REASSOCIATED)

@@ -38,6 +38,7 @@ def reproject_with_trust(
         shift = 0.0 if sigma is None else 1 / flow_sigma
         _reproject_loop(depth, deviation, motion, camera, shift, uv.numpy(), trust.numpy())
         return uv, trust
+    T_ji, K = T_ji.to(inv_depth), K.to(inv_depth)
     uv, q, valid = reproject(inv_depth, T_ji, K)
     trust = valid.to(uv)
     if sigma is not None:

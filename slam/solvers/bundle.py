@@ -1,7 +1,8 @@
 """Dense bundle adjustment: poses and inverse depths of a set of views from the flows between them.
 
 Every pixel's inverse depth appears only in the edges that leave its view, so the depth block is diagonal and is
-eliminated by the Schur complement, view by view; what is left is one small system over the poses.
+eliminated by the Schur complement, view by view, on the device of the maps; what is left is one small system over the
+poses, solved where these are.
 
 Reference: Teed & Deng, DROID-SLAM, NeurIPS 2021, sec. 3.3; Triggs et al., Bundle adjustment: a modern synthesis, 2000.
 """
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from slam.geometry import se3
-from slam.kernels.bundle_terms import bundle_terms
+from slam.kernels.bundle_terms import BundleTerms, bundle_terms
 from slam.solvers.gauss_newton import Damping, solve_damped
 
 GAUGE_CONDITION = 0.0  # the scale of a monocular window is free: a null direction is damped, not refused
@@ -44,6 +45,8 @@ def bundle_adjust(
 ) -> BundleSolution:
     """Damped Gauss-Newton on all free poses and all inverse depths.
 
+    Maps (flows, weights, inverse depths, prior) are on one device; poses, edges, `fixed` and K may be on another.
+
     Args:
         target_uv: (E, h, w, 2) where the pixels of view i should lie in view j.
         weight: (E, h, w, 2) >= 0.
@@ -59,88 +62,114 @@ def bundle_adjust(
     Returns:
         BundleSolution. Without parallax (pure rotation) `depth_information` is 0 and depths stay at the prior.
     """
-    N = len(inv_depth)
-    of_source = [(int(i), (edges[:, 0] == i).nonzero().squeeze(-1)) for i in edges[:, 0].unique()]
     T, d = T_cw.double(), inv_depth.clone()
+    order = edges[:, 0].argsort(stable=True)
+    edges, target_uv, weight = edges[order], target_uv[order], weight[order]
+    sources, counts = edges[:, 0].unique_consecutive(return_counts=True)
+    views = [
+        _View(i, slice(end - count, end))
+        for i, count, end in zip(sources.tolist(), counts.tolist(), counts.cumsum(0).tolist(), strict=True)
+    ]
     floor = MIN_INV_DEPTH * inv_depth.mean((1, 2), keepdim=True)
     free = (~fixed).nonzero().squeeze(-1)
-    index = (6 * free[:, None] + torch.arange(6, device=T.device)).reshape(-1)
-    total = weight.double().sum()
+    total = weight.sum(dtype=torch.float64).to(T.device)
     ok_all = torch.ones((), dtype=torch.bool, device=T.device)
-    information = torch.zeros_like(d)
+    information, finite = torch.zeros_like(d), torch.ones((), dtype=torch.bool, device=d.device)
+    K = K.to(d)
     for _ in range(steps):
-        S = torch.zeros(N, N, 6, 6, dtype=torch.float64, device=T.device)
-        rhs = torch.zeros(N, 6, dtype=torch.float64, device=T.device)
+        T_ji = T[edges[:, 1]] @ se3.inverse(T[edges[:, 0]])
+        on_device = T_ji.to(d)
         blocks = []
-        for i, e in of_source:
-            T_ji = T[edges[e, 1]] @ se3.inverse(T[i])
-            block = _block(target_uv[e], weight[e], d[i], (prior[0][i], prior[1][i]), T_ji, K, huber_px)
-            views = torch.cat([edges[e, 1], edges[e[:1], 0]])  # as the block orders its poses
-            at, by = torch.meshgrid(views, views, indexing="ij")
-            S.index_put_((at.reshape(-1), by.reshape(-1)), block.H.flatten(0, 1), accumulate=True)
-            rhs.index_put_((views,), block.b, accumulate=True)
-            information[i] = block.information
-            blocks.append((i, views, block))
-        system = S.permute(0, 2, 1, 3).reshape(6 * N, 6 * N)[index][:, index]
-        b = rhs.reshape(-1)[index]
+        for v in views:
+            terms = bundle_terms(target_uv[v.edges], weight[v.edges], d[v.i], on_device[v.edges], K, huber_px)
+            blocks.append(_Eliminated.of(terms, (prior[0][v.i], prior[1][v.i]), d[v.i]))
+        A = se3.adjoint(T_ji)
+        system, b = _joint(views, _on_host(blocks, T.device), edges, A, free, len(d))
         xi, ok = solve_damped(system, b, total, damping, GAUGE_CONDITION) if len(free) else (b, total > 0)
         ok_all = ok_all & ok
-        update = torch.zeros(N, 6, dtype=torch.float64, device=T.device).index_copy(0, free, xi.view(-1, 6))
+        update = torch.zeros(len(d), 6, dtype=torch.float64, device=T.device).index_copy(0, free, xi.view(-1, 6))
         T = T.index_copy(0, free, se3.exp(xi.view(-1, 6)) @ T[free])
-        for i, views, block in blocks:
-            step = block.depth_step(update[views])
-            ok_all = ok_all & torch.isfinite(step).all()
-            d[i] = torch.where(block.known, torch.maximum(d[i] + step.to(d), floor[i]), d[i])
-    T = torch.where(ok_all, T, T_cw.double())
-    return BundleSolution(T, torch.where(ok_all, d, inv_depth), information, ok_all)
+        relative = update[edges[:, 1]] - (A @ update[edges[:, 0], :, None]).squeeze(-1)  # (E, 6), of T_ji
+        relative = relative.to(d.device)
+        for v, block in zip(views, blocks, strict=True):
+            step = block.depth_step(relative[v.edges])
+            finite = finite & torch.isfinite(step).all()
+            d[v.i] = torch.where(block.known, torch.maximum(d[v.i] + step.to(d), floor[v.i]), d[v.i])
+            information[v.i] = block.information
+    ok_all = ok_all & finite.to(T.device)
+    solved = bool(ok_all)
+    return BundleSolution(T if solved else T_cw.double(), d if solved else inv_depth, information, ok_all)
 
 
 @dataclass(frozen=True, eq=False)
-class _Block:
-    """The edges that leave one view, its depths eliminated; poses in the order of the edges' targets, then itself."""
+class _View:
+    """The edges that leave one view."""
 
-    H: Tensor  # (n, n, 6, 6) float64
-    b: Tensor  # (n, 6)
-    coupling: Tensor  # (6 n, P) poses against depths
+    i: int
+    edges: slice  # of all, by source
+
+
+@dataclass(frozen=True, eq=False)
+class _Eliminated:
+    """What the E edges that leave one view say of their motions T_ji, once its P depths are eliminated."""
+
+    H: Tensor  # (6 E, 6 E) float64
+    b: Tensor  # (6 E,) float64
+    coupling: Tensor  # (6 E, P) float64, motions against depths
     C_inv: Tensor  # (P,)
     gradient: Tensor  # (P,) of the depths
     known: Tensor  # (h, w) bool: depths that anything tells of
     information: Tensor  # (h, w)
 
+    @staticmethod
+    def of(terms: BundleTerms, prior: tuple[Tensor, Tensor], inv_depth: Tensor) -> "_Eliminated":
+        """The Schur complement of linearised edges, where the maps are."""
+        C = (terms.information + prior[1].flatten()).double()
+        gradient = (terms.gradient + (prior[1] * (prior[0] - inv_depth)).flatten()).double()
+        known = C > 0
+        C_inv = torch.where(known, 1 / C.clamp_min(1e-30), torch.zeros_like(C))
+        coupling = terms.coupling.double().flatten(0, 1)
+        weighed = coupling * C_inv
+        return _Eliminated(
+            torch.block_diag(*terms.H) - weighed @ coupling.mT,
+            terms.b.flatten() - weighed @ gradient,
+            coupling,
+            C_inv,
+            gradient,
+            known.view_as(inv_depth),
+            terms.information.view_as(inv_depth),
+        )
+
     def depth_step(self, xi: Tensor) -> Tensor:
-        """(h, w) step of the depths that goes with steps (n, 6) of the poses."""
+        """(h, w) step of the depths that goes with left updates (E, 6) of the motions."""
         return (self.C_inv * (self.gradient - xi.flatten() @ self.coupling)).view(self.known.shape)
 
 
-def _block(
-    target_uv: Tensor,
-    weight: Tensor,
-    inv_depth: Tensor,
-    prior: tuple[Tensor, Tensor],
-    T_ji: Tensor,
-    K: Tensor,
-    huber_px: float | None,
-) -> _Block:
-    """Linearise the edges of one view: flows (E, h, w, 2), inverse depth (h, w), T_ji (E, 4, 4)."""
-    E, n = len(T_ji), len(T_ji) + 1
-    terms = bundle_terms(target_uv, weight, inv_depth, T_ji, K, huber_px)
-    H_e, b_e = terms.H, terms.b
-    C = (terms.information + prior[1].flatten()).double()
-    gradient = (terms.gradient + (prior[1] * (prior[0] - inv_depth)).flatten()).double()
-    known = C > 0
-    C_inv = torch.where(known, 1 / C.clamp_min(1e-30), torch.zeros_like(C))
+def _on_host(blocks: list[_Eliminated], host: torch.device) -> list[tuple[Tensor, Tensor]]:
+    """H (6 E, 6 E) and b (6 E,) of all blocks where the poses are, brought over in one copy."""
+    both = [torch.cat([block.H, block.b[:, None]], 1) for block in blocks]
+    flat = torch.cat([x.flatten() for x in both]).to(host)
+    parts = [part.view_as(x) for part, x in zip(flat.split([x.numel() for x in both]), both, strict=True)]
+    return [(part[:, :-1], part[:, -1]) for part in parts]
 
-    A = se3.adjoint(
-        T_ji
-    )  # the view itself sees -A times what a target sees: exp(xi_j) T_ji exp(-xi_i) = exp(xi_j - A xi_i) T_ji
-    AtH = A.mT @ H_e
-    to_others = terms.coupling.double().flatten(0, 1)  # (6 E, P)
-    coupling = torch.cat([to_others, -A.flatten(0, 1).mT @ to_others])
-    H = torch.zeros(n, n, 6, 6, dtype=torch.float64, device=A.device)
-    k = torch.arange(E, device=A.device)
-    H[k, k], H[E, E], H[E, k], H[k, E] = H_e, (AtH @ A).sum(0), -AtH, -AtH.mT
-    b = torch.cat([b_e, -(A.mT @ b_e[..., None]).squeeze(-1).sum(0, keepdim=True)])
-    eliminated = coupling * C_inv
-    H = H - (eliminated @ coupling.mT).view(n, 6, n, 6).permute(0, 2, 1, 3)
-    b = b - (eliminated @ gradient).view(n, 6)
-    return _Block(H, b, coupling, C_inv, gradient, known.view_as(inv_depth), terms.information.view_as(inv_depth))
+
+def _joint(
+    views: list[_View], motions: list[tuple[Tensor, Tensor]], edges: Tensor, A: Tensor, free: Tensor, N: int
+) -> tuple[Tensor, Tensor]:
+    """The system of all free poses, (6 F, 6 F) and (6 F,), from those of the motions of each view's edges.
+
+    The view itself sees -A = -adjoint(T_ji) times what a target sees: exp(xi_j) T_ji exp(-xi_i) = exp(xi_j - A xi_i)
+    T_ji.
+    """
+    S = torch.zeros(N, N, 6, 6, dtype=torch.float64, device=A.device)
+    rhs = torch.zeros(N, 6, dtype=torch.float64, device=A.device)
+    for v, (H, b) in zip(views, motions, strict=True):
+        n = v.edges.stop - v.edges.start + 1
+        L = torch.cat([torch.eye(len(b), dtype=b.dtype, device=b.device), -A[v.edges].flatten(0, 1)], 1)  # (6 E, 6 n)
+        poses = torch.cat([edges[v.edges, 1], edges[v.edges.start, :1]])  # in the order of the columns of L
+        at, by = torch.meshgrid(poses, poses, indexing="ij")
+        blocks = (L.mT @ H @ L).view(n, 6, n, 6).transpose(1, 2)
+        S.index_put_((at.reshape(-1), by.reshape(-1)), blocks.flatten(0, 1), accumulate=True)
+        rhs.index_put_((poses,), (L.mT @ b).view(n, 6), accumulate=True)
+    index = (6 * free[:, None] + torch.arange(6, device=A.device)).reshape(-1)
+    return S.permute(0, 2, 1, 3).reshape(6 * N, 6 * N)[index][:, index], rhs.reshape(-1)[index]

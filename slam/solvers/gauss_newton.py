@@ -1,8 +1,8 @@
 """Weighted, damped Gauss-Newton on poses: the least-squares layer of Flow-SE3.
 
 The flow of an edge (i, j) says where each pixel of view i should lie in view j (`target_uv`) and how sure that is
-(`weight`). The residual is `target_uv - reproject(inv_depth_i, T_ji)`. Per-pixel work is in the dtype of the flow,
-the solve in float64; everything is differentiable by target and weight.
+(`weight`). The residual is `target_uv - reproject(inv_depth_i, T_ji)`. Per-pixel work is in the dtype of the flow, on
+its device, the solve in float64, where the poses are; everything is differentiable by target and weight.
 
 Reference: Teed & Deng, DeepV2D, ICLR 2020, sec. 3.2; Blanco 2010 for the left perturbation.
 """
@@ -101,7 +101,7 @@ def pose_step(
     if runs_as_loop(target_uv, target_uv, weight, inv_depth, T_ji, K):
         return _pose_step_loop(target_uv, weight, inv_depth, T_ji, K, steps, damping, huber_px)
     T = T_ji.double()
-    total = weight.detach().double().sum((1, 2, 3))
+    total = weight.detach().sum((1, 2, 3), dtype=torch.float64).to(T.device)
     ok_all = torch.ones(len(T), dtype=torch.bool, device=T.device)
     for _ in range(steps):
         H, b = normal_equations(target_uv, weight, inv_depth, T, K, huber_px)
@@ -140,9 +140,9 @@ def rotation_step(
     target_uv: Tensor, weight: Tensor, K: Tensor, steps: int = 6, huber_px: float | None = None
 ) -> Tensor:
     """Rotation (E, 4, 4) that alone explains a flow best: what it leaves is parallax. Shapes as `pose_step`."""
-    T = torch.eye(4, dtype=torch.float64, device=target_uv.device).expand(len(target_uv), 4, 4)
+    T = torch.eye(4, dtype=torch.float64, device=K.device).expand(len(target_uv), 4, 4)
     far = torch.zeros_like(target_uv[..., 0])
-    total = weight.double().sum((1, 2, 3))
+    total = weight.sum((1, 2, 3), dtype=torch.float64).to(K.device)
     for _ in range(steps):
         H, b = normal_equations(target_uv, weight, far, T, K, huber_px)
         omega, _ = solve_damped(H[:, 3:, 3:], b[:, 3:], total, Damping())
