@@ -12,13 +12,16 @@ REASSOCIATED = frozenset({"nsz", "arcp", "contract", "reassoc"})  # sums in any 
 FINITE = REASSOCIATED | {"nnan", "ninf"}  # and no NaN or infinity comes in
 
 
-def compiled(fastmath: frozenset[str] = frozenset()) -> Callable[[Callable[..., Any]], Any]:
+def compiled(fastmath: frozenset[str] = frozenset(), part: bool = False) -> Callable[[Callable[..., Any]], Any]:
     """Decorator of a loop over numpy arrays.
 
     Args:
         fastmath: LLVM's liberties with floating point numbers; none: as written.
+        part: it is called by other loops, and compiled into each of them. One that stays a function of its own exists
+            twice, optimised by itself and with its caller, and which of them runs depends on whether this process
+            compiled it or read it from the disk: the same input would not give the same bytes.
     """
-    return numba.njit(nogil=True, cache=True, fastmath=set(fastmath), error_model="numpy")
+    return numba.njit(nogil=True, cache=True, fastmath=set(fastmath), error_model="numpy", forceinline=part)
 
 
 _loops_wanted = True  # by the whole process

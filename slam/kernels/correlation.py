@@ -161,7 +161,7 @@ def _window(centre: Tensor, size: int, radius: int) -> tuple[Tensor, Tensor, Ten
 # one pyramid write their gradients into one buffer; autograd would make and add a volume for each.
 
 
-@compiled()
+@compiled(part=True)
 def _corner(centre: float, size: int, radius: int) -> tuple[int, float]:
     """First row or column of the patch and the fraction; far or undefined centres land outside the map."""
     far = radius + 2.0

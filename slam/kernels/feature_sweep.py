@@ -119,7 +119,7 @@ def _sweep(
                     volume[e, d, y, x, G] = count[x] / np.float32(M)
 
 
-@compiled(REASSOCIATED)
+@compiled(REASSOCIATED, part=True)
 def _places(
     T_jk: np.ndarray,
     K: np.ndarray,
@@ -148,7 +148,7 @@ def _places(
         count[x] += one if seen else zero
 
 
-@compiled(REASSOCIATED)
+@compiled(REASSOCIATED, part=True)
 def _multiply(keyframe: np.ndarray, neighbour: np.ndarray, u: np.ndarray, v: np.ndarray, products: np.ndarray) -> None:
     """Add to products (w, C) those of a row of the keyframe and the neighbour (h + 1, w + 1, C) at (u, v), bilinear."""
     w, C = products.shape

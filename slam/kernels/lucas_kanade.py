@@ -40,8 +40,7 @@ def photometric_step(gray_i: Tensor, gray_j: Tensor, uv: Tensor, patch_px: int, 
     stride, far = gray_i.shape[1] // h, 2.0 * max(gray_i.shape[1:])
     offset = ((uv - pixel_grid(h, w, like=uv)) * stride).nan_to_num(0.0).clamp(-far, far)
     if not runs_as_loop(gray_i, gray_i, gray_j, uv):
-        warped, seen = _warp_by_tensors(gray_j, offset)
-        return _steps_by_tensors(gray_i, warped, seen, stride, patch_px, noise)
+        return _steps_by_tensors(gray_i, *_warp_by_tensors(gray_j, offset), stride, patch_px, noise)
     shift_px, variance = torch.empty_like(offset), torch.empty_like(offset)
     for e in range(E):
         first, second, cells = (x[e].float().contiguous().numpy() for x in (gray_i, gray_j, offset))
@@ -134,7 +133,7 @@ def warp(gray_j: np.ndarray, offset: np.ndarray, warped: np.ndarray, seen: np.nd
             warped[y, x] = above + fv * (below - above)
 
 
-@compiled(FINITE)
+@compiled(FINITE, part=True)
 def _between(pixels: int, cells: int) -> tuple[np.ndarray, np.ndarray]:
     """For each pixel of a side the cell centre before it, and how far it is from that to the next one."""
     before, share = np.empty(pixels, np.int64), np.empty(pixels, np.float32)
@@ -198,7 +197,7 @@ def steps(
             _solve(cov, noise, shift[j, i], variance[j, i])
 
 
-@compiled(FINITE)
+@compiled(FINITE, part=True)
 def _channels(gray_i: np.ndarray, warped: np.ndarray, seen: np.ndarray, y: int, row: np.ndarray) -> None:
     """The channels of one row, 0 where view j does not see it; the gradients are means of both images'."""
     half, quarter, middle = np.float32(0.5), np.float32(0.25), MIDDLE
@@ -211,13 +210,13 @@ def _channels(gray_i: np.ndarray, warped: np.ndarray, seen: np.ndarray, y: int, 
         level[x] = m * (half * (gray_i[y, x] + warped[y, x]) - middle)
 
 
-@compiled(FINITE)
+@compiled(FINITE, part=True)
 def _add(total: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
     for x in range(1, len(total) - 1):
         total[x] += a[x] * b[x]
 
 
-@compiled(FINITE)
+@compiled(FINITE, part=True)
 def _covariances(sums: np.ndarray, cov: np.ndarray) -> None:
     """From the number of pixels, the sums of the channels and of their products."""
     per_pixel = np.float32(1) / sums[0]
@@ -229,7 +228,7 @@ def _covariances(sums: np.ndarray, cov: np.ndarray) -> None:
             k += 1
 
 
-@compiled(FINITE)
+@compiled(FINITE, part=True)
 def _solve(cov: np.ndarray, noise: float, shift: np.ndarray, variance: np.ndarray) -> None:
     """The 2x2 system of one patch, and how well it fits."""
     per_gain = np.float32(1) / (cov[LEVEL, LEVEL] + FLOOR_CONTRAST)

@@ -70,7 +70,7 @@ def _accumulate(
         accumulate_edge(target_uv[e], weight[e], inv_depth[e], T_ji[e], K[e], huber_px, H[e], b[e])
 
 
-@compiled(REASSOCIATED)
+@compiled(REASSOCIATED, part=True)
 def accumulate_edge(
     target_uv: np.ndarray,
     weight: np.ndarray,
@@ -102,7 +102,7 @@ def accumulate_edge(
     mirror(H)
 
 
-@compiled(REASSOCIATED)
+@compiled(REASSOCIATED, part=True)
 def linearise_row(
     target_uv: np.ndarray,
     weight: np.ndarray,
@@ -145,7 +145,7 @@ def linearise_row(
         J[RESIDUAL, w + u], J[BY_DEPTH, w + u] = off_v, fy * z * (ty - y * tz)
 
 
-@compiled(REASSOCIATED)
+@compiled(REASSOCIATED, part=True)
 def add_row(J: np.ndarray, ws: np.ndarray, wJ: np.ndarray, H: np.ndarray, b: np.ndarray) -> None:
     """Add a row of `linearise_row` to the upper triangle of H (6, 6) and to b (6,); wJ (6, 2 w) becomes ws * J."""
     for m in range(SIZE):
@@ -161,7 +161,7 @@ def add_row(J: np.ndarray, ws: np.ndarray, wJ: np.ndarray, H: np.ndarray, b: np.
                 b[m] += total
 
 
-@compiled()
+@compiled(part=True)
 def mirror(H: np.ndarray) -> None:
     """Fill the lower triangle from the upper one."""
     for m in range(SIZE):

@@ -29,7 +29,7 @@ def window_means(image: np.ndarray, means: np.ndarray) -> None:
             means[y, x] = (columns[x] + columns[x + 1] + columns[x + 2] + columns[x + 3] + columns[x + 4]) * n
 
 
-@compiled(FINITE)
+@compiled(FINITE, part=True)
 def _repeat_ends(columns: np.ndarray) -> None:
     n = columns.shape[0]
     columns[0], columns[1] = columns[2], columns[2]
@@ -145,7 +145,7 @@ def fuse_views(costs: np.ndarray, dropped: int, unseen: float, fused: np.ndarray
             fused[y, x] = s / max(n, one) if n > zero else np.float32(unseen)
 
 
-@compiled(FINITE)
+@compiled(FINITE, part=True)
 def _step(
     volume: np.ndarray,
     y: int,
@@ -179,7 +179,7 @@ def _step(
     now_bits[x + 1, D + 2] = least
 
 
-@compiled(FINITE)
+@compiled(FINITE, part=True)
 def _penalty(gray: np.ndarray, y: int, x: int, yb: int, xb: int, p1: float, p2: float, edge: float) -> np.float32:
     H, W = gray.shape
     if yb < 0 or yb >= H or xb < 0 or xb >= W:

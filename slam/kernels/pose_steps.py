@@ -57,7 +57,7 @@ def pose_steps(
             T_ji[e] = T
 
 
-@compiled()
+@compiled(part=True)
 def _solve(
     H: np.ndarray,
     b: np.ndarray,
@@ -92,7 +92,7 @@ def _solve(
     return True
 
 
-@compiled()
+@compiled(part=True)
 def _exp(xi: np.ndarray) -> np.ndarray:
     """Exponential of a twist [v, omega], (4, 4); as `geometry.se3.exp`."""
     x, y, z = xi[3], xi[4], xi[5]

@@ -91,8 +91,9 @@ def _dissimilarity(
 def _place(A: Tensor, b: Tensor, d: Tensor, du: float, dv: float) -> Tensor:
     """Where the neighbour sees the pixels (du, dv) of the cells, (B, D, h, w, 2), by A = K R K^-1 and b = K t."""
     B, _, h, w = d.shape
-    v, u = torch.meshgrid(STRIDE * torch.arange(h) + dv, STRIDE * torch.arange(w) + du, indexing="ij")
-    pixels = torch.stack([u, v, torch.ones_like(u)]).flatten(1).to(d)  # (3, h w)
+    rows, columns = (STRIDE * torch.arange(n, dtype=d.dtype, device=d.device) for n in (h, w))
+    v, u = torch.meshgrid(rows + dv, columns + du, indexing="ij")
+    pixels = torch.stack([u, v, torch.ones_like(u)]).flatten(1)  # (3, h w)
     x, b = (A @ pixels).view(B, 3, 1, h, w), b[..., None, None, None]
     z = 1 / (x[:, 2] + d * b[:, 2]).clamp_min(MIN_DEPTH_RATIO)
     return torch.stack([(x[:, 0] + d * b[:, 0]) * z, (x[:, 1] + d * b[:, 1]) * z], -1)
@@ -162,7 +163,7 @@ def _compare(
                         unlike[e, d, y, x, n] = score[n, x] if seen[e, d, y, x] > 0 else np.float32(1)
 
 
-@compiled(REASSOCIATED)
+@compiled(REASSOCIATED, part=True)
 def _see(A: np.ndarray, b: np.ndarray, inv_depth: np.ndarray, y: int, size: tuple[int, int], seen: np.ndarray) -> None:
     """Whether the middles of a row of cells lie inside the neighbour."""
     zero, one, right, bottom = np.float32(0), np.float32(1), np.float32(size[1] - 1), np.float32(size[0] - 1)
@@ -177,7 +178,7 @@ def _see(A: np.ndarray, b: np.ndarray, inv_depth: np.ndarray, y: int, size: tupl
         seen[x] = one if (u >= zero) & (u <= right) & (v >= zero) & (v <= bottom) else zero
 
 
-@compiled(REASSOCIATED)
+@compiled(REASSOCIATED, part=True)
 def _cell_moments(
     gray_k: np.ndarray, gray_j: np.ndarray, A: np.ndarray, b: np.ndarray, inv_depth: np.ndarray, moments: np.ndarray
 ) -> None:
@@ -202,7 +203,7 @@ def _cell_moments(
                 moments[y, c, x] = share * (total[c, a] + total[c, p] + total[c, q] + total[c, r])
 
 
-@compiled(REASSOCIATED)
+@compiled(REASSOCIATED, part=True)
 def _places(
     A: np.ndarray,
     b: np.ndarray,
@@ -238,7 +239,7 @@ def _places(
         fu[x], fv[x] = u - np.float32(n), v - np.float32(m)
 
 
-@compiled(REASSOCIATED)
+@compiled(REASSOCIATED, part=True)
 def _read(image: np.ndarray, W: int, index: np.ndarray, fu: np.ndarray, fv: np.ndarray, warped: np.ndarray) -> None:
     """Flattened image at the places of `_places`, bilinear."""
     step, row = np.uint32(1), np.uint32(W)  # unsigned: no index counts from the end
@@ -249,7 +250,7 @@ def _read(image: np.ndarray, W: int, index: np.ndarray, fu: np.ndarray, fv: np.n
         warped[x] = above + fv[x] * (below - above)
 
 
-@compiled(REASSOCIATED)
+@compiled(REASSOCIATED, part=True)
 def _sums(warped: np.ndarray, gray_k: np.ndarray, total: np.ndarray) -> None:
     """Sums (MOMENTS, W) over the STRIDE rows of view j, its square and its product with the keyframe."""
     W = warped.shape[1]
@@ -263,7 +264,7 @@ def _sums(warped: np.ndarray, gray_k: np.ndarray, total: np.ndarray) -> None:
         total[2, x] = p * warped[0, x] + q * warped[1, x] + r * warped[2, x] + s * warped[3, x]
 
 
-@compiled(REASSOCIATED)
+@compiled(REASSOCIATED, part=True)
 def _mean_around(cells: np.ndarray, y: int, mean: np.ndarray) -> None:
     """Means (C, w) over 3x3 cells (h, C, w) around row y, fewer at the border."""
     h, C, w = cells.shape
@@ -283,7 +284,7 @@ def _mean_around(cells: np.ndarray, y: int, mean: np.ndarray) -> None:
         mean[c, 0], mean[c, w - 1] = edge * (column[1] + column[2]), edge * (column[w - 1] + column[w])
 
 
-@compiled(REASSOCIATED)
+@compiled(REASSOCIATED, part=True)
 def _score(window_k: np.ndarray, moments: np.ndarray, score: np.ndarray) -> None:
     """1 - ZNCC + MIN_DISSIMILARITY of a row of windows: (2, w) of the keyframe, (MOMENTS, w) of the neighbour."""
     zero, one, noise, least = np.float32(0), np.float32(1), np.float32(NOISE), np.float32(MIN_DISSIMILARITY)
