@@ -107,41 +107,63 @@ def warp(gray_j: np.ndarray, offset: np.ndarray, warped: np.ndarray, seen: np.nd
         seen: (H, W) output, 1 where the pixel lies inside j with all its neighbours, else 0.
     """
     H, W = gray_j.shape
-    h, w = offset.shape[:2]
-    one, zero, last = np.float32(1), np.float32(0), np.float32(1.001)
-    right, bottom = np.float32(W), np.float32(H)
-    along, share = _between(W, w)
-    across, part = _between(H, h)
-    row = np.empty((w, 2), np.float32)
-    for y in range(H):
-        a, b, t = across[y], min(across[y] + 1, h - 1), part[y]
-        for i in range(w):
-            row[i, 0] = offset[a, i, 0] + t * (offset[b, i, 0] - offset[a, i, 0])
-            row[i, 1] = offset[a, i, 1] + t * (offset[b, i, 1] - offset[a, i, 1])
-        fy = np.float32(y)
+    flat = gray_j.reshape(-1)
+    u, v, fu, fv = np.empty((4, W), np.float32)
+    corners, index = np.empty((4, W), np.float32), np.empty(W, np.int32)
+    for y in range(H):  # each step in a loop of its own: the compiler cannot tell that reads and writes do not overlap
+        _spread_row(offset, y, H, 0, u)
+        _spread_row(offset, y, H, 1, v)
+        _locate(u, v, y, H, index, fu, fv, seen[y])
         for x in range(W):
-            a, b, t = along[x], min(along[x] + 1, w - 1), share[x]
-            u = np.float32(x) + row[a, 0] + t * (row[b, 0] - row[a, 0])
-            v = fy + row[a, 1] + t * (row[b, 1] - row[a, 1])
-            inside = (u >= one) & (v >= one) & (u <= right - 2) & (v <= bottom - 2)
-            seen[y, x] = one if inside else zero
-            u, v = min(max(u, zero), right - last), min(max(v, zero), bottom - last)
-            m, n = int(v), int(u)
-            fu, fv = u - np.float32(n), v - np.float32(m)
-            above = gray_j[m, n] + fu * (gray_j[m, n + 1] - gray_j[m, n])
-            below = gray_j[m + 1, n] + fu * (gray_j[m + 1, n + 1] - gray_j[m + 1, n])
-            warped[y, x] = above + fv * (below - above)
+            n = index[x]
+            corners[0, x], corners[1, x] = flat[n], flat[n + 1]
+            corners[2, x], corners[3, x] = flat[n + W], flat[n + W + 1]
+        _blend(corners, fu, fv, warped[y])
 
 
 @compiled(FINITE, part=True)
-def _between(pixels: int, cells: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each pixel of a side the cell centre before it, and how far it is from that to the next one."""
-    before, share = np.empty(pixels, np.int64), np.empty(pixels, np.float32)
-    for x in range(pixels):
-        c = min(max((x + 0.5) * cells / pixels - 0.5, 0.0), cells - 1.0)
-        before[x] = min(int(c), max(cells - 2, 0))
-        share[x] = c - before[x]
-    return before, share
+def _spread_row(offset: np.ndarray, y: int, H: int, axis: int, out: np.ndarray) -> None:
+    """One component of offset (h, w, 2) at the pixels (W,) of row y, bilinear."""
+    h, w = offset.shape[:2]
+    stride = len(out) // w
+    across = min(max((y + 0.5) * h / H - 0.5, 0.0), h - 1.0)
+    a = min(int(across), max(h - 2, 0))
+    b, t = min(a + 1, h - 1), np.float32(across - a)
+    before = offset[a, 0, axis] + t * (offset[b, 0, axis] - offset[a, 0, axis])
+    out[: stride // 2] = before
+    for i in range(w - 1):
+        after = offset[a, i + 1, axis] + t * (offset[b, i + 1, axis] - offset[a, i + 1, axis])
+        step = (after - before) / np.float32(stride)
+        first, at = before + np.float32(0.5) * step, stride // 2 + i * stride
+        for k in range(stride):
+            out[at + k] = first + np.float32(k) * step
+        before = after
+    out[stride // 2 + (w - 1) * stride :] = before
+
+
+@compiled(FINITE, part=True)
+def _locate(
+    u: np.ndarray, v: np.ndarray, y: int, H: int, index: np.ndarray, fu: np.ndarray, fv: np.ndarray, seen: np.ndarray
+) -> None:
+    """Where row y, moved by (u, v), is read: its upper left pixels, and how far from these it lies."""
+    W = len(u)
+    one, zero, last = np.float32(1), np.float32(0), np.float32(1.001)
+    right, bottom = np.float32(W), np.float32(H)
+    for x in range(W):
+        a, b = np.float32(x) + u[x], np.float32(y) + v[x]
+        seen[x] = one if (a >= one) & (b >= one) & (a <= right - 2) & (b <= bottom - 2) else zero
+        a, b = min(max(a, zero), right - last), min(max(b, zero), bottom - last)
+        m, n = np.int32(b), np.int32(a)
+        fu[x], fv[x] = a - np.float32(n), b - np.float32(m)
+        index[x] = m * np.int32(W) + n
+
+
+@compiled(FINITE, part=True)
+def _blend(corners: np.ndarray, fu: np.ndarray, fv: np.ndarray, out: np.ndarray) -> None:
+    for x in range(len(out)):
+        above = corners[0, x] + fu[x] * (corners[1, x] - corners[0, x])
+        below = corners[2, x] + fu[x] * (corners[3, x] - corners[2, x])
+        out[x] = above + fv[x] * (below - above)
 
 
 @compiled(FINITE)
