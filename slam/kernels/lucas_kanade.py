@@ -108,17 +108,14 @@ def warp(gray_j: np.ndarray, offset: np.ndarray, warped: np.ndarray, seen: np.nd
     """
     H, W = gray_j.shape
     flat = gray_j.reshape(-1)
-    u, v, fu, fv = np.empty((4, W), np.float32)
-    corners, index = np.empty((4, W), np.float32), np.empty(W, np.int32)
+    rows, index = np.empty((8, W), np.float32), np.empty(W, np.int32)
+    u, v, fu, fv, a, b, c, d = rows[0], rows[1], rows[2], rows[3], rows[4], rows[5], rows[6], rows[7]
     for y in range(H):  # each step in a loop of its own: the compiler cannot tell that reads and writes do not overlap
         _spread_row(offset, y, H, 0, u)
         _spread_row(offset, y, H, 1, v)
         _locate(u, v, y, H, index, fu, fv, seen[y])
-        for x in range(W):
-            n = index[x]
-            corners[0, x], corners[1, x] = flat[n], flat[n + 1]
-            corners[2, x], corners[3, x] = flat[n + W], flat[n + W + 1]
-        _blend(corners, fu, fv, warped[y])
+        _read(flat, index, W, a, b, c, d)
+        _blend(a, b, c, d, fu, fv, warped[y])
 
 
 @compiled(FINITE, part=True)
@@ -159,10 +156,25 @@ def _locate(
 
 
 @compiled(FINITE, part=True)
-def _blend(corners: np.ndarray, fu: np.ndarray, fv: np.ndarray, out: np.ndarray) -> None:
+def _read(
+    flat: np.ndarray, index: np.ndarray, W: int, a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray
+) -> None:
+    """The four pixels around each place: upper left, upper right, lower left, lower right."""
+    for x in range(len(index)):
+        n = index[x]
+        a[x] = flat[n]
+        b[x] = flat[n + 1]
+        c[x] = flat[n + W]
+        d[x] = flat[n + W + 1]
+
+
+@compiled(FINITE, part=True)
+def _blend(
+    a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray, fu: np.ndarray, fv: np.ndarray, out: np.ndarray
+) -> None:
     for x in range(len(out)):
-        above = corners[0, x] + fu[x] * (corners[1, x] - corners[0, x])
-        below = corners[2, x] + fu[x] * (corners[3, x] - corners[2, x])
+        above = a[x] + fu[x] * (b[x] - a[x])
+        below = c[x] + fu[x] * (d[x] - c[x])
         out[x] = above + fv[x] * (below - above)
 
 
