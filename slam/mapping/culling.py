@@ -35,7 +35,7 @@ def covisible_ratios(keyframes: tuple[Keyframe, ...], candidates: list[int], eno
         keyframes: of one camera.
         candidates: positions in `keyframes`.
     """
-    inv_depth = torch.stack([k.coarse.value for k in keyframes]).double()
+    inv_depth = torch.stack([k.coarse.value for k in keyframes]).cpu().double()
     T_cw = se3.inverse(torch.stack([k.T_wc for k in keyframes]))
     N, h, w = inv_depth.shape
     view = keyframes[0].view

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Generic
 
+import torch
 from torch import Tensor
 
 from slam.errors import ConfigError, check_range
@@ -40,7 +41,7 @@ class MatcherConfig:
 class Match:
     """A view matched to a keyframe: what Flow-SE3 found, kept for the optimisation."""
 
-    T_ck: Tensor  # (4, 4) float64
+    T_ck: Tensor  # (4, 4) float64, on the host
     target_uv: Tensor  # (hc, wc, 2) cells
     weight: Tensor  # (hc, wc, 2) confidence of the flow alone
     mean_weight: float
@@ -101,23 +102,28 @@ class Matcher(Generic[Features, State]):
         visible = valid & in_image(uv, hc, wc, margin=-0.5)
         error_px = (target - uv).norm(dim=-1) * stride
         weight = step.weight.mean(-1) * visible
-        inliers = (weight * (error_px < config.inlier_px)).sum() / weight.sum().clamp_min(1e-9)
         confidence = step.confidence.mean(-1) * visible  # of the flow alone
-        flow_px = (uv - pixel_grid(hc, wc, like=uv)).norm(dim=-1)[visible]
-        visible_ratio = visible.float().mean()
+        flow_px = torch.where(visible, (uv - pixel_grid(hc, wc, like=uv)).norm(dim=-1) * stride, 0.0)
+        numbers = [
+            (weight * (error_px < config.inlier_px)).sum() / weight.sum().clamp_min(1e-9),
+            visible.float().mean(),
+            confidence.sum(),
+            flow_px.sum() / visible.sum().clamp_min(1),
+        ]
+        inlier_ratio, visible_ratio, total_weight, mean_flow_px = torch.stack(numbers).cpu().tolist()  # in one copy
         ok = (
             bool(step.ok)
-            and float(inliers) >= config.min_inlier_ratio
-            and float(visible_ratio) >= config.min_visible_ratio
-            and float(confidence.sum()) >= config.min_weight
+            and inlier_ratio >= config.min_inlier_ratio
+            and visible_ratio >= config.min_visible_ratio
+            and total_weight >= config.min_weight
         )
         return Match(
             T_ck=step.T_ji[0],
             target_uv=target[0],
             weight=step.confidence[0],
-            mean_weight=float(confidence.mean()),
-            inlier_ratio=float(inliers),
-            visible_ratio=float(visible_ratio),
-            mean_flow_px=float(flow_px.mean()) * stride if len(flow_px) else 0.0,
+            mean_weight=total_weight / (hc * wc),
+            inlier_ratio=inlier_ratio,
+            visible_ratio=visible_ratio,
+            mean_flow_px=mean_flow_px,
             ok=ok,
         )

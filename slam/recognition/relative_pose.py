@@ -8,6 +8,7 @@ from torch import Tensor
 
 from slam.frames import Keyframe, Keypoints
 from slam.geometry.camera import scaled_intrinsics
+from slam.inv_depth import InvDepth
 from slam.recognition.keypoints import KeypointConfig, match_keypoints, solve_pnp
 
 MIN_CONFIDENCE = 0.3  # of a depth that is used
@@ -21,8 +22,8 @@ def pose_from_keypoints(old: Keyframe, keypoints: Keypoints, K: np.ndarray, conf
     uv = old.keypoints.uv[pairs[:, 0]]
     h, w = old.dense.size
     u, v = np.clip(np.rint(uv).astype(np.int64), 0, [w - 1, h - 1]).T
-    inv_depth = old.dense.value.numpy()[v, u]
-    known = (inv_depth > 0) & (old.dense.confidence.numpy()[v, u] > MIN_CONFIDENCE)
+    depth = InvDepth(old.dense.value[v, u], old.dense.sigma[v, u]).on_host()
+    inv_depth, known = depth.value.numpy(), (depth.confidence > MIN_CONFIDENCE).numpy()
     found = solve_pnp(uv[known], inv_depth[known], keypoints.uv[pairs[known, 1]], K, config)
     return None if found is None else torch.from_numpy(found[0])
 
@@ -49,4 +50,4 @@ def median_inv_depth(keyframe: Keyframe) -> float:
 
 def median_inv_depths(keyframes: Sequence[Keyframe]) -> Tensor:
     """`median_inv_depth` of each, (N,) float64."""
-    return torch.stack([k.coarse.value for k in keyframes]).flatten(1).median(1).values.double()
+    return torch.stack([k.coarse.value for k in keyframes]).flatten(1).median(1).values.cpu().double()

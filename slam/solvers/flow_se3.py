@@ -59,9 +59,10 @@ def flow_se3(
         finished: whether a state says that further updates change nothing.
 
     Returns:
-        The iterations in order; the last holds the result.
+        The iterations in order; the last holds the result. Poses are where `T_ji` is, all else is where the depth is.
     """
     known = inv_depth > 0
+    K = K.to(inv_depth)
     inv_depth = inpainted_holes(inv_depth)
     sigma, flow_sigma = (None, 1.0) if depth_noise is None else depth_noise
     steps: list[MotionStep] = []
