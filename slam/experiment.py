@@ -98,7 +98,7 @@ def score_depth(slam: Slam, folder: Path) -> DepthResult | None:
     compared, with a WARNING if there are such images."""
     if not folder.is_dir():
         return None
-    keyframes = slam.store.everything()
+    keyframes = [k.on_host() for k in slam.store.everything()]
     estimates = ((k.view.time_ns, k.dense.depth().numpy(), k.dense.confidence.numpy()) for k in keyframes)
     try:
         return mean_depth(keyframe_depths(estimates, stamped_images(folder), DEPTH_DIFFERENCE_NS))

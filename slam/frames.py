@@ -1,7 +1,7 @@
 """The values that cross threads: frames, keyframes, estimates, snapshots, trajectories. Nobody writes them again."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
 
@@ -125,6 +125,15 @@ class Keyframe:
     metric: bool = False  # one map unit is a metre, by sensor depth
     dense_version: int = 0  # counts the dense depths it has had; changes of scale are none
     keypoints: Keypoints | None = None  # to know the place by, once the backend has looked
+
+    def to(self, device: torch.device) -> "Keyframe":
+        """The keyframe with its depth on a device; itself if it is there."""
+        dense, coarse = self.dense.to(device), self.coarse.to(device)
+        return self if dense is self.dense and coarse is self.coarse else replace(self, dense=dense, coarse=coarse)
+
+    def on_host(self) -> "Keyframe":
+        """The keyframe with its depth on the CPU, for whoever writes or draws it."""
+        return self.to(torch.device("cpu"))
 
 
 @dataclass(frozen=True, eq=False)

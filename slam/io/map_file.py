@@ -39,7 +39,7 @@ def save_map(path: str | Path, keyframes: Sequence[Keyframe]) -> None:
     Raises:
         OutputError: if the file cannot be written.
     """
-    path = Path(path)
+    path, keyframes = Path(path), [k.on_host() for k in keyframes]
     keypoints = [k.keypoints or Keypoints.none() for k in keyframes]
     tensors = {
         "image": torch.from_numpy(np.stack([k.view.image.rgb for k in keyframes])),

@@ -74,7 +74,8 @@ def write_keyframes(run: RunDirectory, keyframes: Sequence[Keyframe]) -> None:
 
 
 def _write_keyframe(run: RunDirectory, keyframe: Keyframe) -> KeyframeRecord:
-    inv_depth = keyframe.dense.value.numpy()
+    dense = keyframe.dense.on_host()
+    inv_depth = dense.value.numpy()
     depth = np.where(inv_depth > 0, 1 / np.maximum(inv_depth, 1e-9), 0).astype(np.float32)
     known = depth[depth > 0]
     scale = DEPTH_LEVELS / (4 * float(np.median(known))) if len(known) else 1.0
@@ -82,7 +83,7 @@ def _write_keyframe(run: RunDirectory, keyframe: Keyframe) -> KeyframeRecord:
     color, depth_file, confidence = f"{stem}_color.jpg", f"{stem}_depth.png", f"{stem}_confidence.png"
     run.write(f"keyframes/{color}", lambda path: write_color(path, keyframe.view.image.rgb))
     run.write(f"keyframes/{depth_file}", lambda path: write_depth(path, depth, scale))
-    run.write(f"keyframes/{confidence}", lambda path: write_confidence(path, keyframe.dense.confidence.numpy()))
+    run.write(f"keyframes/{confidence}", lambda path: write_confidence(path, dense.confidence.numpy()))
     return KeyframeRecord(
         id=keyframe.id,
         parent_id=keyframe.parent_id,

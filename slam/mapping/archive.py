@@ -31,7 +31,7 @@ class Archive:
         Raises:
             OutputError: if the disk refuses.
         """
-        dense, coarse = keyframe.dense, keyframe.coarse
+        dense, coarse = keyframe.dense.on_host(), keyframe.coarse.on_host()
         depths = (dense.value, dense.sigma, coarse.value, coarse.sigma)
         try:
             arrays = self._mapped(f"{keyframe.id}.raw", [*(d.float().numpy() for d in depths), keyframe.view.image.rgb])

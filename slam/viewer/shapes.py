@@ -68,7 +68,7 @@ def poses(keyframes: Sequence[Keyframe]) -> np.ndarray:
 def median_depth(keyframes: Sequence[Keyframe]) -> float:
     """Median of the confident depths, of all depths where none is; 1 where there is no depth at all."""
     for minimum in (0.5, 0.0):
-        known = [k.dense.value[k.dense.known & (k.dense.confidence >= minimum)].numpy() for k in keyframes]
+        known = [k.dense.value[k.dense.known & (k.dense.confidence >= minimum)].cpu().numpy() for k in keyframes]
         inv_depth = np.concatenate([np.zeros(0, np.float32), *known])
         if len(inv_depth):
             return 1 / float(np.median(inv_depth))

@@ -273,8 +273,8 @@ def column(shown: ViewState) -> np.ndarray:
     """What the camera sees, depth and confidence of the newest keyframe drawn, one below the other, uint8 RGB."""
     found = [np.zeros((1, 1, 3), np.uint8) if shown.image is None else shown.image]
     if shown.drawn:
-        newest = shown.drawn[-1]
-        found += [depth_image(newest.dense.value.numpy()), confidence_image(newest.dense.confidence.numpy())]
+        dense = shown.drawn[-1].dense.on_host()
+        found += [depth_image(dense.value.numpy()), confidence_image(dense.confidence.numpy())]
     return stacked(found, 3)
 
 
