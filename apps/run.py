@@ -32,6 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--config", type=Path, metavar="FILE", help="settings, YAML")
     p.add_argument("--set", action="append", default=[], metavar="A.B=V", help="override one setting")
     p.add_argument("--weights", type=Path, metavar="FILE", help="network weights other than the shipped ones")
+    p.add_argument("--device", metavar="NAME", help="auto (a GPU that works, else the CPU), cpu, cuda, or cuda:1 ...")
     p.add_argument("--out", type=Path, metavar="DIR", help="new directory of the results (default results/<time>)")
     p.add_argument("--deterministic", action="store_true", help="one thread: same input, same bytes of trajectory")
     p.add_argument("--load-map", type=Path, metavar="FILE", help="go on in an earlier map, found by what it shows")
@@ -162,7 +163,7 @@ def keep_map(path: Path, slam: "Slam") -> OutputError | None:
 
 def shortcuts(options: argparse.Namespace) -> list[str]:
     """Settings that have an option of their own, as `--set` takes them."""
-    given = {"max_keyframes": options.max_keyframes, "final_refine": options.final_refine}
+    given = {name: getattr(options, name) for name in ("device", "max_keyframes", "final_refine")}
     return [f"{name}={value}" for name, value in given.items() if value is not None]
 
 

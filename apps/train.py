@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from slam.device import chosen_device
 from slam.errors import OutputError, SlamError, UsageError
 from slam.networks.storage import PROFILES
 from slam.settings import load_config
@@ -41,26 +42,10 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--data-share", type=float, default=0.5, help="share of the clips made of --data")
     p.add_argument("--config", type=Path, help="YAML file of training settings")
-    p.add_argument("--device", default="cpu", help="cpu, cuda (torchrun: one GPU each), cuda:1 ...")
+    p.add_argument("--device", default="cpu", help="cpu, cuda (torchrun: one GPU each), cuda:1 ..., auto")
     p.add_argument("--threads", type=int, default=0, help="CPU threads of torch; 0 leaves its choice")
     p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting, such as clips=4")
     return p
-
-
-def device_of(name: str) -> torch.device:
-    """The device of a name.
-
-    Raises:
-        UsageError: if there is no such device here.
-    """
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(
-            f"--device {name} cannot be used here ({str(error).splitlines()[0]}); cpu always can"
-        ) from error
-    return device
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -79,7 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot write to --out {arguments.out}: {error.strerror}") from error
-    rank, device = join(device_of(arguments.device))
+    rank, device = join(chosen_device(arguments.device))
     rendered = RenderedClips(network.width, network.height, device)
     render: ClipMaker = rendered
     if arguments.data:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from slam.backend.backend import build_backend
 from slam.config import SlamConfig
+from slam.device import chosen_device, device_words
 from slam.errors import MapError, UsageError
 from slam.frames import Keyframe, Restore, Status
 from slam.frontend.keyframing import Keyframing
@@ -48,22 +49,23 @@ def build_slam(
 
     Raises:
         WeightsError: if networks are asked for and their weights cannot be used.
-        UsageError: if settings contradict each other.
+        UsageError: if settings contradict each other, or ask for a device that is not there.
         MapError: if the earlier map was made with another camera, image size or size of cells.
     """
     if weights is not None and not config.uses_networks:
         raise UsageError(f"--weights {weights} is not used: neither correspondence nor depth.stereo is learned")
+    device = chosen_device("cpu" if config.device == "auto" and not config.uses_networks else config.device)
     networks = load_networks(weights or config.profile) if config.uses_networks else None
     if networks is not None:
-        prepare(networks.motion, config.precision)
-        prepare(networks.stereo, config.precision)
+        prepare(networks.motion, config.precision, device)
+        prepare(networks.stereo, config.precision, device)
     pixels = config.pixels or (networks.pixels if networks is not None else DEFAULT_PIXELS)
     flow = LearnedFlow(networks.motion, config.correspondence.learned) if networks is not None else None
-    tracking, mapping = build_matchers(config.correspondence, config.matcher, flow)
+    tracking, mapping = build_matchers(config.correspondence, config.matcher, flow, device)
     stereo = build_stereo(config.depth, flow, networks.stereo if networks is not None else None)
     parts = Parts(
         preparation=Preparation(camera, pixels),
-        start=Start(tracking, mapping, config.initialiser, live),
+        start=Start(tracking, mapping, config.initialiser, live, device),
         localiser=Localiser(
             tracking, MotionModel(config.motion_model), Relocaliser(tracking, config.relocaliser, config.keypoints)
         ),
@@ -77,12 +79,13 @@ def build_slam(
         stereo=config.depth.stereo,
         threads=threads,
         live=live,
+        device=device_words(device),
         weights=None if networks is None else networks.file.name,
         weights_sha256=None if networks is None else networks.sha256(),
     )
     slam = Slam(parts, config, record)
     if earlier:
-        _begin_in(slam, earlier)
+        _begin_in(slam, [keyframe.to(device) for keyframe in earlier])
     return slam
 
 

@@ -29,6 +29,7 @@ class SlamConfig:
 
     pixels: int | None = None  # of the network size, whose aspect is the camera's; None: as the networks were trained
     profile: str = "fast"  # of the networks
+    device: str = "auto"  # of networks and maps: cpu, cuda, cuda:1 ...; auto takes a GPU that works, for networks
     precision: Precision = "auto"  # of the networks: auto takes int8 where the processor is fast at it
     correspondence: CorrespondenceConfig = CorrespondenceConfig()
     depth: DepthConfig = DepthConfig()

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = [
     {"errors", "threads", "timing"},
-    {"geometry", "settings"},
+    {"device", "geometry", "settings"},
     {"kernels"},
     {"inv_depth"},
     {"solvers", "frames"},

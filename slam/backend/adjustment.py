@@ -97,7 +97,7 @@ class Adjustment:
         for k, c in zip(keyframes, coarse, strict=True):
             smooth = c.smoothed()
             weak = InvDepth(smooth, config.prior_deviation * smooth)
-            priors.append(weak.composited(measured_coarse(k.view, self.matcher.stride).subsampled(step)))
+            priors.append(weak.composited(measured_coarse(k.view, self.matcher.stride, c.device).subsampled(step)))
         prior = torch.stack([p.value for p in priors])
         prior_weight = (sigma / torch.stack([p.sigma for p in priors]).clamp_min(1e-9)) ** 2
         if config.adjust == "poses":
@@ -140,7 +140,7 @@ def _with_coarse(k: Keyframe, T_wc: Tensor, coarse: InvDepth) -> Keyframe:
 def _with_ratio(k: Keyframe, T_wc: Tensor, ratio: Tensor) -> Keyframe:
     """The keyframe with a new pose, its coarse depth changed by a factor known at every SUBSAMPLING-th cell."""
     hc, wc = k.coarse.size
-    v, u = (torch.arange(n) / SUBSAMPLING for n in (hc, wc))
+    v, u = (torch.arange(n, device=ratio.device) / SUBSAMPLING for n in (hc, wc))
     low_v, low_u = v.long(), u.long()
     rows = torch.lerp(ratio[low_v], ratio[(low_v + 1).clamp_max(len(ratio) - 1)], (v - low_v)[:, None])
     columns = (low_u + 1).clamp_max(ratio.shape[1] - 1)

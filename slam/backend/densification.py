@@ -42,7 +42,7 @@ class Densification:
         near = sorted((m for m in range(len(chain)) if m != n), key=lambda m: (abs(m - n), m))
         others = [chain[m] for m in near[: self.config.neighbours]]
         T_jk = [se3.inverse(o.T_wc) @ k.T_wc for o in others]
-        dense = self.stereo(k, [o.view for o in others], T_jk).composited(measured_dense(k.view))
+        dense = self.stereo(k, [o.view for o in others], T_jk).composited(measured_dense(k.view, k.coarse.device))
         return replace(k, dense=dense, dense_version=k.dense_version + 1)
 
 

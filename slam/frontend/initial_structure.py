@@ -66,8 +66,9 @@ def solve(matches: Sequence[Match], K: Tensor, stride: int, steps: int) -> list[
     """
     K_cells = scaled_intrinsics(K, 1 / stride)
     h, w = matches[0].target_uv.shape[:2]
+    device = matches[0].target_uv.device
     starts = [*(sloped(h, w, slope) for slope in SLOPES), triangulated(matches[-1], K_cells, stride)]
-    candidates = [adjusted(matches, start, K_cells, stride, steps) for start in starts if start is not None]
+    candidates = [adjusted(matches, start.to(device), K_cells, stride, steps) for start in starts if start is not None]
     return sorted((c for c in candidates if c is not None), key=lambda c: c.cost)
 
 
@@ -82,16 +83,18 @@ def is_ambiguous(candidates: Sequence[Candidate], ratio: float) -> bool:
 
 
 def sloped(height: int, width: int, slope: tuple[float, float]) -> Tensor:
-    """Inverse depth (hc, wc), 1 in the middle, that changes by `slope` across the view and down it."""
+    """Inverse depth (hc, wc), 1 in the middle, that changes by `slope` across the view and down it; on the host."""
     v, u = (torch.linspace(-0.5, 0.5, n) for n in (height, width))
     return 1 + slope[0] * u[None, :] + slope[1] * v[:, None]
 
 
 def triangulated(match: Match, K_cells: Tensor, stride: int) -> Tensor | None:
-    """Inverse depth (hc, wc) by the essential matrix of one match, median 1; None if that fixes no motion."""
-    hc, wc = match.target_uv.shape[:2]
-    textured = match.weight.mean(-1) > TEXTURED
-    uv_i, uv_j = pixel_grid(hc, wc, like=match.target_uv)[textured], match.target_uv[textured]
+    """Inverse depth (hc, wc) by the essential matrix of one match, median 1; None if that fixes no motion. It is found
+    on the host, and left there."""
+    target, weight = match.target_uv.cpu(), match.weight.mean(-1).cpu()
+    hc, wc = weight.shape
+    textured = weight > TEXTURED
+    uv_i, uv_j = pixel_grid(hc, wc, like=target)[textured], target[textured]
     T = essential_pose(uv_i.numpy(), uv_j.numpy(), K_cells.numpy(), HUBER_PX / stride)
     if T is None:
         return None
@@ -99,12 +102,12 @@ def triangulated(match: Match, K_cells: Tensor, stride: int) -> Tensor | None:
     far = torch.zeros(1, hc, wc, dtype=torch.float64)
     uv, q, _ = reproject(far, T_ji[None], K_cells[None])
     _, J = reprojection_jacobians(q, far, T_ji[None], K_cells[None])
-    d = ((match.target_uv - uv[0]) * J[0]).sum(-1) / J[0].square().sum(-1).clamp_min(1e-9)
+    d = ((target - uv[0]) * J[0]).sum(-1) / J[0].square().sum(-1).clamp_min(1e-9)
     good = textured & (d > 0)
     if good.sum() < MIN_CELLS:
         return None
     d = (d / d[good].median()).clamp(0.05, 20.0).float()
-    return normalized_convolution(d, (good * match.weight.mean(-1)).float())
+    return normalized_convolution(d, (good * weight).float())
 
 
 def adjusted(matches: Sequence[Match], start: Tensor, K_cells: Tensor, stride: int, steps: int) -> Candidate | None:

@@ -66,9 +66,16 @@ class InitialMap:
 class Initialiser:
     """Gathers views until a first map can be made."""
 
-    def __init__(self, matcher: Matcher, config: InitialiserConfig = InitialiserConfig()) -> None:
+    def __init__(
+        self,
+        matcher: Matcher,
+        config: InitialiserConfig = InitialiserConfig(),
+        device: torch.device = torch.device("cpu"),
+    ) -> None:
+        """`device`: of the depth that is sought."""
         self.matcher = matcher
         self.config = config
+        self.device = device
         self.views: list[View] = []
         self.matches: list[Match] = []  # of views[1:] to views[0]
         self.unmatched: list[View] = []  # between them, without flow
@@ -99,7 +106,8 @@ class Initialiser:
         """Match the first view, at depth 1, to another one."""
         T_ck = self.matches[-1].T_ck if self.matches else se3.identity()
         h, w = (side // self.matcher.stride for side in view.image.size)
-        constant = InvDepth(torch.ones(h, w), torch.full((h, w), 1e-6))  # as if sure: the motion is scaled to it
+        ones = torch.ones(h, w, device=self.device)
+        constant = InvDepth(ones, 1e-6 * ones)  # as if sure: the motion is scaled to it
         return self.matcher.match(self.views[0], constant, view, T_ck)
 
     def _thin(self) -> None:

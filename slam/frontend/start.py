@@ -3,6 +3,8 @@
 import logging
 from dataclasses import replace
 
+import torch
+
 from slam.frames import UNNUMBERED, Estimate, Keyframe, Status, View
 from slam.frontend.initialiser import Initialiser, InitialiserConfig, InitialMap
 from slam.frontend.tracker import track
@@ -25,12 +27,15 @@ class Start:
         mapping: Matcher,
         config: InitialiserConfig = InitialiserConfig(),
         live: bool = False,
+        device: torch.device = torch.device("cpu"),
     ) -> None:
-        """`tracking` places views where depth is known, `mapping` seeks depth; `live`: of a camera, which moves on."""
+        """`tracking` places views where depth is known, `mapping` seeks depth; `live`: of a camera, which moves on.
+        The first map's depth will be on the device."""
         self.tracking = tracking
         self.mapping = mapping
-        self.initialiser = Initialiser(mapping, config)
+        self.initialiser = Initialiser(mapping, config, device)
         self.live = live
+        self.device = device
         self._sees_depth = False  # of a sensor, though too little for a first map
 
     def add(self, view: View) -> InitialMap | None:
@@ -43,7 +48,7 @@ class Start:
 
     def _measured(self, view: View) -> InitialMap | None:
         """A first map of this view by its sensor depth, if that is enough and the view can be tracked against."""
-        measured = measured_coarse(view, self.tracking.stride)
+        measured = measured_coarse(view, self.tracking.stride, self.device)
         if measured.known.float().mean() < MIN_MEASURED:
             return None
         coarse = measured.inpainted()
@@ -76,5 +81,5 @@ class Start:
 def first_keyframe(first: InitialMap) -> Keyframe:
     """The keyframe that a first map begins with, for the store to number."""
     view = first.view if first.metric else replace(first.view, sensor_depth=None)
-    dense = first.coarse.upsampled(view.image.size).composited(measured_dense(view))
+    dense = first.coarse.upsampled(view.image.size).composited(measured_dense(view, first.coarse.device))
     return Keyframe(UNNUMBERED, view, se3.identity(), dense, first.coarse, metric=first.metric)

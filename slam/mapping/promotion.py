@@ -24,12 +24,14 @@ def promote(view: View, estimate: Estimate, reference: Keyframe, stride: int) ->
     """
     if not reference.metric:
         view = replace(view, sensor_depth=None)  # the unit of the map is not the metre
-    coarse = carried_depth(reference, estimate.T_ck, stride).composited(measured_coarse(view, stride)).inpainted()
+    device = reference.coarse.device
+    carried = carried_depth(reference, estimate.T_ck, stride)
+    coarse = carried.composited(measured_coarse(view, stride, device)).inpainted()
     return Keyframe(
         id=UNNUMBERED,
         view=view,
         T_wc=estimate.T_wc,
-        dense=coarse.upsampled(view.image.size).composited(measured_dense(view)),
+        dense=coarse.upsampled(view.image.size).composited(measured_dense(view, device)),
         coarse=coarse,
         parent_id=reference.id,
         metric=reference.metric,

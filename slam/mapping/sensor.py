@@ -13,16 +13,16 @@ EDGE_SPREAD = 0.15  # spread of inverse depth within a cell, relative, that no s
 MIN_FILLED = 0.5  # part of a cell's pixels that must be known
 
 
-def measured_coarse(view: View, stride: int) -> InvDepth:
-    """Inverse depth (hc, wc) of the cells as the sensor measured it; 0 unknown or across an edge.
+def measured_coarse(view: View, stride: int, device: torch.device = torch.device("cpu")) -> InvDepth:
+    """Inverse depth (hc, wc) of the cells as the sensor measured it, on a device; 0 unknown or across an edge.
 
     The flow of a cell comes from a patch larger than the cell and may be that of any surface in it, which biases the
     motion near depth edges; so the spread of depth in the 3x3 cells around it is added, as a uniform distribution.
     """
     h, w = view.image.size
     if view.sensor_depth is None:
-        return InvDepth.unknown((h // stride, w // stride))
-    z = torch.from_numpy(view.sensor_depth)
+        return InvDepth.unknown((h // stride, w // stride), device)
+    z = torch.from_numpy(view.sensor_depth).to(device)
     pixels = z.view(h // stride, stride, w // stride, stride).transpose(1, 2).flatten(2)
     d = torch.where(pixels > 0, 1 / pixels, torch.inf).sort(-1).values  # the unknown ones last
     count = (pixels > 0).sum(-1, keepdim=True)
@@ -41,11 +41,11 @@ def _largest(cells: Tensor) -> Tensor:
     return torch.nn.functional.max_pool2d(cells[None, None], 3, 1, 1)[0, 0]
 
 
-def measured_dense(view: View) -> InvDepth:
-    """Inverse depth (h, w) of the pixels as the sensor measured it, 0 unknown."""
+def measured_dense(view: View, device: torch.device = torch.device("cpu")) -> InvDepth:
+    """Inverse depth (h, w) of the pixels as the sensor measured it, on a device; 0 unknown."""
     if view.sensor_depth is None:
-        return InvDepth.unknown(view.image.size)
-    z = torch.from_numpy(view.sensor_depth)
+        return InvDepth.unknown(view.image.size, device)
+    z = torch.from_numpy(view.sensor_depth).to(device)
     inv_depth = torch.where(z > 0, 1 / z, 0.0)
     return InvDepth(inv_depth, relative_deviation(inv_depth) * inv_depth)
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
+
 from slam.errors import UsageError
 from slam.matching.correspondence import Correspondence
 from slam.matching.dis import DisConfig, DisFlow
@@ -35,17 +37,23 @@ class CorrespondenceConfig:
 
 
 def build_matchers(
-    config: CorrespondenceConfig, matcher: MatcherConfig, learned: LearnedFlow | None
+    config: CorrespondenceConfig,
+    matcher: MatcherConfig,
+    learned: LearnedFlow | None,
+    device: torch.device = torch.device("cpu"),
 ) -> tuple[Matcher, Matcher]:
     """Matchers of tracking and of mapping.
 
     Args:
         learned: the network's flow; needed if either `is_learned`.
+        device: of the maps, and of the network.
 
     Raises:
         UsageError: if their cells are not of one size.
     """
-    tracking, mapping = (build_correspondence(flow, config, learned) for flow in (config.tracking, config.mapping))
+    tracking, mapping = (
+        build_correspondence(flow, config, learned, device) for flow in (config.tracking, config.mapping)
+    )
     if tracking.stride != mapping.stride:
         raise UsageError(
             f"correspondence.tracking={config.tracking} has cells of {tracking.stride} pixels, "
@@ -55,7 +63,7 @@ def build_matchers(
 
 
 def build_correspondence(
-    flow: Flow, config: CorrespondenceConfig, learned: LearnedFlow | None
+    flow: Flow, config: CorrespondenceConfig, learned: LearnedFlow | None, device: torch.device = torch.device("cpu")
 ) -> Correspondence[Any, Any]:
     """The correspondence of a name in the settings."""
     base: LearnedFlow | DisFlow
@@ -64,4 +72,4 @@ def build_correspondence(
         base = learned
     else:
         base = DisFlow(config.dis)
-    return PhotometricRefinement(base, config.photometric) if flow.endswith("_photometric") else base
+    return PhotometricRefinement(base, config.photometric, device) if flow.endswith("_photometric") else base

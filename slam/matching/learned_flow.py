@@ -31,6 +31,7 @@ class LearnedFlow:
         self.network = network
         self.stride = network.stride
         self.max_updates = config.updates
+        self.device = next(network.parameters()).device
         self._maps = lru_cache(KEPT_IMAGES)(self._encoded)
         self._stereo_maps = lru_cache(KEPT_IMAGES)(self._encoded_for_stereo)
         self._context = lru_cache(KEPT_IMAGES)(network.context)
@@ -44,10 +45,10 @@ class LearnedFlow:
         return [self._stereo_maps(image) for image in images]
 
     def _encoded(self, image: Image) -> FeatureMaps:
-        return self.network.encode(image.channels[None])
+        return self.network.encode(image.channels[None].to(self.device))
 
     def _encoded_for_stereo(self, image: Image) -> StereoMaps:
-        return self.network.encode_for_stereo(self._maps(image), image.channels[None])
+        return self.network.encode_for_stereo(self._maps(image), image.channels[None].to(self.device))
 
     def start(self, features_i: Sequence[FeatureMaps], features_j: Sequence[FeatureMaps]) -> MotionState:
         """See `Correspondence`."""

@@ -1,6 +1,6 @@
 """How the convolutions of a network run: half precision where it pays, channels last in memory."""
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
@@ -22,8 +22,9 @@ def has_fast_half(device: torch.device) -> bool:
 
 def half_precision(module: nn.Module, device: torch.device) -> AbstractContextManager:
     """Autocast to bfloat16 where it pays, else a context that changes nothing. Geometry stays outside of it."""
-    enabled = has_fast_half(device) and not uses_int8(module)
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+    if has_fast_half(device) and not uses_int8(module) and not vars(module).get("stays_float32", False):
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()
 
 
 def channels_last(module: nn.Module) -> None:
@@ -33,16 +34,21 @@ def channels_last(module: nn.Module) -> None:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
 
-def prepare(module: nn.Module, precision: Precision) -> None:
-    """Make a network on the CPU run in a precision from now on, without gradients.
+def prepare(module: nn.Module, precision: Precision, device: torch.device = torch.device("cpu")) -> None:
+    """Make a network run on a device and in a precision from now on, without gradients; eight bits are for the CPU.
 
     Raises:
-        UsageError: if int8 is asked for where the processor or this torch lacks it.
+        UsageError: if int8 is asked for where the processor or this torch lacks it, or on a GPU.
     """
+    if precision == "int8" and device.type != "cpu":
+        raise UsageError(f"precision=int8 is for the CPU, the device is {device}; leave it at auto")
     if precision == "int8" and not has_fast_int8():
         raise UsageError("precision=int8 needs an x86 processor with VNNI and torch with oneDNN; leave it at auto")
-    if precision != "float32" and has_fast_int8():
+    if precision != "float32" and device.type == "cpu" and has_fast_int8():
         with_int8(module)
+    for part in module.modules():
+        vars(part)["stays_float32"] = precision == "float32"
+    module.to(device)
 
 
 def conv_relu(conv: nn.Module, x: Tensor) -> Tensor:

@@ -54,7 +54,8 @@ class PlaneSweepStereo:
             inv_depth_range(keyframe),
             config=self.config,
         )
-        return InvDepth.from_confidence(torch.from_numpy(result.inv_depth), torch.from_numpy(result.confidence))
+        found = InvDepth.from_confidence(torch.from_numpy(result.inv_depth), torch.from_numpy(result.confidence))
+        return found.to(keyframe.coarse.device)
 
 
 class LearnedStereo:
@@ -66,9 +67,11 @@ class LearnedStereo:
 
     def __call__(self, keyframe: Keyframe, neighbours: list[View], T_jk: list[Tensor]) -> InvDepth:
         """See `Stereo`."""
-        low, high = (torch.tensor([d]) for d in inv_depth_range(keyframe))
+        device = self.flow.device
+        low, high = (torch.full((1,), d, device=device) for d in inv_depth_range(keyframe))
         maps_k, *maps_j = self.flow.encode_for_stereo([keyframe.view.image, *(view.image for view in neighbours)])
-        found = self.network(maps_k, maps_j, torch.stack(T_jk)[None], keyframe.view.K[None], low, high)
+        T, K = torch.stack(T_jk)[None].to(device), keyframe.view.K[None].to(device)
+        found = self.network(maps_k, maps_j, T, K, low, high)
         return InvDepth(found.inv_depth[0].float(), found.sigma[0].float())
 
 

@@ -47,6 +47,11 @@ def run(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     Raises:
         RuntimeError: if tensors of both devices meet; a CPU tensor without axes may go anywhere, as on a GPU.
     """
+    if torch.is_inference_mode_enabled():  # there, what is made of other operations comes in one piece
+        with PretendedDevice():
+            out = function.decompose(*args, **kwargs)
+        if out is not NotImplemented:
+            return out
     tensors: list[Tensor] = []
     tree_map(lambda x: tensors.append(x) if isinstance(x, Tensor) else None, (args, kwargs))
     strangers = [t for t in tensors if not isinstance(t, OnDevice) and t.ndim > 0]
