@@ -68,31 +68,25 @@ def _steps_by_tensors(
     gx = 0.5 * m * (both[:, 1:-1, 2:] - both[:, 1:-1, :-2])
     gy = 0.5 * m * (both[:, 2:, 1:-1] - both[:, :-2, 1:-1])
     difference, level = m * (gray_i - warped)[:, 1:-1, 1:-1], m * (both[:, 1:-1, 1:-1] - float(MIDDLE))
-    channels = [gx, gy, difference, level]
-    products = [channels[a] * channels[b] for a in range(CHANNELS) for b in range(a, CHANNELS)]
-    rows = F.pad(torch.stack([m, *channels, *products], 1), (1, 1, 1, 1))  # (E, 1 + CHANNELS + PAIRS, H, W)
+    rows = torch.stack([m, gx, gy, difference, level], 1)  # (E, 1 + CHANNELS, H - 2, W - 2)
+    products = F.pad((rows[:, :, None] * rows[:, None]).flatten(1, 2), (1, 1, 1, 1))
     margin = (patch_px - stride) // 2
-    sums = F.avg_pool2d(rows, patch_px, stride, margin, divisor_override=1)
-    count, per_pixel = sums[:, 0], 1 / sums[:, 0].clamp_min(1)
-    means, k = [sums[:, 1 + a] * per_pixel for a in range(CHANNELS)], 1 + CHANNELS
-    cov: dict[tuple[int, int], Tensor] = {}
-    for a in range(CHANNELS):
-        for b in range(a, CHANNELS):
-            cov[a, b] = sums[:, k] * per_pixel - means[a] * means[b]
-            k += 1
-    per_gain = 1 / (cov[LEVEL, LEVEL] + float(FLOOR_CONTRAST))
-    for a in range(LEVEL):
-        for b in range(a, LEVEL):
-            cov[a, b] = cov[a, b] - cov[a, LEVEL] * cov[b, LEVEL] * per_gain
-    floor = float(FLOOR_ENERGY)
-    xx, yy, xy = cov[GX, GX] + floor, cov[GY, GY] + floor, cov[GX, GY]
-    rx, ry = cov[GX, DIFFERENCE], cov[GY, DIFFERENCE]
+    sums = F.avg_pool2d(products, patch_px, stride, margin, divisor_override=1)
+    sums = sums.unflatten(1, (1 + CHANNELS, 1 + CHANNELS))
+    count = sums[:, 0, 0]
+    moments = sums / count.clamp_min(1)[:, None, None]  # a product with m is the channel itself
+    cov = moments[:, 1:, 1:] - moments[:, 1:, :1] * moments[:, :1, 1:]  # (E, CHANNELS, CHANNELS, h, w)
+    by_level = cov[:, :LEVEL, LEVEL:] / (cov[:, LEVEL:, LEVEL:] + float(FLOOR_CONTRAST))
+    cov = cov[:, :LEVEL, :LEVEL] - by_level * cov[:, LEVEL:, :LEVEL]
+    energy = torch.stack([cov[:, GX, GX], cov[:, GY, GY]], -1)
+    xx, yy = (energy + float(FLOOR_ENERGY)).unbind(-1)
+    xy, rx, ry = cov[:, GX, GY], cov[:, GX, DIFFERENCE], cov[:, GY, DIFFERENCE]
     determinant = xx * yy - xy * xy
     dx, dy = (yy * rx - xy * ry) / determinant, (xx * ry - xy * rx) / determinant
-    misfit = (cov[DIFFERENCE, DIFFERENCE] - dx * rx - dy * ry).clamp_min(0) + noise**2
-    energy = torch.stack([cov[GX, GX], cov[GY, GY]], -1).clamp_min(0) + 0.05 * floor
+    misfit = (cov[:, DIFFERENCE, DIFFERENCE] - dx * rx - dy * ry).clamp_min(0) + noise**2
     unknown = (count < MIN_COVER * patch_px**2)[..., None]
-    shift_px, variance = torch.stack([dx, dy], -1), misfit[..., None] / energy
+    shift_px = torch.stack([dx, dy], -1)
+    variance = misfit[..., None] / (energy.clamp_min(0) + 0.05 * float(FLOOR_ENERGY))
     return shift_px.masked_fill(unknown, 0.0), variance.masked_fill(unknown, float(UNKNOWN))
 
 
