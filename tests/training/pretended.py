@@ -37,6 +37,8 @@ class OnDevice(Tensor):
 class PretendedDevice(TorchDispatchMode):
     """Inside, tensors made for DEVICE have numbers."""
 
+    waits = 0  # so often the host waited for numbers of the device, of all of its time
+
     def __torch_dispatch__(self, function: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
         return run(function, args, kwargs or {})
 
@@ -57,7 +59,7 @@ def run(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     strangers = [t for t in tensors if not isinstance(t, OnDevice) and t.ndim > 0]
     name = str(function)
     moves = any(part in name for part in ("_to_copy", "aten.copy_", "lift_fresh"))
-    on_device = any(isinstance(t, OnDevice) for t in tensors)
+    is_given = on_device = any(isinstance(t, OnDevice) for t in tensors)
     indexes = name.startswith(("aten.index.", "aten.index_put")) and isinstance(args[0], OnDevice)  # torch allows it
     if on_device and strangers and not moves and not indexes:
         raise RuntimeError(f"{name} of tensors of both devices: {[tuple(t.shape) for t in strangers]} of the CPU")
@@ -71,6 +73,7 @@ def run(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         kwargs = kwargs | {"pin_memory": False}
     real_args, real_kwargs = tree_map(lambda x: x.held if isinstance(x, OnDevice) else x, (args, kwargs))
     out = function(*real_args, **real_kwargs)
+    PretendedDevice.waits += is_given and (not on_device or "_local_scalar_dense" in name or "nonzero" in name)
     known = {id(t.held): t for t in tensors if isinstance(t, OnDevice)}  # in-place operations return their argument
     return tree_map(lambda x: wrap(x, known) if on_device else x, out)
 
