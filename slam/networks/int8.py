@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from slam.kernels.compile import FINITE, compiled
 
 MIN_INPUTS = 8  # channels and ...
-MIN_PRODUCTS = 256  # ... products for each output from which rounding the input is worth its time
+MIN_PRODUCTS = 96  # ... products for each output from which rounding the input is worth its time
 LEVELS = 127.0  # of a weight, to both sides of zero
 
 
@@ -66,16 +66,23 @@ def quantised(x: Tensor) -> tuple[Tensor, float, int]:
     """
     x = x.contiguous(memory_format=torch.channels_last)
     levels = torch.empty(x.shape, dtype=torch.uint8, memory_format=torch.channels_last)
-    scale, zero = _quantise(x.permute(0, 2, 3, 1).numpy().reshape(-1), levels.permute(0, 2, 3, 1).numpy().reshape(-1))
+    values, rounded = (side.permute(0, 2, 3, 1).numpy().reshape(-1) for side in (x, levels))
+    scale, zero = _quantise(values, values.view(np.int32), rounded)
     return levels, scale, zero
 
 
 @compiled(FINITE)
-def _quantise(x: np.ndarray, levels: np.ndarray) -> tuple[float, int]:
-    low, high = np.float32(0), np.float32(0)
-    for n in range(len(x)):
-        low, high = min(low, x[n]), max(high, x[n])
-    zero = 0 if low >= 0 else 128
+def _quantise(x: np.ndarray, bits: np.ndarray, levels: np.ndarray) -> tuple[float, int]:
+    """`bits` is the memory of x (n,) as int32: its order is that of positive floats, as uint32 that of negative ones
+    above all positive ones; the compiler turns only extremes of integers into vector instructions (20 times faster)."""
+    ends = np.zeros(2, np.uint32)
+    highest, lowest = np.int32(0), np.uint32(0)
+    for n in range(len(bits)):
+        highest = max(highest, bits[n])
+        lowest = max(lowest, np.uint32(bits[n]))
+    ends[0], ends[1] = highest, lowest
+    high, low = ends.view(np.float32)
+    zero = 128 if low < 0 else 0
     step = max(high / np.float32(255 - zero), -low / np.float32(128), np.float32(1e-12))
     per_step, offset = np.float32(1) / step, np.float32(zero) + np.float32(0.5)
     for n in range(len(x)):
