@@ -25,7 +25,7 @@ def write_color(path: Path, image: np.ndarray) -> None:
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"need (H, W, 3) uint8, got {image.shape} {image.dtype}")
-    _encode(path, np.ascontiguousarray(image[..., ::-1]))
+    _encode(path, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
 
 
 def read_color(path: Path) -> np.ndarray:
@@ -38,7 +38,7 @@ def read_color(path: Path) -> np.ndarray:
     # libjpeg fills the missing part of a cut-off image with gray and only prints a warning
     if data[:2] == b"\xff\xd8" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
         raise SourceError(f"the image {path} is cut off")
-    return np.ascontiguousarray(_decode(data, path, cv2.IMREAD_COLOR)[..., ::-1])
+    return cv2.cvtColor(_decode(data, path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
 def write_depth(path: Path, depth: np.ndarray, scale: float = DEPTH_SCALE) -> None:

@@ -41,7 +41,7 @@ class Int8Conv2d(nn.Module):
         self.scale, self.zero = scale, torch.zeros(len(scale), dtype=torch.int32)
         self.bias = None if conv.bias is None else conv.bias.detach().float()
         self.geometry = [list(side) for side in (conv.stride, conv.padding, conv.dilation)]
-        self.groups = conv.groups
+        self.groups, self.in_channels = conv.groups, conv.in_channels
         self._packed: dict[torch.Size, Tensor] = {}  # weights as oneDNN wants them, by the shape of the input
 
     def forward(self, x: Tensor, relu: bool = False) -> Tensor:

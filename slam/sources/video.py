@@ -121,7 +121,7 @@ class VideoSource:
         """The grabbed frame as RGB, None (counted) if it cannot be decoded or changed its size."""
         decoded, bgr = capture.retrieve()
         if decoded and bgr is not None and bgr.shape[:2] == (self.camera.height, self.camera.width):
-            return np.ascontiguousarray(bgr[..., ::-1])
+            return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
         self.skipped += 1
         problem = f"changed to {bgr.shape[1]}x{bgr.shape[0]}" if decoded and bgr is not None else "cannot be decoded"
         log.warning("skipped a frame: frame %d of %s %s", index, self._path, problem)

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import cv2
-import numpy as np
 
 from slam.errors import SourceError, UsageError
 from slam.sources.cameras import public_name
@@ -74,7 +73,7 @@ class WebcamSource(LiveSource):
                 while capture.grab():
                     time_ns = time.monotonic_ns() + self._epoch_ns
                     decoded, bgr = capture.retrieve()
-                    yield CameraImage(time_ns, np.ascontiguousarray(bgr[..., ::-1])) if decoded else None
+                    yield CameraImage(time_ns, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)) if decoded else None
                     seen = seen or decoded
             finally:
                 capture.release()
