@@ -37,9 +37,10 @@ assert total(numpy.ones(100)) == 100
 print(numba.threading_layer(), numba.get_num_threads())
 """
 GPU = """
-import torch
-mps = torch.backends.mps.is_available()
-print(torch.cuda.get_device_name() if torch.cuda.is_available() else "Apple GPU (MPS)" if mps else "")
+import json, torch
+from slam.device import device_words, trouble
+gpu = torch.device("cuda")
+print(json.dumps([device_words(gpu), trouble(gpu)] if torch.cuda.is_available() else ["", None]))
 """
 REALSENSE = """
 import json, pyrealsense2 as rs
@@ -160,11 +161,13 @@ def numba_threads() -> Finding:
 
 
 def gpu() -> Finding:
-    """The GPU that torch sees."""
+    """The GPU that torch sees, and whether it computes; the self test and the small map then run on it."""
     worked, words = child(GPU)
-    if worked and words:
-        return Finding("gpu", True, words)
-    return Finding("gpu", False, "torch sees none" if worked else words, "not needed: the default runs on the CPU")
+    name, problem = json.loads(words) if worked else ("", words)
+    if name and problem is None:
+        return Finding("gpu", True, name)
+    what = f"{name} does not work: {problem}" if name else problem or "torch sees none"
+    return Finding("gpu", False, what, "not needed: v2d-slam runs on the CPU")
 
 
 def display(environment: dict[str, str], system: str) -> Finding:
@@ -244,7 +247,8 @@ def matching() -> Finding:
         return Finding("self test", False, words, "reinstall v2d-slam, or report this line", needed=True)
     result = json.loads(words)
     line = (
-        f"{result['flow']} flow at {result['width']}x{result['height']}: {result['ms']:.1f} ms per frame, "
+        f"{result['flow']} flow at {result['width']}x{result['height']} on {result['device']}: "
+        f"{result['ms']:.1f} ms per frame, "
         f"error {result['error_px']:.3f} px, {100 * result['matched']:.0f} % matched"
     )
     good = result["error_px"] <= SELF_TEST_PX and result["matched"] > 0.5
@@ -255,8 +259,8 @@ def self_test() -> dict[str, Any]:
     """Match two synthetic views, one shifted by SHIFT_UV, with the default flow for about SELF_TEST_S.
 
     Returns:
-        flow, width, height; `ms` per frame (median; features of one view and a match), `error_px` (median distance
-        from the true shift), `matched` (share of the cells with a weight).
+        flow, width, height, device; `ms` per frame (median; features of one view and a match), `error_px` (median
+        distance from the true shift), `matched` (share of the cells with a weight).
     """
     import torch
 
@@ -276,7 +280,7 @@ def self_test() -> dict[str, Any]:
     config = SlamConfig()
     slam = build_slam(config, Camera(width, height, 200.0, 200.0, 127.5, 95.5), threads=False)
     flow, stride = slam.localiser.matcher.correspondence, slam.localiser.matcher.stride
-    start_uv = pixel_grid(height // stride, width // stride, texture)[None]
+    start_uv = pixel_grid(height // stride, width // stride, texture.to(slam.parts.start.device))[None]
     times_ms: list[float] = []
     with torch.inference_mode():
         flow.encode(images[:1])
@@ -290,11 +294,13 @@ def self_test() -> dict[str, Any]:
                 uv = uv + residual
                 if flow.finished(state):
                     break
+            found = (uv - start_uv).cpu()  # waits for the device
             times_ms.append(1000 * (time.perf_counter() - start_s))
-    error_px = (stride * (uv - start_uv) - torch.tensor(SHIFT_UV)).norm(dim=-1)
-    matched = weight.amin(-1) > 0.1
+    error_px = (stride * found - torch.tensor(SHIFT_UV)).norm(dim=-1)
+    matched = weight.cpu().amin(-1) > 0.1
     return {
         "flow": config.correspondence.tracking,
+        "device": slam.record.device,
         "width": width,
         "height": height,
         "ms": statistics.median(times_ms),

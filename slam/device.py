@@ -24,9 +24,9 @@ def chosen_device(name: str) -> torch.device:
         return _automatic()
     if not NAMES.fullmatch(name):
         raise UsageError(f"--device {name} is not known; it is auto, cpu, cuda, or cuda:1 for the second GPU")
-    trouble = _trouble(torch.device(name))
-    if trouble is not None:
-        raise UsageError(f"--device {name} cannot be used here ({trouble}); cpu always can")
+    problem = trouble(torch.device(name))
+    if problem is not None:
+        raise UsageError(f"--device {name} cannot be used here ({problem}); cpu always can")
     return torch.device(name)
 
 
@@ -35,18 +35,7 @@ def device_words(device: torch.device) -> str:
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
 
 
-def _automatic() -> torch.device:
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    gpu = torch.device("cuda")
-    trouble = _trouble(gpu)
-    if trouble is None:
-        return gpu
-    log.warning("%s does not work and is not used: %s", device_words(gpu), trouble)
-    return torch.device("cpu")
-
-
-def _trouble(device: torch.device) -> str | None:
+def trouble(device: torch.device) -> str | None:
     """Why a device cannot compute a small convolution; None if it can.
 
     A GPU that this torch was not built for is there, and fails only then.
@@ -57,3 +46,14 @@ def _trouble(device: torch.device) -> str | None:
     except (RuntimeError, AssertionError) as error:
         return str(error).strip().splitlines()[0]
     return None if is_right else "its convolutions are wrong"
+
+
+def _automatic() -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    gpu = torch.device("cuda")
+    problem = trouble(gpu)
+    if problem is None:
+        return gpu
+    log.warning("%s does not work and is not used: %s", device_words(gpu), problem)
+    return torch.device("cpu")

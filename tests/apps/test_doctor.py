@@ -112,9 +112,25 @@ def test_the_self_test_finds_the_shift_between_its_views(monkeypatch):
     assert probes.self_test()["error_px"] < 0.1
 
 
+@pytest.mark.parametrize(
+    ("result", "found", "words"),
+    [
+        ((True, '["cuda (Fast GPU)", null]'), True, "cuda (Fast GPU)"),
+        ((True, '["cuda (Old GPU)", "no kernel image"]'), False, "cuda (Old GPU) does not work: no kernel image"),
+        ((True, '["", null]'), False, "torch sees none"),
+        ((False, "crashes (signal 11)"), False, "crashes (signal 11)"),
+    ],
+)
+def test_a_gpu_that_is_there_may_not_work(monkeypatch, result, found, words):
+    monkeypatch.setattr(probes, "child", lambda code: result)
+    finding = probes.gpu()
+    assert (finding.found, finding.what, finding.failed) == (found, words, False)
+
+
 @pytest.mark.parametrize(("error_px", "matched", "good"), [(0.1, 0.9, True), (3.6, 0.9, False), (0.1, 0.2, False)])
 def test_a_wrong_match_fails(monkeypatch, error_px, matched, good):
     result = {"flow": "dis", "width": 8, "height": 8, "ms": 1.0, "error_px": error_px, "matched": matched}
+    result["device"] = "cpu"
     monkeypatch.setattr(probes, "child", lambda code: (True, json.dumps(result)))
     assert probes.matching().failed is not good
 
