@@ -73,16 +73,16 @@ def reprojection_jacobians(q: Tensor, inv_depth: Tensor, T_ji: Tensor, K: Tensor
         J_pose: (B, H, W, 2, 6) by a left update `exp([v, omega]) @ T_ji`.
         J_depth: (B, H, W, 2) by the inverse depth.
     """
-    fx, fy = (K[:, i, i].to(q)[:, None, None] for i in (0, 1))
-    z = 1 / q[..., 2]
-    x, y = q[..., 0] * z, q[..., 1] * z
-    d = inv_depth * z  # inverse depth in view j
-    o = torch.zeros_like(x)
-    row_u = torch.stack([fx * d, o, -fx * x * d, -fx * x * y, fx * (1 + x * x), -fx * y], -1)
-    row_v = torch.stack([o, fy * d, -fy * y * d, -fy * (1 + y * y), fy * x * y, fy * x], -1)
+    focal = torch.stack([K[:, 0, 0], K[:, 1, 1]], -1).to(q)[:, None, None]  # (B, 1, 1, 2)
+    z = 1 / q[..., 2:]
+    xy = q[..., :2] * z
+    d = inv_depth[..., None] * z  # inverse depth in view j
+    eye = torch.eye(2, dtype=q.dtype, device=q.device)
+    turn = xy[..., None] * xy[..., None, :] + eye  # [[1 + x^2, x y], [x y, 1 + y^2]]
+    across = torch.stack([-xy[..., 1], xy[..., 0]], -1)
+    columns = [d[..., None] * eye, (-d * xy)[..., None], -turn[..., 1:], turn[..., :1], across[..., None]]
     t = T_ji[:, None, None, :3, 3].to(q)
-    J_depth = torch.stack([fx * z * (t[..., 0] - x * t[..., 2]), fy * z * (t[..., 1] - y * t[..., 2])], -1)
-    return torch.stack([row_u, row_v], -2), J_depth
+    return focal[..., None] * torch.cat(columns, -1), focal * z * (t[..., :2] - xy * t[..., 2:])
 
 
 def in_image(uv: Tensor, height: int, width: int, margin: float = 0.0) -> Tensor:
