@@ -55,11 +55,13 @@ def pretended(monkeypatch) -> Iterator[Callable[[], contextlib.AbstractContextMa
     return entered
 
 
-def ran(orbit: tuple[DemoSource, list[Frame]], frames: list[Frame], device: str = "cpu", **sections) -> Slam:
+def ran(
+    orbit: tuple[DemoSource, list[Frame]], frames: list[Frame], device: str = "cpu", threads: bool = False, **sections
+) -> Slam:
     """The system after it has taken these frames; keyframes are many, and loops may be short."""
     given = {"pixels": 160 * 120, "precision": "float32", "device": device, "keyframing": {"flow_px": 8.0}}
     config = build_config(SlamConfig, given | {"loops": {"min_gap": 1}} | sections)
-    slam = build_slam(config, orbit[0].camera, threads=False)
+    slam = build_slam(config, orbit[0].camera, threads=threads)
     for frame in frames:
         slam.step(frame)
     slam.finish()
@@ -221,3 +223,14 @@ def test_a_gpu_tracks_and_maps_like_the_cpu(orbit, depth: bool, precision: str, 
     fused, save = fused_cloud(slam.store.everything()), tmp_path / "map"
     save_map(save, slam.store.everything())
     assert len(fused) > 100 and len(load_map(save)) == len(slam.store)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_two_threads_share_a_gpu_and_one_thread_repeats_itself(orbit):
+    """Tracking and backend at once; without threads the same frames give the same poses."""
+    frames = without_depth(orbit[1])
+    threaded, first, second = ran(orbit, frames, "cuda", threads=True), *(ran(orbit, frames, "cuda") for _ in range(2))
+    assert threaded.counts == first.counts and len(threaded.store) == len(first.store)
+    assert largest_shift(first, threaded) < 1e-2
+    assert largest_shift(first, second) == 0
