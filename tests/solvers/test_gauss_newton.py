@@ -237,5 +237,3 @@ def test_solve_damped_does_not_depend_on_the_unit_of_length():
     normal = (A * scale).mT @ (A * scale)
     _, ok = solve_damped(normal, randn(6), torch.ones((), dtype=F64), UNDAMPED)
     assert bool(ok)
-
-
