@@ -90,7 +90,8 @@ class Slam:
             self._apply(self.backend.results())
             with self.times.measure("prepare"):
                 view = self.preparation.prepare(frame)
-                self.localiser.matcher.correspondence.encode([view.image])
+                if self.status is not Status.INIT:  # the start needs another flow, and this one's features much later
+                    self.localiser.matcher.correspondence.encode([view.image])
             if self.status is Status.INIT:
                 with self.times.measure("initialise"):
                     return self._start(view)

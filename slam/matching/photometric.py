@@ -42,7 +42,7 @@ class RefinementConfig:
 
     updates: int = 2  # of the alignment
     max_flow_updates: int = 6  # of the flow before it; fewer ...
-    settled_px: float = 0.5  # ... once the reprojection moved less than this, mean
+    settled_px: float = 1.5  # ... once the reprojection moved less than this, mean
     patch_px: int = 6  # side of a cell's patch, even
     reach_px: float = 2.8  # a patch that moves farther has slipped
     sigma_px: float = 0.1  # deviation of one pixel's measurement at which the weight is one half

@@ -117,7 +117,7 @@ class Rough:
 
 def aligned(flow: Rough, uv: Tensor, follow: bool = True) -> tuple[Tensor, Tensor]:
     """Flow (h, w, 2), pixels, and weight after the last update; the reprojection follows the flow, or stays."""
-    correspondence = PhotometricRefinement(flow)
+    correspondence = PhotometricRefinement(flow, RefinementConfig(settled_px=0.5))
     features = correspondence.encode([image(texture(shift)) for shift in (np.zeros(2), SHIFT)])
     state = correspondence.start(features[:1], features[1:])
     while not correspondence.finished(state):
