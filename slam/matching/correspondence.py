@@ -11,7 +11,7 @@ Features = TypeVar("Features")
 State = TypeVar("State")
 
 KEPT_IMAGES = (
-    40  # used last, whose features are kept: those of a network take two megabytes, and keyframes are hundreds
+    16  # used last, whose features are kept: those of a network take two megabytes, and keyframes are hundreds
 )
 
 
