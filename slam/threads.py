@@ -42,6 +42,7 @@ class Worker(Generic[Job, Result]):
             except BaseException as error:  # handed to the next caller, who raises it
                 self._error = error
                 return
+            self._inbox.task_done()
 
     def submit(self, job: Job) -> None:
         """Hand over a job; waits while the inbox is full. Raises what the worker died of, ValueError once closed."""
@@ -62,9 +63,9 @@ class Worker(Generic[Job, Result]):
         return self._thread.is_alive()
 
     @property
-    def waiting(self) -> int:
-        """About how many jobs wait in the inbox."""
-        return self._inbox.qsize()
+    def is_idle(self) -> bool:
+        """True if every job that was handed over is done, or in a moment will be found to have failed."""
+        return self._inbox.unfinished_tasks == 0
 
     def results(self) -> list[Result]:
         """Finished results since the last call, oldest first, without waiting. Raises what the worker died of."""
@@ -135,9 +136,9 @@ class Inline(Generic[Job, Result]):
         return True
 
     @property
-    def waiting(self) -> int:
+    def is_idle(self) -> bool:
         """No job waits."""
-        return 0
+        return True
 
     def results(self) -> list[Result]:
         """Results since the last call."""

@@ -13,8 +13,9 @@ CAPACITY = 4  # jobs that wait
 class BackendClient:
     """Two jobs for each keyframe: its window adjusted, which tracking waits for, then dense depth and loops.
 
-    A recorded source waits where the backend is busy. A live one does not: then a window is skipped and counted, for a
-    later one to hold its keyframe, and a second job is deferred until there is room, at the latest to the end.
+    A recorded source waits where the backend is busy. A live one does not: windows come first, a second job is deferred
+    until nothing else is under way, at the latest to the end. A window for which there is no room is skipped and
+    counted; a later one will hold its keyframe.
     """
 
     def __init__(self, process: Callable[[Job], Update], live: bool = False, threads: bool = True) -> None:
@@ -25,7 +26,8 @@ class BackendClient:
         self._live = live
         self._deferred: deque[DensifyAndCloseLoops] = deque()
         self.windows_skipped = 0
-        self.jobs_deferred = 0  # second jobs that had to wait for room
+        self.jobs_deferred = 0  # second jobs that a later window overtook ...
+        self._overtaken = 0  # ... and that still wait
 
     def restore(self, job: Restore) -> None:
         """Hand over the keyframes of an earlier map; waits for room."""
@@ -41,9 +43,9 @@ class BackendClient:
         if not self._worker.try_submit(window):
             self.windows_skipped += 1
             return False
+        self.jobs_deferred += len(self._deferred) - self._overtaken
+        self._overtaken = len(self._deferred)
         self._deferred.append(second)
-        self._submit_deferred()
-        self.jobs_deferred += second in self._deferred
         return True
 
     def results(self) -> list[Update]:
@@ -63,6 +65,7 @@ class BackendClient:
         return self._worker.close()
 
     def _submit_deferred(self) -> None:
-        """Second jobs, oldest first, as long as there is room for a window beside them."""
-        while self._deferred and self._worker.waiting < CAPACITY - 1 and self._worker.try_submit(self._deferred[0]):
+        """The oldest second job, if nothing is under way that a window would have to wait for besides."""
+        if self._deferred and self._worker.is_idle and self._worker.try_submit(self._deferred[0]):
             self._deferred.popleft()
+            self._overtaken = max(self._overtaken - 1, 0)
