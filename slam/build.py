@@ -24,6 +24,7 @@ from slam.networks.storage import load_networks
 from slam.parts import Parts
 from slam.stereo.stereo import build_stereo
 from slam.system import Slam
+from slam.warm_up import warm_up
 
 DEFAULT_PIXELS = 256 * 192  # of the network size without networks
 SAME_CAMERA = 0.02  # relative difference of intrinsics
@@ -84,6 +85,8 @@ def build_slam(
         weights_sha256=None if networks is None else networks.sha256(),
     )
     slam = Slam(parts, config, record)
+    if live:
+        warm_up(parts)
     if earlier:
         _begin_in(slam, [keyframe.to(device) for keyframe in earlier])
     return slam

@@ -26,7 +26,7 @@ LAYERS = [
     {"frontend", "backend", "viewer", "evaluation"},
     {"training", "config", "report"},
     {"parts"},
-    {"system"},
+    {"system", "warm_up"},
     {"build"},
     {"experiment"},
 ]

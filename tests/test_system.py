@@ -21,6 +21,7 @@ from slam.io.map_file import load_map, save_map
 from slam.mapping.fusion import FusionConfig, fused_cloud
 from slam.networks.motion import FlowSE3
 from slam.system import Slam
+from slam.warm_up import warm_up
 
 SMALL = {"pixels": 160 * 120}
 CLASSICAL = {"correspondence": {"tracking": "dis", "mapping": "dis"}, "depth": {"stereo": "plane_sweep"}}
@@ -483,3 +484,21 @@ def test_the_fused_cloud_lies_on_the_surfaces_and_covers_them(measured):
         covered.append(float(hit.double().mean()))
     assert float(on_surface.double().mean()) > 0.97
     assert np.median(covered) > 0.8
+
+
+def test_warming_up_works_on_what_is_not_there_yet_and_leaves_nothing_behind(rendered, caplog):
+    """A live system has tracked, adjusted and densified when its first frame comes."""
+    slam = system(rendered, live=True)
+    assert len(slam.store) == 0 and len(slam.parts.backend.graph) == 0 and slam.status is Status.INIT
+    adjusted: list[int] = []
+    densify = slam.parts.backend.densification.densify
+
+    def counted(chain, ends=False):
+        dense = densify(chain, ends)
+        adjusted.extend(k.id for k in dense)
+        assert all(k.refined for k in chain)
+        return dense
+
+    slam.parts.backend.densification.densify = counted
+    warm_up(slam.parts)
+    assert adjusted == [0] and not caplog.records
