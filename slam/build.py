@@ -24,6 +24,7 @@ from slam.networks.storage import load_networks
 from slam.parts import Parts
 from slam.stereo.stereo import build_stereo
 from slam.system import Slam
+from slam.threads import Helpers
 from slam.warm_up import warm_up
 
 DEFAULT_PIXELS = 256 * 192  # of the network size without networks
@@ -72,7 +73,10 @@ def build_slam(
         ),
         keyframing=Keyframing(config.keyframing),
         store=KeyframeStore(),
-        backend=build_backend(config.backend, config.loops, config.keypoints, mapping, tracking, stereo),
+        backend=build_backend(
+            *(config.backend, config.loops, config.keypoints, mapping, tracking, stereo),
+            Helpers.spare() if threads else Helpers(),
+        ),
     )
     record = SystemRecord(
         tracking=config.correspondence.tracking,

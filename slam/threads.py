@@ -2,13 +2,17 @@
 
 import contextlib
 import logging
+import os
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 log = logging.getLogger(__name__)
 
+BUSY_THREADS = 2  # tracking and backend
+MOST_HELPERS = 4
 CLOSE_TIMEOUT_S = 2.0  # what a reader waits for its source: a camera needs less for a frame
 
 Job = TypeVar("Job")
@@ -22,6 +26,25 @@ def limit_threads() -> None:
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
+
+
+class Helpers:
+    """Threads beside tracking and backend, as many as there are cores for them: none on a computer with two."""
+
+    def __init__(self, count: int = 0) -> None:
+        self._pool = ThreadPoolExecutor(count, "helper") if count > 0 else None
+
+    @staticmethod
+    def spare() -> "Helpers":
+        """As many as this process has cores beyond two, at most MOST_HELPERS."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return Helpers(min(cores - BUSY_THREADS, MOST_HELPERS))
+
+    def map(self, work: Callable[[Job], Result], jobs: Sequence[Job]) -> list[Result]:
+        """`work` of each job, in their order; the caller waits. Raises what the first that failed raised."""
+        if self._pool is None or len(jobs) < 2:
+            return [work(job) for job in jobs]
+        return list(self._pool.map(work, jobs))
 
 
 class Worker(Generic[Job, Result]):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from slam import threads
-from slam.threads import Inline, Mailbox, Reader, Worker
+from slam.threads import Helpers, Inline, Mailbox, Reader, Worker
 
 PROMPT_S = 1.0  # far above what any of this takes on a busy machine, far below a hang
 PATIENCE_S = 20.0
@@ -291,3 +291,20 @@ def test_mailbox_between_threads_gives_increasing_items():
         if item is not None:
             got.append(item)
     assert got == sorted(set(got)) and got[-1] == 1999
+
+
+@pytest.mark.parametrize("count", [-1, 0, 1, 3])
+def test_helpers_keep_the_order_and_raise_what_failed_first(count):
+    helpers, threads = Helpers(count), set()
+
+    def work(n: int) -> int:
+        threads.add(threading.current_thread().name)
+        time.sleep(0.02 if n == 0 else 0)
+        if n > 5:
+            raise ZeroDivisionError(str(n))
+        return n * n
+
+    assert helpers.map(work, range(6)) == [0, 1, 4, 9, 16, 25]
+    assert (threading.main_thread().name in threads) == (count <= 0)
+    with pytest.raises(ZeroDivisionError, match="6"):
+        helpers.map(work, [1, 6, 7])

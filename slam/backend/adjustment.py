@@ -19,6 +19,7 @@ from slam.inv_depth import InvDepth
 from slam.mapping.sensor import measured_coarse
 from slam.matching.matcher import Matcher
 from slam.solvers.bundle import BundleSolution, bundle_adjust
+from slam.threads import Helpers
 from slam.timing import StageTimes
 
 log = logging.getLogger(__name__)
@@ -30,9 +31,11 @@ HOLDING_WEIGHT = 1e6  # of a prior that fixes the depth
 class Adjustment:
     """Works on a keyframe graph; it holds no state of its own."""
 
-    def __init__(self, matcher: Matcher, config: BackendConfig = BackendConfig()) -> None:
+    def __init__(self, matcher: Matcher, config: BackendConfig = BackendConfig(), helpers: Helpers = Helpers()) -> None:
+        """`helpers` match keyframes at the same time."""
         self.matcher = matcher
         self.config = config
+        self.helpers = helpers
 
     def adjust_window(self, graph: KeyframeGraph, window: Window, clock: StageTimes) -> tuple[Keyframe, ...]:
         """Match and adjust the keyframes of a window, and take them over into the graph; as they are now."""
@@ -65,15 +68,21 @@ class Adjustment:
 
     def _match(self, graph: KeyframeGraph, keyframes: tuple[Keyframe, ...]) -> list[tuple[int, int]]:
         """Connect the window's keyframes in the graph; index pairs of those with a flow."""
-        pairs = []
-        for a, k in enumerate(keyframes):
-            for b in range(max(0, a - self.config.reach), min(len(keyframes), a + self.config.reach + 1)):
-                pair = (k.id, keyframes[b].id)
-                if a != b and not graph.is_matched(pair):
-                    graph.connect(pair, self._flow(k, keyframes[b]))
-                if a != b and graph.edge(pair) is not None:
-                    pairs.append((a, b))
-        return pairs
+        near = [(a, b) for b in range(len(keyframes)) for a in range(max(0, b - self.config.reach), b)]
+        wanted = [
+            [(k, other) for k, other in ((first, second), (second, first)) if not graph.is_matched((k.id, other.id))]
+            for first, second in ((keyframes[a], keyframes[b]) for a, b in near)
+        ]
+        for ways in self.helpers.map(self._flows, [ways for ways in wanted if ways]):
+            for pair, edge in ways.items():
+                graph.connect(pair, edge)
+        pairs = sorted(near + [(b, a) for a, b in near])
+        return [(a, b) for a, b in pairs if graph.edge((keyframes[a].id, keyframes[b].id)) is not None]
+
+    @torch.inference_mode()  # of a helper's thread
+    def _flows(self, ways: list[tuple[Keyframe, Keyframe]]) -> dict[Pair, Edge | None]:
+        """Flows of one keyframe to another, and back."""
+        return {(k.id, other.id): self._flow(k, other) for k, other in ways}
 
     def _flow(self, k: Keyframe, other: Keyframe) -> Edge | None:
         match = self.matcher.match(k.view, k.coarse, other.view, se3.inverse(other.T_wc) @ k.T_wc)

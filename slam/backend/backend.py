@@ -11,6 +11,7 @@ from slam.frames import DensifyAndCloseLoops, Keyframe, Restore, Update, Window
 from slam.matching.matcher import Matcher
 from slam.recognition.keypoints import KeypointConfig, with_keypoints
 from slam.stereo.stereo import Stereo
+from slam.threads import Helpers
 from slam.timing import StageTimes
 
 Job = Window | DensifyAndCloseLoops | Restore
@@ -116,10 +117,11 @@ def build_backend(
     mapping: Matcher,
     tracking: Matcher,
     stereo: Stereo | None,
+    helpers: Helpers = Helpers(),
 ) -> Backend:
     """The backend of settings: the adjustment by the flow that seeks depth, loops by the one that relies on it."""
     return Backend(
-        Adjustment(mapping, config),
+        Adjustment(mapping, config, helpers),
         Densification(stereo, config) if stereo is not None else None,
         LoopCloser(tracking, loops, keypoints) if loops.enabled else None,
         keypoints,

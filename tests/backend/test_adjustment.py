@@ -12,7 +12,9 @@ from slam.backend.graph import KeyframeGraph
 from slam.frames import Keyframe, Window
 from slam.geometry import se3
 from slam.inv_depth import InvDepth
+from slam.matching.dis import DisFlow
 from slam.matching.matcher import Matcher
+from slam.threads import Helpers
 from slam.timing import StageTimes
 
 F64 = torch.float64
@@ -122,3 +124,13 @@ def test_a_foreign_keyframe_moves_nobody(world, truth, wall_and_box):
 def test_a_single_keyframe_is_returned_as_it_is(world, truth):
     (k,) = adjusted(world, truth[:1])
     assert torch.equal(k.T_wc, truth[0].T_wc) and torch.equal(k.coarse.value, truth[0].coarse.value)
+
+
+def test_helpers_change_nothing(truth):
+    """Keyframes matched at the same time, by three threads, against one after the other."""
+    found = []
+    for helpers in (Helpers(), Helpers(3)):
+        adjustment = Adjustment(Matcher(DisFlow()), helpers=helpers)
+        found.append(adjustment.adjust_window(KeyframeGraph(), Window(disturbed(truth)), StageTimes()))
+    for a, b in zip(*found, strict=True):
+        assert torch.equal(a.T_wc, b.T_wc) and torch.equal(a.coarse.value, b.coarse.value)
