@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from slam.backend.config import BackendConfig
+from slam.backend.densification import is_wanting
 from slam.backend.graph import SUBSAMPLING, Edge, KeyframeGraph, Pair, linked
 from slam.frames import Keyframe, Window
 from slam.geometry import se3
 from slam.geometry.camera import scaled_intrinsics
 from slam.inv_depth import InvDepth
-from slam.mapping.sensor import measured_coarse
+from slam.mapping.sensor import measured_coarse, measured_dense
 from slam.matching.matcher import Matcher
 from slam.solvers.bundle import BundleSolution, bundle_adjust
 from slam.threads import Helpers
@@ -139,11 +140,18 @@ class Adjustment:
 
 
 def _with_coarse(k: Keyframe, T_wc: Tensor, coarse: InvDepth) -> Keyframe:
-    """The keyframe with a new pose and coarse depth; `scale` and dense depth follow the median change of depth."""
+    """The keyframe with a new pose and coarse depth; `scale` follows the median change of depth.
+
+    So does dense depth; until there has been stereo, it is the coarse one, which a lost camera may need.
+    """
     sure = (k.coarse.confidence * coarse.confidence).flatten()
     ratio = (k.coarse.value / coarse.value).flatten()[sure >= sure.quantile(0.5)]
     scale_change = float(ratio.median())
-    return replace(k, T_wc=T_wc, coarse=coarse, dense=k.dense.rescaled(scale_change), scale=k.scale * scale_change)
+    if is_wanting(k):
+        dense = coarse.upsampled(k.view.image.size).composited(measured_dense(k.view, coarse.device))
+    else:
+        dense = k.dense.rescaled(scale_change)
+    return replace(k, T_wc=T_wc, coarse=coarse, dense=dense, scale=k.scale * scale_change)
 
 
 def _with_ratio(k: Keyframe, T_wc: Tensor, ratio: Tensor) -> Keyframe:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -86,6 +87,7 @@ def test_a_keyframe_of_wrong_scale_is_corrected_and_says_so(world, truth):
         last,
         coarse=InvDepth(last.coarse.value * 1.1, last.coarse.sigma),
         dense=InvDepth(last.dense.value * 1.1, last.dense.sigma),
+        dense_version=1,
         scale=3.0,
     )
     out = adjusted(world, (*truth[:3], wrong))[3]
@@ -93,6 +95,18 @@ def test_a_keyframe_of_wrong_scale_is_corrected_and_says_so(world, truth):
     torch.testing.assert_close(out.dense.value, wrong.dense.value * 3.0 / out.scale)
     sure = out.coarse.confidence > 0.5
     assert float((out.coarse.value / last.coarse.value)[sure].median()) == pytest.approx(1, abs=0.04)
+
+
+def test_until_there_was_stereo_dense_depth_is_the_adjusted_coarse_one(world, truth):
+    """A lost camera may need it before; where a sensor knows the depth, it stays that."""
+    sensor_depth = np.zeros(truth[0].view.image.size, np.float32)
+    sensor_depth[:10] = 2.0
+    seen = replace(truth[2], view=replace(truth[2].view, sensor_depth=sensor_depth), metric=True)
+    out = adjusted(world, (*disturbed(truth)[:2], seen, disturbed(truth)[3]))
+    size = truth[0].view.image.size
+    torch.testing.assert_close(out[3].dense.value, out[3].coarse.upsampled(size).value)
+    torch.testing.assert_close(out[2].dense.value[10:], out[2].coarse.upsampled(size).value[10:])
+    assert (out[2].dense.value[:10] == 0.5).all()
 
 
 def test_flows_are_measured_once(world, truth, monkeypatch):
