@@ -101,7 +101,7 @@ class Slam:
             if self.localiser.pending_id is None:
                 if self.parts.keyframing.wants(estimate, self.preparation.depth_frame_id):
                     self._add_keyframe(view, estimate)
-            elif self.parts.keyframing.exhausted(estimate):
+            elif self.parts.keyframing.exhausted(estimate) or self._is_kept_waiting(estimate):
                 self._switch_reference()
             return [estimate]
 
@@ -148,6 +148,13 @@ class Slam:
         self.store.make_room(self.config.max_keyframes, 2 * window, self.localiser.reference_id)
         if not self.backend.submit(self.store.window(keyframe.id, window)):
             self.localiser.switch()  # later windows will hold it; until then it serves as it is
+
+    def _is_kept_waiting(self, estimate: Estimate) -> bool:
+        """True if the pending keyframe is worth waiting for: tracking against it is more precise, and there is time."""
+        pending = self.localiser.pending_id
+        assert pending is not None
+        behind = estimate.frame_id - self.store[pending].view.frame_id
+        return not self.record.live and behind >= self.config.keyframing.patience_frames
 
     def _switch_reference(self) -> None:
         """Go over to the pending keyframe: refined if the source can wait for that, as it is if not."""

@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -274,6 +275,26 @@ def test_a_dark_first_image_does_not_begin_a_map_whatever_its_depth(measured):
     published, _ = watched(slam, Recorded(measured, frames))
     assert [p.status for p in published] == [Status.INIT] * 5 + [Status.TRACKING] * 7
     assert slam.store.keyframes[0].view.frame_id == 5
+
+
+def test_a_recording_waits_for_its_pending_keyframe_after_a_few_frames(measured, monkeypatch):
+    """However slow the backend: of the frames tracked against the old reference none is farther behind."""
+    slam = system(measured, threads=True, keyframing={"patience_frames": 3}, correspondence={"tracking": "dis"})
+    adjust = slam.parts.backend.adjustment.adjust_window
+
+    def slow(*given):
+        time.sleep(0.5)
+        return adjust(*given)
+
+    slam.parts.backend.adjustment.adjust_window = slow
+    behind: list[int] = []
+
+    def seen(progress: Progress) -> None:
+        pending = slam.localiser.pending_id
+        behind.append(0 if pending is None else progress.frame.id - slam.store[pending].view.frame_id)
+
+    slam.run(measured, seen)
+    assert len(slam.store) >= 3 and max(behind) == 2
 
 
 def test_a_camera_does_not_wait_for_a_backend_that_is_busy(measured):

@@ -18,9 +18,11 @@ class KeyframingConfig:
     min_confidence_ratio: float = 0.45  # mean confidence, of the best seen against this reference
     exhausted_flow_px: float = 24.0  # flow from the reference at which frames cannot wait for the next one any more
     exhausted_visible_ratio: float = 0.5  # likewise
+    patience_frames: int = 4  # of a recording, tracked against the old reference before the new keyframe is waited for
 
     def __post_init__(self) -> None:
         check_range(self, 1, 1000, "flow_px", "exhausted_flow_px")
+        check_range(self, 1, 100_000, "patience_frames")
         check_range(self, 0, 1, "min_visible_ratio", "min_confidence_ratio", "exhausted_visible_ratio")
 
 
