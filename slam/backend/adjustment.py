@@ -74,7 +74,10 @@ class Adjustment:
             [(k, other) for k, other in ((first, second), (second, first)) if not graph.is_matched((k.id, other.id))]
             for first, second in ((keyframes[a], keyframes[b]) for a, b in near)
         ]
-        for ways in self.helpers.map(self._flows, [ways for ways in wanted if ways]):
+        wanted = [ways for ways in wanted if ways]
+        images = {k.id: k.view.image for ways in wanted for k, _ in ways}
+        self.matcher.correspondence.encode(list(images.values()))  # once: two helpers would make features of their own
+        for ways in self.helpers.map(self._flows, wanted):
             for pair, edge in ways.items():
                 graph.connect(pair, edge)
         pairs = sorted(near + [(b, a) for a, b in near])
