@@ -1,5 +1,6 @@
 """The system that a configuration asks for."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from slam.frontend.relocaliser import Relocaliser
 from slam.frontend.start import Start
 from slam.geometry.camera import Camera
 from slam.io.run_record import SystemRecord
+from slam.kernels.compile import is_compiled
+from slam.kernels.pose_steps import pose_steps
 from slam.mapping.store import KeyframeStore
 from slam.matching.choice import build_matchers
 from slam.matching.learned_flow import LearnedFlow
@@ -26,6 +29,8 @@ from slam.stereo.stereo import build_stereo
 from slam.system import Slam
 from slam.threads import Helpers
 from slam.warm_up import warm_up
+
+log = logging.getLogger(__name__)
 
 DEFAULT_PIXELS = 256 * 192  # of the network size without networks
 SAME_CAMERA = 0.02  # relative difference of intrinsics
@@ -56,6 +61,8 @@ def build_slam(
     """
     if weights is not None and not config.uses_networks:
         raise UsageError(f"--weights {weights} is not used: neither correspondence nor depth.stereo is learned")
+    if not is_compiled(pose_steps):
+        log.info("compiling the inner loops for this processor, once: half a minute, spread over the first frames")
     device = chosen_device("cpu" if config.device == "auto" and not config.uses_networks else config.device)
     networks = load_networks(weights or config.profile) if config.uses_networks else None
     if networks is not None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -41,6 +42,11 @@ def tensors_only() -> Iterator[None]:
 def has_loops(kind: Tensor) -> bool:
     """True where loops are to be had: for a tensor on the CPU, outside of `tensors_only`."""
     return _loops_wanted and kind.device.type == "cpu"
+
+
+def is_compiled(loop: Any) -> bool:
+    """True if a loop left its code on the disk when it ran here before."""
+    return any(Path(loop.stats.cache_path).glob(f"*.{loop.py_func.__name__}-*.nbi"))
 
 
 def runs_as_loop(kind: Tensor, *given: Tensor) -> bool:

@@ -1,7 +1,21 @@
 import ast
 from pathlib import Path
 
+import numpy as np
+
 import slam.kernels
+from slam.kernels.compile import is_compiled
+
+
+def test_a_loop_that_ran_before_is_known(tmp_path, monkeypatch):
+    source = tmp_path / "loops.py"
+    source.write_text("from slam.kernels.compile import compiled\n\n@compiled()\ndef first(x):\n    return x[0]\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    from loops import first  # type: ignore[import-not-found]
+
+    assert not is_compiled(first)
+    assert first(np.ones(2)) == 1
+    assert is_compiled(first)
 
 
 def test_a_loop_called_by_loops_is_compiled_into_them():
