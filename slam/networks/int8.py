@@ -8,6 +8,8 @@ Reference: Jacob et al., Quantization and training of neural networks for effici
 CVPR 2018.
 """
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -19,15 +21,21 @@ MIN_PRODUCTS = 96  # ... products for each output from which rounding the input 
 LEVELS = 127.0  # of a weight, to both sides of zero
 
 
+@lru_cache(maxsize=1)
 def has_fast_int8() -> bool:
-    """True where eight-bit convolutions are faster than float32: x86 processors with VNNI, and torch with oneDNN."""
-    cpu = torch.cpu
+    """True where eight-bit convolutions are faster than float32, and right: x86 with VNNI, and torch with oneDNN."""
     known = all(hasattr(torch.ops.onednn, name) for name in ("qconv_prepack", "qconv_pointwise"))
-    return (
-        known
-        and torch.backends.mkldnn.is_available()
-        and any(getattr(cpu, name, bool)() for name in ("_is_vnni_supported", "_is_avx512_vnni_supported"))
-    )
+    has_vnni = any(getattr(torch.cpu, name, bool)() for name in ("_is_vnni_supported", "_is_avx512_vnni_supported"))
+    return known and torch.backends.mkldnn.is_available() and has_vnni and _is_exact()
+
+
+@torch.no_grad()
+def _is_exact() -> bool:
+    """False where the largest products overflow: without VNNI, pairs of them are summed in 16 bits and cut off."""
+    conv = nn.Conv2d(16, 16, 3, bias=False)
+    conv.weight.fill_(1.0)
+    sums = Int8Conv2d(conv)(torch.ones(1, 16, 8, 8))
+    return bool((sums - 16 * 9).abs().max() < 1)
 
 
 class Int8Conv2d(nn.Module):
