@@ -53,7 +53,7 @@ def is_wanting(k: Keyframe) -> bool:
 
 def _is_measured(k: Keyframe) -> bool:
     """True if it came with its depth."""
-    return bool(measured_dense(k.view).known.float().mean() > MEASURED_RATIO)
+    return k.view.sensor_depth is not None and bool(measured_dense(k.view).known.float().mean() > MEASURED_RATIO)
 
 
 def with_pooled_depth(k: Keyframe, stride: int) -> Keyframe:

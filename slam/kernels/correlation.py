@@ -28,19 +28,6 @@ def correlation(features_i: Tensor, features_j: Tensor) -> Tensor:
     return torch.bmm(rows, features_j.flatten(2)).float().unflatten(2, features_j.shape[-2:])
 
 
-def correlation_pyramid(features_i: Tensor, features_j: Tensor, levels: int) -> list[Tensor]:
-    """Correlation with j pooled by 1, 2, 4 ...
-
-    Args:
-        features_i, features_j: (E, C, h, w).
-        levels: number of pyramid levels; those that would be empty are left out.
-
-    Returns:
-        A list of (E, h * w, h_l, w_l) float32.
-    """
-    return [correlation(features_i, pooled) for pooled in pooled_levels(features_j, levels)]
-
-
 def pooled_levels(features: Tensor, levels: int) -> list[Tensor]:
     """Features (E, C, h, w) pooled by 1, 2, 4 ...; levels that would be empty are left out."""
     pyramid = [features]
@@ -119,7 +106,7 @@ def lookup(pyramid: list[Tensor], uv: Tensor, radius: int, first: int = 0) -> Te
     centre, so an integer patch is gathered once and blended twice, rows and columns.
 
     Args:
-        pyramid: as made by `correlation_pyramid`.
+        pyramid: (E, h * w, h_l, w_l) of each level, by `correlation` with `pooled_levels`.
         uv: (E, h, w, 2) pixels of view j at level 0; no gradient flows to it.
         radius: offsets go from -radius to radius, in pixels of the level.
         first: level of the first volume; -1 is twice as fine as uv.
@@ -172,6 +159,20 @@ def _corner(centre: float, size: int, radius: int) -> tuple[int, float]:
     return int(floor) - radius, centre - floor
 
 
+@compiled(REASSOCIATED, part=True)
+def _blend(patch: np.ndarray, n: int, du: float, dv: float, out: np.ndarray) -> None:
+    """The n x n squares of a patch (n + 1, >= n + 1), each blended to one number (n * n,) at the same fraction."""
+    w11 = np.float32(du * dv)
+    w10 = np.float32(dv - du * dv)
+    w01 = np.float32(du - du * dv)
+    w00 = np.float32(1 - du - dv + du * dv)
+    for a in range(n):
+        for b in range(n):
+            out[a * n + b] = (
+                w00 * patch[a, b] + w01 * patch[a, b + 1] + w10 * patch[a + 1, b] + w11 * patch[a + 1, b + 1]
+            )
+
+
 @compiled()
 def _look(volume: np.ndarray, uv: np.ndarray, level: int, radius: int, out: np.ndarray, first: int) -> None:
     """volume (P, h, w), uv (P, 2) -> out[:, first : first + n * n] of (P, C)."""
@@ -188,15 +189,7 @@ def _look(volume: np.ndarray, uv: np.ndarray, level: int, radius: int, out: np.n
                 x = left + b
                 inside = 0 <= y < height and 0 <= x < width
                 patch[a, b] = volume[p, y, x] if inside else np.float32(0)
-        w11 = np.float32(du * dv)
-        w10 = np.float32(dv - du * dv)
-        w01 = np.float32(du - du * dv)
-        w00 = np.float32(1 - du - dv + du * dv)
-        for a in range(n):
-            for b in range(n):
-                out[p, first + a * n + b] = (
-                    w00 * patch[a, b] + w01 * patch[a, b + 1] + w10 * patch[a + 1, b] + w11 * patch[a + 1, b + 1]
-                )
+        _blend(patch, n, du, dv, out[p, first : first + n * n])
 
 
 @compiled()
@@ -267,15 +260,7 @@ def _look_at_features(
                         s2 += value * f2[c]
                         s3 += value * f3[c]
                     patch[a, b], patch[a, b + 1], patch[a, b + 2], patch[a, b + 3] = s0, s1, s2, s3
-            w11 = np.float32(du * dv)
-            w10 = np.float32(dv - du * dv)
-            w01 = np.float32(du - du * dv)
-            w00 = np.float32(1 - du - dv + du * dv)
-            for a in range(n):
-                for b in range(n):
-                    out[e, p, first + a * n + b] = (
-                        w00 * patch[a, b] + w01 * patch[a, b + 1] + w10 * patch[a + 1, b] + w11 * patch[a + 1, b + 1]
-                    )
+            _blend(patch, n, du, dv, out[e, p, first : first + n * n])
 
 
 class Volumes:

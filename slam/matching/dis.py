@@ -138,7 +138,7 @@ class DisFlow:
         cells = grid(H // s, W // s)
         limit = np.array([W, H], np.float32) / (2 * s)  # cells
         start = s * np.clip(np.nan_to_num(uv - cells), -limit, limit).astype(np.float32)  # DIS crashes on NaN
-        forward, backward = self._flows(a, b, cv2.resize(start, (W, H), interpolation=cv2.INTER_LINEAR))
+        forward, backward = self._flows(a, b, start)
         flow = cell_centres(forward, s)
         pixels = cells * s + (s - 1) / 2
         exposed = as_exposed(a.gray, b.gray, pixels, pixels + flow)
@@ -152,13 +152,13 @@ class DisFlow:
         return target.astype(np.float32), (a.texture * confidence[..., None]).astype(np.float32)
 
     def _flows(self, a: DisFeatures, b: DisFeatures, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Flow (H, W, 2) from a to b and back, pixels. Views are matched both ways in turn: the second way both are
-        known, once."""
+        """Flow (H, W, 2) from a to b and back, pixels, from a start at the cells. Views are matched both ways in turn:
+        the second way both are known, once."""
         known = self._reverse.pop((a, b), None)
         if known is not None:
             return known
         dis = self._dis()
-        forward = dis.calc(a.gray, b.gray, start)
+        forward = dis.calc(a.gray, b.gray, cv2.resize(start, a.gray.shape[::-1], interpolation=cv2.INTER_LINEAR))
         backward = dis.calc(b.gray, a.gray, -forward)
         self._reverse[b, a] = backward, forward
         while len(self._reverse) > KEPT_FLOWS:

@@ -6,11 +6,14 @@ from slam.kernels.correlation import (
     FeaturePyramid,
     Pyramid,
     correlation,
-    correlation_pyramid,
     lookup,
     pooled_levels,
     pyramid_of,
 )
+
+
+def correlation_pyramid(features_i: torch.Tensor, features_j: torch.Tensor, levels: int) -> list[torch.Tensor]:
+    return [correlation(features_i, pooled) for pooled in pooled_levels(features_j, levels)]
 
 
 def brute_force(features_i: torch.Tensor, features_j: torch.Tensor, uv: torch.Tensor, level: int, radius: int):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from slam.geometry import se3
-from slam.kernels.correlation import Pyramid, correlation_pyramid
+from slam.kernels.correlation import Pyramid, correlation, pooled_levels
 from slam.kernels.feature_sweep import correlation_volume
 from slam.kernels.zncc import zncc_volume
 from slam.networks.storage import load_networks
@@ -36,7 +36,9 @@ def test_correlation_lookup():
     g = torch.Generator().manual_seed(0)
     features = [torch.randn(2, 16, 12, 16, generator=g) for _ in range(2)]
     uv = 20 * torch.rand(2, 12, 16, 2, generator=g) - 2
-    for cpu, gpu in both(lambda i, j, uv: Pyramid.build(correlation_pyramid(i, j, 2)).lookup(uv, 3), *features, uv):
+    for cpu, gpu in both(
+        lambda i, j, uv: Pyramid.build([correlation(i, p) for p in pooled_levels(j, 2)]).lookup(uv, 3), *features, uv
+    ):
         torch.testing.assert_close(gpu, cpu, rtol=1e-4, atol=1e-4)
 
 
