@@ -17,9 +17,9 @@ from slam.settings import load_config
 from slam.training.card import model_card
 from slam.training.clips import ClipMaker, ClipPool, fill
 from slam.training.distributed import join
-from slam.training.rendered import RenderedClips, validation_clips
+from slam.training.rendered import RenderedClips, RenderedPairs, validation_clips
 from slam.training.trainer import STAGES, TrainConfig, Trainer
-from slam.training.validation import validate_motion, validate_stereo
+from slam.training.validation import validate_motion, validate_prior, validate_stereo
 
 SAVING_S = 60.0  # seconds of --stop-after kept for a validation in progress and the files
 
@@ -67,6 +67,8 @@ def run(arguments: argparse.Namespace) -> None:
     rank, device = join(chosen_device(arguments.device))
     rendered = RenderedClips(network.width, network.height, device)
     render: ClipMaker = rendered
+    if arguments.stage == "prior":
+        render = RenderedPairs(network.width * network.height, device)
     if arguments.data:
         from slam.training.rgbd import Mixture, RgbdClips, RgbdFolder  # reads image files; rendered scenes need nothing
 
@@ -90,8 +92,14 @@ def run(arguments: argparse.Namespace) -> None:
     def validate(trainer: Trainer) -> dict[str, float]:
         held_out = validation_clips(arguments.out / "validation", rendered)
         current = trainer.swap_average()
-        scores = validate_motion(trainer.motion, held_out) if config.stage != "stereo" else {}
-        scores |= validate_stereo(trainer.motion, trainer.stereo, held_out) if config.stage != "motion" else {}
+        networks = trainer.networks
+        scores: dict[str, float] = {}
+        if config.stage in ("motion", "joint"):
+            scores |= validate_motion(networks.motion, held_out)
+        if config.stage in ("stereo", "joint"):
+            scores |= validate_stereo(networks.motion, networks.stereo, held_out)
+        if config.stage == "prior":
+            scores |= validate_prior(networks.motion, networks.prior, held_out)
         trainer.restore(current)
         (arguments.out / "weights.md").write_text(model_card(trainer, scores))
         return scores

@@ -1,4 +1,4 @@
-"""Weights files: both networks of one profile in one safetensors file, with their configuration."""
+"""Weights files: the networks of one profile in one safetensors file, with their configuration."""
 
 import hashlib
 import json
@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from slam.errors import ConfigError, WeightsError
 from slam.io.tensor_file import read_header, read_tensors, write_tensors
 from slam.networks.encoder import EncoderConfig
 from slam.networks.motion import FlowSE3, MotionNetConfig
+from slam.networks.prior import PriorNet, PriorNetConfig
 from slam.networks.stereo import StereoNet, StereoNetConfig
 
 FORMAT = "v2d-slam networks"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
+WITHOUT_PRIOR = 3  # the version before: its prior network is untrained
 WEIGHTS_DIR = Path(__file__).parent / "weights"
 
 
@@ -31,6 +33,7 @@ class NetworkConfig:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     motion: MotionNetConfig = field(default_factory=MotionNetConfig)
     stereo: StereoNetConfig = field(default_factory=StereoNetConfig)
+    prior: PriorNetConfig = field(default_factory=PriorNetConfig)
 
     def __post_init__(self) -> None:
         if self.width % 8 or self.height % 8 or self.width < 8 or self.height < 8:
@@ -46,23 +49,52 @@ PROFILES = {
         EncoderConfig(64, 96, 128, blocks_4=2, blocks_8=3, image=32),
         MotionNetConfig(hidden=128, motion=96, levels=4),
         StereoNetConfig(width=32, planes=48, near_planes=24),
+        PriorNetConfig(48, 64, 80, 104),
     ),
 }
 
 
-def build_networks(config: NetworkConfig) -> tuple[FlowSE3, StereoNet]:
-    """Untrained networks of a configuration."""
-    return FlowSE3(config.encoder, config.motion), StereoNet(config.encoder, config.stereo)
+class Networks(nn.Module):
+    """The networks of one profile; on the CPU and untrained, unless `load_networks` made them."""
 
+    def __init__(self, config: NetworkConfig, file: Path | None = None) -> None:
+        """`file`: that the weights were read from."""
+        super().__init__()
+        self.config, self.file = config, file
+        self.motion = FlowSE3(config.encoder, config.motion)
+        self.stereo = StereoNet(config.encoder, config.stereo)
+        self.prior = PriorNet(config.encoder, config.prior)
 
-def state_of(motion: FlowSE3, stereo: StereoNet) -> dict[str, Tensor]:
-    """All weights of the two networks by name."""
-    state = {f"motion.{k}": v for k, v in motion.state_dict().items()}
-    return state | {f"stereo.{k}": v for k, v in stereo.state_dict().items()}
+    @property
+    def pixels(self) -> int:
+        """Of the images that they were trained for."""
+        return self.config.width * self.config.height
+
+    def sha256(self) -> str:
+        """Of the file."""
+        assert self.file is not None
+        return hashlib.sha256(self.file.read_bytes()).hexdigest()
+
+    def load_weights(self, weights: Mapping[str, Tensor], origin: str) -> None:
+        """Copy weights, named as in `state_dict`, into the networks.
+
+        Raises:
+            WeightsError: if any is missing, unknown or has another shape; `origin` says where they came from.
+        """
+        wanted = self.state_dict()
+        missing, unknown = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
+        misshapen = [k for k in wanted.keys() & weights.keys() if wanted[k].shape != weights[k].shape]
+        for problem, names in (("lacks", missing), ("has unknown", unknown), ("has misshapen", sorted(misshapen))):
+            if names:
+                more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+                raise WeightsError(f"{origin} {problem} weights {', '.join(names[:3])}{more}")
+        with torch.no_grad():
+            for name, tensor in wanted.items():
+                tensor.copy_(weights[name])
 
 
 def save_network(path: Path, config: NetworkConfig, weights: Mapping[str, Tensor], notes: Mapping[str, str]) -> None:
-    """Write weights (as `state_of` names them) in half precision; `notes` go into the metadata. Replaces atomically."""
+    """Write weights (named as in `Networks`) in half precision; `notes` go into the metadata. Replaces atomically."""
     metadata = {
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
@@ -102,7 +134,7 @@ def read_metadata(path_or_profile: str | Path) -> dict[str, str]:
         raise WeightsError(f"{path} is damaged or no safetensors file ({error}); fetch it again") from error
     if metadata.get("format") != FORMAT:
         raise WeightsError(f"{path} was not made for these networks (format: {metadata.get('format')!r})")
-    if metadata.get("format_version") != str(FORMAT_VERSION):
+    if metadata.get("format_version") not in (str(FORMAT_VERSION), str(WITHOUT_PRIOR)):
         raise WeightsError(
             f"{path} has format version {metadata.get('format_version')}, this program reads {FORMAT_VERSION}"
         )
@@ -117,33 +149,15 @@ def read_config(metadata: Mapping[str, str]) -> NetworkConfig:
     """
     try:
         values: dict[str, Any] = json.loads(metadata["config"])
-        parts = {"encoder": EncoderConfig, "motion": MotionNetConfig, "stereo": StereoNetConfig}
+        parts: dict[str, type] = {"encoder": EncoderConfig, "motion": MotionNetConfig}
+        parts |= {"stereo": StereoNetConfig, "prior": PriorNetConfig}
         return NetworkConfig(**{k: parts[k](**v) if k in parts else v for k, v in values.items()})
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise WeightsError(f"the weights file has no usable network configuration ({error})") from error
 
 
-@dataclass(frozen=True, eq=False)
-class Networks:
-    """The networks of one weights file, float32, in evaluation mode, on the CPU."""
-
-    config: NetworkConfig
-    motion: FlowSE3
-    stereo: StereoNet
-    file: Path
-
-    @property
-    def pixels(self) -> int:
-        """Of the images that they were trained for."""
-        return self.config.width * self.config.height
-
-    def sha256(self) -> str:
-        """Of the file."""
-        return hashlib.sha256(self.file.read_bytes()).hexdigest()
-
-
 def load_networks(path_or_profile: str | Path) -> Networks:
-    """Networks with their weights.
+    """Networks with their weights, float32, in evaluation mode, on the CPU.
 
     Args:
         path_or_profile: a weights file, or the name of a shipped profile such as "fast".
@@ -152,29 +166,14 @@ def load_networks(path_or_profile: str | Path) -> Networks:
         WeightsError: missing, damaged or foreign file; missing, unknown or misshapen weights are named.
     """
     path = weights_path(path_or_profile)
-    config = read_config(read_metadata(path))
-    motion, stereo = build_networks(config)
+    metadata = read_metadata(path)
+    config = read_config(metadata)
+    networks = Networks(config, path)
     try:
         weights = {name: tensor.float() for name, tensor in read_tensors(path).items()}
     except (ValueError, OSError) as error:
         raise WeightsError(f"{path} is damaged ({error}); fetch it again") from error
-    load_state(motion, stereo, weights, str(path))
-    return Networks(config, motion.eval(), stereo.eval(), path)
-
-
-def load_state(motion: FlowSE3, stereo: StereoNet, weights: Mapping[str, Tensor], origin: str) -> None:
-    """Copy weights named by `state_of` into the networks.
-
-    Raises:
-        WeightsError: if any is missing, unknown or has another shape; `origin` says where they came from.
-    """
-    wanted = state_of(motion, stereo)
-    missing, unknown = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
-    misshapen = [k for k in wanted.keys() & weights.keys() if wanted[k].shape != weights[k].shape]
-    for problem, names in (("lacks", missing), ("has unknown", unknown), ("has misshapen", sorted(misshapen))):
-        if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise WeightsError(f"{origin} {problem} weights {', '.join(names[:3])}{more}")
-    with torch.no_grad():
-        for name, tensor in wanted.items():
-            tensor.copy_(weights[name])
+    if metadata["format_version"] == str(WITHOUT_PRIOR):
+        weights |= {name: value for name, value in networks.state_dict().items() if name.startswith("prior.")}
+    networks.load_weights(weights, str(path))
+    return networks.eval()

@@ -220,3 +220,62 @@ def on_wall(b: SceneBuilder, wall: int, along: float, height: float, size: tuple
         position = [centre[0] + along, -height, centre[2] + (-1, 1)[wall - 2] * (half[2] - thick / 2)]
         extent = [size[0] / 2, size[1] / 2, thick / 2]
     b.add(BOX, position, extent, np.eye(3), material)
+
+
+def person(b: SceneBuilder, x: float, y: float, z: float, yaw: float, is_sitting: bool = False) -> None:
+    """Somebody who stands, or sits on something 0.45 m high, facing -z."""
+    rng = b.rng
+    size = rng.uniform(0.9, 1.12)
+    skin = b.material("plain", 1.0, rng.uniform(0.35, 1.0) * np.array([1.0, 0.78, 0.65]))
+    hair = b.material("speckle", 0.2, rng.uniform(0.1, 0.7) * np.array([1.0, 0.8, 0.6]), 0.5)
+    top, trousers = b.random_material(), b.random_material()
+    hip, leg = (0.5 if is_sitting else 0.88 * size), 0.075 * size
+
+    def at(dx: float, height: float, dz: float) -> tuple[float, float, float]:
+        px, pz = placed(x, z, yaw, dx * size, dz * size)
+        return px, y - height, pz
+
+    for side in (-1, 1):
+        if is_sitting:
+            b.rod(at(0.1 * side, hip, 0), at(0.12 * side, hip, -0.45), leg, trousers)
+            b.rod(at(0.12 * side, hip, -0.45), at(0.12 * side, 0, -0.45), leg, trousers)
+        else:
+            b.rod(at(0.09 * side, hip, 0), at(0.13 * side, 0, rng.uniform(-0.2, 0.2)), leg, trousers)
+        shoulder = at(0.21 * side, hip + 0.5 * size, 0)
+        elbow = at((0.27 + rng.uniform(0, 0.1)) * side, hip + rng.uniform(0.18, 0.3), rng.uniform(-0.15, 0.05))
+        b.rod(shoulder, elbow, 0.05 * size, top)
+        b.rod(elbow, at(0.25 * side, hip + rng.uniform(-0.05, 0.45), rng.uniform(-0.4, -0.1)), 0.04 * size, skin)
+    half = np.array([0.22, 0.34, 0.14]) * size
+    b.ellipsoid(at(0, hip + 0.28 * size, 0), half, top, yaw_matrix(yaw))
+    head = np.array([0.085, 0.125, 0.1]) * size
+    b.ellipsoid(at(0, hip + 0.74 * size, -0.02), head, skin, yaw_matrix(yaw))
+    b.ellipsoid(at(0, hip + 0.79 * size, 0.01), head * (1.05, 0.75, 1.02), hair, yaw_matrix(yaw))
+
+
+def tree(b: SceneBuilder, x: float, y: float, z: float, height: float) -> None:
+    """A trunk and a crown of a few leafy lumps."""
+    rng = b.rng
+    bark = b.material("wood", 0.6, rng.uniform(0.4, 0.8, 3))
+    leaves = b.material("foliage", rng.uniform(0.5, 1.2), (rng.uniform(0.5, 1.0), 1.0, rng.uniform(0.4, 0.8)))
+    b.rod((x, y, z), (x + rng.normal(0, 0.1), y - 0.7 * height, z), 0.03 * height, bark)
+    for _ in range(int(rng.integers(3, 7))):
+        offset = rng.normal(0, 0.12, 3) * height
+        b.ellipsoid((x + offset[0], y - 0.75 * height + offset[1], z + offset[2]),
+                    rng.uniform(0.12, 0.24, 3) * height, leaves, random_rotation(rng))  # fmt: skip
+
+
+def car(b: SceneBuilder, x: float, y: float, z: float, yaw: float) -> None:
+    """A body, a cabin with windows, four wheels."""
+    rng = b.rng
+    paint = b.material("plain", 1.0, rng.uniform(0.1, 1.1, 3), gloss=0.8)
+    glass = b.material("plain", 1.0, np.full(3, rng.uniform(0.1, 0.5)), gloss=0.9)
+    tyre = b.material("plain", 1.0, np.full(3, 0.15))
+    length, width = rng.uniform(3.6, 4.8), rng.uniform(1.6, 1.9)
+    b.box(x, y - 0.3, z, (width, 0.55, length), paint, yaw)
+    cx, cz = placed(x, z, yaw, 0, rng.uniform(-0.3, 0.5))
+    b.box(cx, y - 0.85, cz, (0.88 * width, 0.55, 0.5 * length), [glass] * 2 + [paint] * 2 + [glass] * 2, yaw)
+    for side in (-1, 1):
+        for end in (-0.32, 0.32):
+            a = placed(x, z, yaw, side * (width / 2 - 0.2), end * length)
+            c = placed(x, z, yaw, side * (width / 2 + 0.02), end * length)
+            b.rod((a[0], y - 0.32, a[1]), (c[0], y - 0.32, c[1]), 0.32, tyre)

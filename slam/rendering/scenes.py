@@ -1,4 +1,4 @@
-"""Random scenes by kind: office, living room, corridor, desk from near, bare room, room full of clutter, tags."""
+"""Random scenes by kind: rooms of many sorts, one full of clutter, a corner with tags, a hall, a yard outdoors."""
 
 from collections.abc import Callable
 
@@ -343,6 +343,81 @@ def _hall(b: SceneBuilder) -> None:
     _ceiling_lamps(b)
 
 
+def _people(b: SceneBuilder) -> None:
+    """A room with people in it, standing and sitting."""
+    rng = b.rng
+    (_office, _living, _desk, _bare)[int(rng.choice(4, p=[0.35, 0.35, 0.1, 0.2]))](b)
+    for _ in range(int(rng.integers(1, 5))):
+        x, y, z = _free_floor(b)
+        yaw = rng.uniform(-np.pi, np.pi)
+        is_sitting = bool(rng.random() < 0.4)
+        if is_sitting:
+            furniture.chair(b, x, y, z, yaw)
+        furniture.person(b, x, y, z, yaw, is_sitting)
+
+
+def _attic(b: SceneBuilder) -> None:
+    """A room under a roof: sloping ceilings, beams across."""
+    rng = b.rng
+    width, height, length = rng.uniform(3.5, 6), rng.uniform(2.6, 3.6), rng.uniform(4, 8)
+    _shell(b, width, height, length, 0.3)
+    wall = b.material(str(rng.choice(["plain", "plaster", "wood"])), rng.uniform(0.8, 2), rng.uniform(0.6, 1.1, 3), 0.5)
+    beam = b.material("wood", 0.8, rng.uniform(0.3, 1.0, 3))
+    low = rng.uniform(0.9, 1.6)  # where the roof begins
+    for side in (-1, 1):
+        rise = np.arctan2(height - low, width / 2)
+        c, s = np.cos(side * rise), np.sin(side * rise)
+        R = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+        middle = (side * width / 4, -(low + height) / 2 - 0.3 * np.cos(rise), 0)
+        b.add(BOX, middle, (width / 2, 0.3, length / 2), R, wall)
+    for n in range(int(rng.integers(2, 5))):
+        z = length * ((n + 0.5) / 4 - 0.5)
+        b.rod((-width / 2, -low - 0.6, z), (width / 2, -low - 0.6, z), rng.uniform(0.06, 0.1), beam)
+    for _ in range(int(rng.integers(3, 8))):
+        x, y, z = _free_floor(b)
+        pick = rng.random()
+        if pick < 0.3:
+            furniture.chair(b, x, y, z, rng.uniform(-np.pi, np.pi))
+        elif pick < 0.5:
+            top = furniture.table(b, x, y, z, (rng.uniform(0.7, 1.4), rng.uniform(0.5, 0.8), 0.7), rng.uniform(0, 3))
+            furniture.small_thing(b, x, top, z, rng.uniform(0.1, 0.3))
+        else:
+            b.box(x, y, z, rng.uniform(0.25, 0.9, 3), b.random_material(), rng.uniform(-np.pi, np.pi))
+    _decorate_walls(b, int(rng.integers(1, 5)))
+
+
+def _yard(b: SceneBuilder) -> None:
+    """Outdoors, between houses: a sky, ground, trees, cars, people."""
+    rng = b.rng
+    tone, sky_tone = rng.uniform(0.6, 1.1, 3), np.array([0.8, 0.95, 1.1]) * rng.uniform(0.8, 1.2)
+    sky = b.material(str(rng.choice(["clouds", "plain"])), 20.0, sky_tone, rng.uniform(0.2, 0.7), emission=1.5)
+    house = [b.material(str(rng.choice(["bricks", "plaster", "plain"])), rng.uniform(1, 4), tone, 0.6) for _ in "abcd"]
+    floor = b.material(str(rng.choice(["foliage", "bricks", "speckle", "carpet", "plaster"])), rng.uniform(0.8, 3), tone)
+    width, height, length = rng.uniform(9, 22), rng.uniform(6, 12), rng.uniform(12, 30)
+    b.room(width, height, length, [house[0], house[1], sky, floor, house[2], house[3] if rng.random() < 0.5 else sky])
+    b.ambient = np.array([0.8, 0.9, 1.0]) * rng.uniform(0.5, 0.9)
+    b.light((rng.uniform(-0.4, 0.4) * width, -0.95 * height, rng.uniform(-0.4, 0.4) * length), np.full(3, 0.6))
+    glass = b.material("plain", 1.0, np.array([0.3, 0.4, 0.5]), gloss=0.8)
+    frame = b.material("plain", 1.0, np.full(3, rng.uniform(0.4, 1.1)))
+    for wall in range(3):
+        reach = length / 2 if wall < 2 else width / 2
+        step = rng.uniform(2.0, 3.5)
+        for level in np.arange(1.6, height - 1.2, 3.0):
+            for along in np.arange(-reach + 1.5, reach - 1.0, step):
+                furniture.on_wall(b, wall, along, level, (1.2, 1.5), frame)
+                furniture.on_wall(b, wall, along, level, (1.0, 1.3), glass)
+                b.rows[-1][13 + (0 if wall < 2 else 2)] += 0.01
+    for _ in range(int(rng.integers(2, 6))):
+        furniture.tree(b, *_free_floor(b), rng.uniform(2, 6))
+    for _ in range(int(rng.integers(0, 4))):
+        furniture.car(b, *_free_floor(b), rng.choice([0, np.pi / 2]) + rng.normal(0, 0.1))
+    for _ in range(int(rng.integers(1, 5))):
+        furniture.person(b, *_free_floor(b), rng.uniform(-np.pi, np.pi))
+    for _ in range(int(rng.integers(2, 6))):
+        x, y, z = _free_floor(b)
+        b.box(x, y, z, rng.uniform(0.3, 1.6, 3), b.random_material(), rng.uniform(-np.pi, np.pi))
+
+
 _LAYOUTS: dict[str, Callable[[SceneBuilder], None]] = {
     "office": _office,
     "living": _living,
@@ -352,6 +427,9 @@ _LAYOUTS: dict[str, Callable[[SceneBuilder], None]] = {
     "clutter": _clutter,
     "tags": _tags,
     "hall": _hall,
+    "people": _people,
+    "attic": _attic,
+    "yard": _yard,
 }
 SCENE_KINDS = tuple(_LAYOUTS)
 

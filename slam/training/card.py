@@ -45,21 +45,22 @@ def model_card(trainer: Trainer, scores: Mapping[str, float]) -> str:
     config: TrainConfig = trainer.config
     counts = trainer.counts
     parameters = {
-        "motion (with the encoder)": sum(p.numel() for p in trainer.motion.parameters()),
-        "stereo": sum(p.numel() for p in trainer.stereo.parameters()),
+        "motion (with the encoder)": sum(p.numel() for p in trainer.networks.motion.parameters()),
+        "stereo": sum(p.numel() for p in trainer.networks.stereo.parameters()),
+        "prior": sum(p.numel() for p in trainer.networks.prior.parameters()),
     }
     rows = [f"| {name} | {value:.4g} |" for name, value in scores.items()]
     return "\n".join(
         [
             f"# Weights `{network.profile}`",
             "",
-            f"Flow-SE3 and plane-sweep stereo for images of about {network.width}x{network.height}, half precision on"
+            f"Flow-SE3, plane-sweep stereo and single-image prior for images of about {network.width}x{network.height}, half precision on"
             f" disk; exponential average of the weights. v2d-slam {slam.__version__}, commit {commit()}.",
             "",
             f"- Parameters: {', '.join(f'{name} {n:,}' for name, n in parameters.items())}",
             f"- Data: {DATA}",
             f"- Samples: {counts.motion_pairs:,} pairs for motion, {counts.stereo_keyframes:,} keyframes for stereo,"
-            f" from {trainer.pool.added:,} clips",
+            f" {counts.prior_pictures:,} pictures for the prior, from {trainer.pool.added:,} clips",
             f"- Time: {counts.seconds / 3600:.2f} device hours on {processor(trainer.device)}; last stage"
             f" `{config.stage}`, {counts.step:,} steps",
             f"- A step: crops of {config.augment.crop_width}x{config.augment.crop_height}, {config.clips} clips of"
@@ -67,7 +68,8 @@ def model_card(trainer: Trainer, scores: Mapping[str, float]) -> str:
             "",
             "Scores on held-out rendered clips, whole images. Motion: true depth, start from rest, three iterations,"
             " medians by size of the true mean flow; flow and epe (end-point error) in pixels at 1/8, translation as a"
-            " share of the true one. Stereo: three neighbours, true poses, hypotheses over a factor of 70.",
+            " share of the true one. Stereo: three neighbours, true poses, hypotheses over a factor of 70. Prior: from one"
+            " picture, mean relative error of depth.",
             "",
             "| score | value |",
             "| --- | --- |",

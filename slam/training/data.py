@@ -22,7 +22,8 @@ class AugmentConfig:
 
     crop_height: int = 128  # pixels, multiples of 8; 0: whole images
     crop_width: int = 160
-    flip: float = 0.5  # probability of a mirrored world, along x and along y; without, the flow learns a bias
+    flip: float = 0.5  # probability of a mirrored world; without, the flow learns a bias
+    flip_upright: float = 0.5  # the same, along y: floors become ceilings
     gray: float = 0.1  # probability of no colour
     exposure: float = 0.25  # standard deviation of log gain, per clip; a quarter of it per view
     gamma: float = 0.2  # standard deviation of log gamma, per clip
@@ -84,8 +85,8 @@ def make_batch(
         T_wc, K = clip.T_wc[chosen], clip.K.clone()
         K[0, 2] -= left
         K[1, 2] -= top
-        for axis in (0, 1):
-            if torch.rand((), generator=generator) < config.flip:
+        for axis, chance in ((0, config.flip), (1, config.flip_upright)):
+            if torch.rand((), generator=generator) < chance:
                 image, depth, T_wc, K = mirror(image, depth, T_wc, K, axis)
         rows.append(1 / H)
         images.append(image)

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from slam.errors import WeightsError
 from slam.kernels.zncc import WINDOWS
-from slam.networks.storage import NetworkConfig, build_networks, state_of
+from slam.networks.storage import NetworkConfig, Networks
 
 Sizes = tuple[int, ...]
 
 
 def grow_weights(weights: Mapping[str, Tensor], small: NetworkConfig, large: NetworkConfig) -> dict[str, Tensor]:
-    """Weights of a larger network, as `state_of` names them, that computes what a smaller one does.
+    """Weights of a larger network, named as in `Networks`, that computes what a smaller one does.
 
     Args:
         weights: of the smaller network.
@@ -31,8 +31,10 @@ def grow_weights(weights: Mapping[str, Tensor], small: NetworkConfig, large: Net
     """
     _check(small, large)
     layers_s, layers_l = _layers(small), _layers(large)
-    state = {name: value.detach().clone() for name, value in state_of(*build_networks(large)).items()}
+    state = {name: value.detach().clone() for name, value in Networks(large).state_dict().items()}
     for name, old in weights.items():
+        if name.startswith("prior."):  # it reads another trunk, and is trained anew
+            continue
         new, (layer, kind) = state[name], name.rsplit(".", 1)
         ins_s, outs_s = layers_s.get(layer, (old.shape[1:2], old.shape[:1]))
         ins_l, outs_l = layers_l.get(layer, (new.shape[1:2], new.shape[:1]))

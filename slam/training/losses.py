@@ -6,13 +6,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from slam.geometry.flow import reproject
+from slam.geometry import se3
+from slam.geometry.camera import sample
+from slam.geometry.flow import in_image, reproject
+from slam.networks.prior import PriorOutput
 from slam.solvers.flow_se3 import MotionStep
 
 ITERATION_DECAY = 0.85  # weight of an iteration against the next
 MAX_ERROR_PX = 20.0  # pixels at 1/8: an edge that has diverged counts no more than this
 POSE_PX = 0.25  # pixels at 1/8: where the pose's error begins to count less
 CONFIDENCE_PX = 0.25  # pixels at 1/8: a flow wrong by this much deserves a confidence of 1/e
+
+SAME_SURFACE = 0.02  # inconsistency of true depths up to which two views see the same point
+GRADIENT_STRIDES = (1, 2, 4)  # cells between those whose difference should be right
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -90,3 +96,77 @@ def stereo_loss(
     width = sigma.clamp_min(1e-4)
     likelihood = masked_mean((inv_depth.detach() - truth).abs() / width + width.log(), known)
     return depth + sigma_weight * likelihood, {"depth": depth.detach(), "sigma": likelihood.detach()}
+
+
+def inconsistency(first: Tensor, second: Tensor) -> Tensor:
+    """D_diff of two inverse depths > 0, or of two depths: 0 where equal, 1/3 where one is twice the other, up to 1."""
+    return (first - second).abs() / (first + second).clamp_min(1e-9)
+
+
+def prior_loss(
+    output: PriorOutput,
+    true_inv_depth: Tensor,
+    scale_weight: float = 0.2,
+    gradient_weight: float = 0.5,
+    sigma_weight: float = 0.1,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """L1 of log inverse depth without its scale, of the scale, and of steps from pixel to pixel; likelihood of sigma.
+
+    Args:
+        output: of N pictures.
+        true_inv_depth: (N, h, w) at its cells; 0 is unknown.
+        scale_weight, gradient_weight, sigma_weight: of the parts; the last trains sigma alone.
+
+    Returns:
+        loss (), parts.
+
+    References: Eigen et al., NIPS 2014 (scale-invariant); Li & Snavely, MegaDepth, CVPR 2018 (steps at several scales).
+    """
+    known = true_inv_depth > 0
+    error = output.log_inv_depth - true_inv_depth.clamp_min(1e-4).log()
+    offset = torch.where(known, error.detach(), torch.full_like(error, torch.nan)).flatten(1).nanmedian(1).values
+    offset = offset.nan_to_num(0.0)[:, None, None]
+    shape = masked_mean((error - offset).abs(), known)
+    means = torch.where(known, error, torch.zeros_like(error)).sum((1, 2)) / known.sum((1, 2)).clamp_min(1)
+    scale = means.abs().mean()
+    steps = torch.stack([_log_steps(error[:, ::s, ::s], known[:, ::s, ::s]) for s in GRADIENT_STRIDES]).sum()
+    likelihood = masked_mean(
+        (error - offset).abs().detach() * (-output.log_sigma).exp() + output.log_sigma, known
+    )  # of a Laplace distribution
+    loss = shape + scale_weight * scale + gradient_weight * steps + sigma_weight * likelihood
+    parts = {"shape": shape, "scale": scale, "steps": steps, "sigma": likelihood}
+    return loss, {name: part.detach() for name, part in parts.items()}
+
+
+def _log_steps(error: Tensor, known: Tensor) -> Tensor:
+    """Mean step () of an error (N, h, w) from pixel to pixel, along rows and columns."""
+    total = error.new_zeros(())
+    for axis in (1, 2):
+        n = error.shape[axis] - 1
+        both = known.narrow(axis, 0, n) & known.narrow(axis, 1, n)
+        total = total + masked_mean(error.diff(dim=axis).abs(), both)
+    return total
+
+
+def agreement_loss(
+    inv_depths: Sequence[Tensor], true_inv_depths: Sequence[Tensor], T_ba: Tensor, K: Tensor
+) -> Tensor:
+    """D_diff () of the inverse depths of two views a and b, both ways, where both see the same surface.
+
+    Args:
+        inv_depths, true_inv_depths: (B, H, W) of a and of b, 1 / metre; 0 is unknown in the true ones.
+        T_ba: (B, 4, 4) view b from view a, metres.
+        K: (B, 3, 3) intrinsics of both.
+    """
+    total = T_ba.new_zeros((), dtype=inv_depths[0].dtype)
+    for (d_a, d_b), (true_a, true_b), T in (
+        (inv_depths, true_inv_depths, T_ba),
+        (inv_depths[::-1], true_inv_depths[::-1], se3.inverse(T_ba)),
+    ):
+        uv, q, valid = reproject(d_a, T, K)
+        true_uv, true_q, true_valid = reproject(true_a, T, K)
+        seen = sample(true_b[:, None], true_uv, mode="nearest")[:, 0]
+        same = (inconsistency(true_a / true_q[..., 2], seen) < SAME_SURFACE) & (true_a > 0) & (seen > 0) & true_valid
+        found = inconsistency(d_a / q[..., 2], sample(d_b[:, None], uv, padding="border")[:, 0])
+        total = total + masked_mean(found, same & valid & in_image(uv, *d_a.shape[1:])) / 2
+    return total

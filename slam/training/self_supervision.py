@@ -19,7 +19,7 @@ from slam.errors import check_range
 from slam.geometry import se3
 from slam.geometry.camera import sample
 from slam.geometry.flow import in_image, reproject
-from slam.training.losses import masked_mean
+from slam.training.losses import inconsistency, masked_mean
 
 SSIM_SHARE = 0.85  # of the photometric error; the rest is the absolute difference
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2  # of images in [0, 1]
@@ -81,11 +81,6 @@ def photometric_error(a: Tensor, b: Tensor) -> Tensor:
     """(B, H, W) from 0 to 1: how differently two images (B, 3, H, W) in [0, 1] look at each pixel."""
     unlike = ((1 - structural_similarity(a, b)) / 2).clamp(0, 1)
     return (SSIM_SHARE * unlike + (1 - SSIM_SHARE) * (a - b).abs()).mean(1)
-
-
-def inconsistency(first: Tensor, second: Tensor) -> Tensor:
-    """D_diff of two inverse depths > 0, or of two depths: 0 where equal, 1/3 where one is twice the other, up to 1."""
-    return (first - second).abs() / (first + second).clamp_min(1e-9)
 
 
 def smoothness(inv_depth: Tensor, image: Tensor) -> Tensor:

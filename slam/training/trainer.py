@@ -14,21 +14,22 @@ from torch import Tensor
 
 from slam.errors import ConfigError, OutputError, WeightsError
 from slam.geometry import se3
+from slam.geometry.camera import scaled_intrinsics
 from slam.networks.encoder import FeatureMaps, StereoMaps
+from slam.networks.prior import STRIDE
 from slam.networks.storage import (
     NetworkConfig,
-    build_networks,
+    Networks,
     load_networks,
-    load_state,
     read_metadata,
     save_network,
-    state_of,
 )
 from slam.training.clips import Clip, ClipMaker, ClipPool
 from slam.training.data import (
     AugmentConfig,
     Batch,
     all_edges,
+    at_cells,
     make_batch,
     perturb_depth,
     perturb_pose,
@@ -37,11 +38,17 @@ from slam.training.data import (
 )
 from slam.training.distributed import agreed, average_gradients, share_weights
 from slam.training.growth import grow_weights
-from slam.training.losses import motion_loss, stereo_loss
+from slam.training.losses import agreement_loss, motion_loss, prior_loss, stereo_loss
 
 log = logging.getLogger(__name__)
 
-STAGES = ("motion", "stereo", "joint")
+STAGES = ("motion", "stereo", "joint", "prior")
+TRAINED = {  # names of the weights that a stage trains, by their beginning
+    "motion": ("motion",),
+    "stereo": ("stereo", "motion.encoder.stereo", "motion.encoder.from_8"),  # the trunk stays as motion wants it
+    "joint": ("motion", "stereo"),
+    "prior": ("prior",),
+}
 WARM_UP_STEPS = 100  # of the learning rate
 RANK_SEED = 1_000_003  # between the seeds of two processes
 CLIP_SEED = 1_000_000_007  # between the seeds of two processes' clips; far from that of the held-out ones
@@ -49,6 +56,7 @@ MIN_PARALLAX_PX = 1.0  # pixels: a smaller baseline teaches the single-image pri
 NEAREST_SHARE = 0.5  # of the steps whose stereo takes the nearest views, as keyframes do
 FIRST_SWEEP = 0.5  # weight of the loss of stereo's first sweep
 FINAL_RATE = 0.02  # share of the learning rate left at the end
+SPARE_CLIPS = 3  # times as many drawn as wanted, as they must be of one size
 MAX_STEP_S = 30.0  # seconds: a step that took longer was suspended, and counts as this much training
 
 
@@ -67,6 +75,7 @@ class TrainConfig:
     iters: int = 3  # unrolled iterations of Flow-SE3
     gn_steps: int = 1  # with small motions the second changes little, and costs as much
     stereo_every: int = 2  # joint: steps from one with stereo to the next
+    agreement: float = 0.1  # prior: weight of the agreement of two views
     max_flow_start: float = 1.5  # largest mean flow of a pair at first, pixels at 1/8 ...
     max_flow_end: float = 6.0  # ... from half of the first schedule on, and in every later one
     pool: int = 1500  # clips kept in memory
@@ -89,6 +98,7 @@ class SampleCounts:
     step: int = 0  # of this schedule
     motion_pairs: int = 0
     stereo_keyframes: int = 0
+    prior_pictures: int = 0
     clips_rendered: int = 0
     skipped: int = 0  # steps thrown away for a gradient that was not finite
     seconds: float = 0.0  # of training, all stages
@@ -111,16 +121,13 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.rank = rank  # of several processes; each draws its own samples
         self.network, self.config, self.pool, self.render, self.device = network, config, pool, render, device
-        self.motion, self.stereo = build_networks(network)
-        self.motion.to(device)
-        self.stereo.to(device)
-        if config.stage == "stereo":  # the encoder's trunk stays as the motion network wants it
-            for name, parameter in self.motion.named_parameters():
-                parameter.requires_grad_(name.startswith(("encoder.stereo", "encoder.from_8")))
-        self.parameters = [p for m in (self.motion, self.stereo) for p in m.parameters() if p.requires_grad]
+        self.networks = Networks(network).to(device)
+        for name, parameter in self.networks.named_parameters():
+            parameter.requires_grad_(name.startswith(TRAINED[config.stage]))
+        self.parameters = [p for p in self.networks.parameters() if p.requires_grad]
         self.optimiser = torch.optim.AdamW(self.parameters, config.learning_rate, weight_decay=config.weight_decay)
-        share_weights([*self.motion.parameters(), *self.stereo.parameters()])
-        self.average = {k: v.detach().clone() for k, v in state_of(self.motion, self.stereo).items()}
+        share_weights(list(self.networks.parameters()))
+        self.average = self._weights()
         self.generator = torch.Generator().manual_seed(config.seed + RANK_SEED * rank)
         self.counts = SampleCounts()
         self.is_finished = False  # this schedule
@@ -146,10 +153,21 @@ class Trainer:
                 self.pool.add(clip)
                 self.counts.clips_rendered += 1
             self.render_s += time.monotonic() - began
-        clips = self.pool.draw(config.clips, self.generator)
-        batch = make_batch(clips, config.views, config.augment, self.generator, self.device)
+        batch = make_batch(self._draw(), config.views, config.augment, self.generator, self.device)
+        loss, parts = self.prior_part(batch) if config.stage == "prior" else self.views_part(batch, progress)
+        self.apply(loss, progress)
+        return {"loss": loss.item()} | {k: v.item() for k, v in parts.items()}
+
+    def _draw(self) -> list[Clip]:
+        """Clips of one size of image."""
+        clips = self.pool.draw(SPARE_CLIPS * self.config.clips, self.generator)
+        return [clip for clip in clips if clip.images.shape == clips[0].images.shape][: self.config.clips]
+
+    def views_part(self, batch: Batch, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of motion, of stereo, or of both."""
+        config = self.config
         images = batch.images.flatten(0, 1)
-        maps = self.motion.encode(images)
+        maps = self.networks.motion.encode(images)
         loss = torch.zeros((), device=self.device)
         parts: dict[str, Tensor] = {}
         if config.stage != "stereo":
@@ -158,10 +176,24 @@ class Trainer:
             motion, found = self.motion_part(maps, batch, max_flow)
             loss, parts = loss + motion, parts | found
         if config.stage == "stereo" or (config.stage == "joint" and self.counts.step % config.stereo_every == 0):
-            depth, found = self.stereo_part(self.motion.encode_for_stereo(maps, images), batch)
+            depth, found = self.stereo_part(self.networks.motion.encode_for_stereo(maps, images), batch)
             loss, parts = loss + depth, parts | found
-        self.apply(loss, progress)
-        return {"loss": loss.item()} | {k: v.item() for k, v in parts.items()}
+        return loss, parts
+
+    def prior_part(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of the depth of single pictures, and of its agreement between the first two views of each clip."""
+        B, V = batch.inv_depth.shape[:2]
+        with torch.no_grad():
+            maps = self.networks.motion.encode(batch.images.flatten(0, 1))
+        output = self.networks.prior(maps, batch.K.repeat_interleave(V, 0))
+        self.counts.prior_pictures += B * V
+        truth, _ = at_cells(batch.inv_depth.flatten(0, 1), STRIDE)
+        loss, parts = prior_loss(output, truth)
+        size = (B, V, *truth.shape[1:])
+        found, true = (d.view(size)[:, :2].unbind(1) for d in (output.log_inv_depth.exp(), truth))
+        T_ba = se3.inverse(batch.T_wc[:, 1]) @ batch.T_wc[:, 0]
+        pair = agreement_loss(found, true, T_ba, scaled_intrinsics(batch.K, 1 / STRIDE))
+        return loss + self.config.agreement * pair, parts | {"agreement": pair.detach()}
 
     def apply(self, loss: Tensor, progress: float) -> None:
         """Backward pass, clipped step, averaged weights; a gradient that is not finite is thrown away and counted."""
@@ -179,20 +211,20 @@ class Trainer:
         self.optimiser.step()
         decay = min(self.config.ema, (1 + self.counts.step) / (10 + self.counts.step))
         with torch.no_grad():
-            state = state_of(self.motion, self.stereo)
+            state = self.networks.state_dict()
             names = list(state)
             torch._foreach_lerp_([self.average[k] for k in names], [state[k] for k in names], 1 - decay)
 
     def motion_part(self, maps: FeatureMaps, batch: Batch, max_flow: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of Flow-SE3 on pairs of the batch, depth and start disturbed."""
         config = self.config
-        edges = pick_edges(all_edges(batch, self.motion.stride), config.edges, max_flow, self.generator)
+        edges = pick_edges(all_edges(batch, self.networks.motion.stride), config.edges, max_flow, self.generator)
         if len(edges.index) == 0:
             return torch.zeros((), device=self.device), {}
         self.counts.motion_pairs += len(edges.index)
         inv_depth = perturb_depth(edges.inv_depth, self.generator)
         start = perturb_pose(edges.T_ji, self.generator)
-        steps = self.motion(maps, edges.index, inv_depth, start, edges.K, config.iters, config.gn_steps)
+        steps = self.networks.motion(maps, edges.index, inv_depth, start, edges.K, config.iters, config.gn_steps)
         return motion_loss(steps, edges.true_uv, edges.visible, inv_depth, edges.K)
 
     def stereo_part(self, maps: StereoMaps, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -213,7 +245,7 @@ class Trainer:
         low, high = self.depth_range(truth)
         index = torch.arange(B, device=self.device) * V
         views = [maps[index + 1 + neighbours[:, m]] for m in range(count)]
-        output = self.stereo(maps[index], views, T_jk, batch.K, low, high)
+        output = self.networks.stereo(maps[index], views, T_jk, batch.K, low, high)
         parallax_px = distance.amax((1, 2)).float() * batch.K[:, 0, 0].float() * truth.flatten(1).mean(1)
         useful = (parallax_px > MIN_PARALLAX_PX)[:, None, None]
         useful = useful & (truth < 1.05 * high[:, None, None]) & (truth > 0.8 * low[:, None, None])
@@ -233,15 +265,19 @@ class Trainer:
         low, high = uniform((B,), 0.02, 0.4, self.generator), uniform((B,), 2.0, 4.5, self.generator)
         return low.to(truth) * median, high.to(truth) * median
 
+    def _weights(self) -> dict[str, Tensor]:
+        """A copy of all weights."""
+        return {k: v.detach().clone() for k, v in self.networks.state_dict().items()}
+
     def swap_average(self) -> dict[str, Tensor]:
         """Put the averaged weights into the networks; returns the current ones for `restore`."""
-        current = {k: v.detach().clone() for k, v in state_of(self.motion, self.stereo).items()}
+        current = self._weights()
         self.restore(self.average)
         return current
 
     def restore(self, weights: dict[str, Tensor]) -> None:
         """Put weights into the networks."""
-        load_state(self.motion, self.stereo, weights, "the averaged weights")
+        self.networks.load_weights(weights, "the averaged weights")
 
     def save(self, folder: Path) -> None:
         """Write checkpoint and averaged weights, each atomically.
@@ -251,7 +287,7 @@ class Trainer:
         """
         checkpoint = {
             "stage": self.config.stage,
-            "weights": state_of(self.motion, self.stereo),
+            "weights": self.networks.state_dict(),
             "average": self.average,
             "optimiser": self.optimiser.state_dict(),
             "generator": self.generator.get_state(),
@@ -289,7 +325,7 @@ class Trainer:
             raise WeightsError(f"{path} is no checkpoint of this program ({reason})") from error
         spent = counts.stage_seconds / 60
         goes_on = stage == self.config.stage and not checkpoint.get("is_finished", False) and spent < minutes
-        load_state(self.motion, self.stereo, weights if goes_on else average, str(path))
+        self.networks.load_weights(weights if goes_on else average, str(path))
         self.average = {k: v.clone() for k, v in average.items()}
         self.counts = counts
         self.generator.set_state(generator)
@@ -312,12 +348,12 @@ class Trainer:
         """A new schedule from a weights file, of this profile or a smaller one; its samples go on being counted."""
         notes = read_metadata(path)
         networks = load_networks(path)
-        weights, config = state_of(networks.motion, networks.stereo), networks.config
+        weights, config = networks.state_dict(), networks.config
         if config.profile != self.network.profile:
             weights = grow_weights(weights, config, self.network)
             log.info("the weights of %s are grown into those of %s", config.profile, self.network.profile)
-        load_state(self.motion, self.stereo, weights, str(path))
-        self.average = {k: v.detach().clone() for k, v in state_of(self.motion, self.stereo).items()}
+        self.networks.load_weights(weights, str(path))
+        self.average = self._weights()
         done = {k: type(v)(float(notes.get(f"train_{k}", 0))) for k, v in vars(SampleCounts()).items()}
         self.counts = SampleCounts(**done | {"step": 0, "stage_seconds": 0.0, "schedules": int(done["schedules"]) + 1})
         log.info("resume: a new schedule of %s begins from the weights %s", self.config.stage, path.name)
@@ -377,7 +413,8 @@ class Trainer:
     def report(self, folder: Path, values: dict[str, float], file: str = "train.csv") -> None:
         """One line to the log and to a CSV file."""
         row = {"stage": self.config.stage, "step": self.counts.step, "pairs": self.counts.motion_pairs}
-        row |= {"keyframes": self.counts.stereo_keyframes, "seconds": round(self.counts.seconds)}
+        row |= {"keyframes": self.counts.stereo_keyframes, "pictures": self.counts.prior_pictures}
+        row |= {"seconds": round(self.counts.seconds)}
         rounded = {k: f"{v:.4g}" for k, v in values.items()}
         log.info("%s", " ".join(f"{k} {v}" for k, v in (row | rounded).items()))
         path = folder / file

@@ -7,13 +7,14 @@ from torch import Tensor
 
 from slam.geometry import se3
 from slam.networks.motion import FlowSE3
+from slam.networks.prior import PriorNet
 from slam.networks.stereo import StereoNet
 from slam.solvers.flow_se3 import MotionStep
 from slam.training.clips import Clip
 from slam.training.data import AugmentConfig, Edges, all_edges, make_batch, mean_flow
 
 NO_CHANGE = AugmentConfig(
-    crop_height=0, crop_width=0, flip=0, gray=0, exposure=0, gamma=0, blur=0, noise=0, rolling=0, lens=0
+    crop_height=0, crop_width=0, flip=0, flip_upright=0, gray=0, exposure=0, gamma=0, blur=0, noise=0, rolling=0, lens=0
 )
 FLOW_BANDS = ((0.0, 1.0), (1.0, 2.5), (2.5, 6.0))  # mean flow of a pair, pixels at 1/8
 
@@ -91,3 +92,25 @@ def validate_stereo(motion: FlowSE3, stereo: StereoNet, clips: Sequence[Clip]) -
         "abs_rel_mean": torch.stack(rel).mean().item(),
         "delta_1.25": torch.stack(good).mean().item(),
     }
+
+
+@torch.no_grad()
+def validate_prior(motion: FlowSE3, prior: PriorNet, clips: Sequence[Clip]) -> dict[str, float]:
+    """Depth errors of every view from its picture alone: one scale a picture, one scale a clip, and with none."""
+    device = next(motion.parameters()).device
+    by_picture, by_clip, metric, constant = [], [], [], []
+    for clip in clips:
+        images, truth = clip.images.to(device), clip.inv_depth.to(device)
+        output = prior(motion.encode(images), clip.K.expand(len(images), 3, 3).to(device))
+        known = truth > 0
+        ratios = truth / output.full_size()  # predicted over true depth
+        by_picture += [_abs_rel(r[k] / r[k].median()) for r, k in zip(ratios, known)]
+        by_clip.append(_abs_rel(ratios[known] / ratios[known].median()))
+        metric.append(_abs_rel(ratios[known]))
+        constant += [_abs_rel(t[k] / t[k].median()) for t, k in zip(truth, known)]
+    names = ("prior_abs_rel", "prior_abs_rel_one_scale_a_clip", "prior_abs_rel_in_metres", "constant_abs_rel")
+    return {n: torch.stack(v).mean().item() for n, v in zip(names, (by_picture, by_clip, metric, constant))}
+
+
+def _abs_rel(ratio: Tensor) -> Tensor:
+    return (ratio - 1).abs().mean()

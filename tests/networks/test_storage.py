@@ -7,18 +7,25 @@ from safetensors.torch import save_file
 from slam.errors import ConfigError, WeightsError
 from slam.networks.encoder import EncoderConfig
 from slam.networks.motion import MotionNetConfig
+from slam.networks.prior import PriorNetConfig
 from slam.networks.stereo import StereoNet, StereoNetConfig
-from slam.networks.storage import NetworkConfig, build_networks, load_networks, read_metadata, save_network, state_of
+from slam.networks.storage import NetworkConfig, Networks, load_networks, read_metadata, save_network
 
 TINY = NetworkConfig(
-    "tiny", 64, 48, EncoderConfig(8, 8, 8, stereo=8, image=8), MotionNetConfig(8, 8), StereoNetConfig(4, 8, 8)
+    "tiny",
+    64,
+    48,
+    EncoderConfig(8, 8, 8, stereo=8, image=8),
+    MotionNetConfig(8, 8),
+    StereoNetConfig(4, 8, 8),
+    PriorNetConfig(8, 8, 8, 8),
 )
 
 
 @pytest.fixture
 def saved(tmp_path):
     torch.manual_seed(0)
-    weights = state_of(*build_networks(TINY))
+    weights = Networks(TINY).state_dict()
     path = tmp_path / "tiny.safetensors"
     save_network(path, TINY, weights, {"train_step": "7"})
     return path, weights
@@ -30,7 +37,7 @@ def test_what_was_saved_is_loaded_with_its_configuration(saved):
     motion, stereo = networks.motion, networks.stereo
     assert motion.config == TINY.motion and stereo.config == TINY.stereo and motion.encoder.config == TINY.encoder
     assert not motion.training
-    for name, value in state_of(motion, stereo).items():
+    for name, value in networks.state_dict().items():
         assert value.dtype == torch.float32
         torch.testing.assert_close(value, weights[name], rtol=1e-3, atol=1e-7)  # half precision on disk
     assert read_metadata(path)["train_step"] == "7"

@@ -71,4 +71,5 @@ def test_a_training_step_and_validation_run_on_the_device(pretended, plane_clip)
         assert {"pose", "depth"} <= parts.keys() and all(math.isfinite(v) for v in parts.values())
     assert all(isinstance(p, OnDevice) for p in trainer.parameters)
     assert sum(not torch.equal(before[name], value.cpu()) for name, value in trainer.average.items()) > 20
-    assert validate_motion(trainer.motion, pool.clips) and validate_stereo(trainer.motion, trainer.stereo, pool.clips)
+    assert validate_motion(trainer.networks.motion, pool.clips)
+    assert validate_stereo(trainer.networks.motion, trainer.networks.stereo, pool.clips)

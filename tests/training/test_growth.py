@@ -5,7 +5,7 @@ from slam.errors import WeightsError
 from slam.networks.encoder import EncoderConfig
 from slam.networks.motion import MotionNetConfig
 from slam.networks.stereo import StereoNetConfig
-from slam.networks.storage import NetworkConfig, build_networks, load_state, state_of
+from slam.networks.storage import NetworkConfig, Networks
 from slam.training.growth import grow_weights
 
 SMALL = NetworkConfig(
@@ -26,26 +26,26 @@ LARGE = NetworkConfig(
 )
 
 
-def networks(config: NetworkConfig, weights: dict | None = None) -> tuple:
+def networks(config: NetworkConfig, weights: dict | None = None) -> Networks:
     torch.manual_seed(0)
-    motion, stereo = build_networks(config)
-    state = state_of(motion, stereo)
+    made = Networks(config)
+    state = made.state_dict()
     if weights is None:  # every weight has a part in the result, also those that begin at zero
         weights = {name: value + 0.1 * torch.randn_like(value) for name, value in state.items()}
-    load_state(motion, stereo, weights, "test")
-    return motion.eval(), stereo.eval()
+    made.load_weights(weights, "test")
+    return made.eval()
 
 
 @torch.no_grad()
 def test_a_grown_network_computes_what_the_small_one_does():
     small = networks(SMALL)
-    large = networks(LARGE, grow_weights(state_of(*small), SMALL, LARGE))
+    large = networks(LARGE, grow_weights(small.state_dict(), SMALL, LARGE))
     images = torch.rand(3, 3, 48, 64, generator=torch.Generator().manual_seed(1))
     T_jk = torch.eye(4, dtype=torch.float64).repeat(1, 2, 1, 1)
     T_jk[0, :, 0, 3] = torch.tensor([0.1, -0.2], dtype=torch.float64)
     K = torch.tensor([[[60.0, 0, 31.5], [0, 60.0, 23.5], [0, 0, 1]]], dtype=torch.float64)
     found = []
-    for motion, stereo in (small, large):
+    for motion, stereo in ((n.motion, n.stereo) for n in (small, large)):
         with torch.autocast("cpu", enabled=False):
             maps = motion.encode(images)
             uv = torch.rand(1, 6, 8, 2, generator=torch.Generator().manual_seed(2)) * 6
@@ -63,7 +63,7 @@ def test_a_grown_network_computes_what_the_small_one_does():
 def test_new_channels_learn():
     """What reads them begins at zero and moves at the first step."""
     small = networks(SMALL)
-    motion, _ = networks(LARGE, grow_weights(state_of(*small), SMALL, LARGE))
+    motion = networks(LARGE, grow_weights(small.state_dict(), SMALL, LARGE)).motion
     maps = motion.encode(torch.rand(2, 3, 48, 64))
     state = motion.start(motion.context(maps[:1]), maps[:1], maps[1:])
     _, residual_uv, _ = motion.update(state, torch.rand(1, 6, 8, 2) * 6)
@@ -75,6 +75,6 @@ def test_new_channels_learn():
 def test_what_is_matched_must_have_the_same_size():
     other = NetworkConfig("other", 64, 48, LARGE.encoder, LARGE.motion, StereoNetConfig(groups=8, width=12))
     with pytest.raises(WeightsError, match=r"stereo.groups must be equal to 4, is 8"):
-        grow_weights(state_of(*networks(SMALL)), SMALL, other)
+        grow_weights(networks(SMALL).state_dict(), SMALL, other)
     with pytest.raises(WeightsError, match=r"at least 12, is 8"):
-        grow_weights(state_of(*networks(LARGE)), LARGE, SMALL)
+        grow_weights(networks(LARGE).state_dict(), LARGE, SMALL)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from slam.networks.storage import PROFILES, WEIGHTS_DIR, build_networks, load_networks, read_config, read_metadata
+from slam.networks.storage import PROFILES, WEIGHTS_DIR, Networks, load_networks, read_config, read_metadata
 from slam.training.clips import Clip
 from slam.training.rendered import RenderedClips
 from slam.training.validation import validate_motion, validate_stereo
@@ -61,6 +61,6 @@ def test_shipped_weights_keep_to_twice_their_card(profile, count):
 def test_untrained_weights_would_fail_that():
     """The bound above tells weights from noise."""
     torch.manual_seed(0)
-    motion, _ = build_networks(PROFILES["fast"])
+    motion = Networks(PROFILES["fast"]).motion
     scores = validate_motion(motion, clips("fast", 1))
     assert any(scores[f"epe_{b}"] > 0.5 * scores[f"flow_{b}"] for b in ("0-1px", "1-2.5px") if f"flow_{b}" in scores)

@@ -12,7 +12,7 @@ from slam.errors import ConfigError, WeightsError
 from slam.networks.encoder import EncoderConfig
 from slam.networks.motion import MotionNetConfig
 from slam.networks.stereo import StereoNetConfig
-from slam.networks.storage import NetworkConfig, load_networks, read_metadata, state_of
+from slam.networks.storage import NetworkConfig, load_networks, read_metadata
 from slam.training.clips import ClipPool
 from slam.training.trainer import MAX_STEP_S, TrainConfig, Trainer
 from slam.training.validation import NO_CHANGE
@@ -55,7 +55,7 @@ def test_resumed_training_takes_the_same_next_step(tmp_path, plane_clip):
     resumed = trainer("joint", plane_clip)
     resumed.load(tmp_path / "checkpoint.pt")
     assert first.step(0.3) == resumed.step(0.3)
-    for a, b in zip(state_of(first.motion, first.stereo).values(), state_of(resumed.motion, resumed.stereo).values()):
+    for a, b in zip(first.networks.state_dict().values(), resumed.networks.state_dict().values()):
         assert torch.equal(a, b)
     for name, value in first.average.items():
         assert torch.equal(value, resumed.average[name])
@@ -70,11 +70,11 @@ def test_another_stage_starts_from_the_averaged_weights_with_a_new_schedule(tmp_
     second = trainer("stereo", plane_clip)
     second.load(tmp_path / "checkpoint.pt")
     assert second.counts.step == 0 and second.counts.motion_pairs == first.counts.motion_pairs > 0
-    before = state_of(second.motion, second.stereo)
+    before = second.networks.state_dict()
     assert all(torch.equal(v, first.average[k]) for k, v in before.items())
     frozen = {k: v.clone() for k, v in before.items() if "encoder.to_" in k or "unit" in k}
     second.step(0.2)
-    after = state_of(second.motion, second.stereo)
+    after = second.networks.state_dict()
     assert all(torch.equal(v, after[k]) for k, v in frozen.items())
     assert not torch.equal(after["stereo.near.context.weight"], first.average["stereo.near.context.weight"])
 
@@ -91,7 +91,7 @@ def test_a_finished_schedule_is_followed_by_a_new_one_from_the_averaged_weights(
     second.load(tmp_path / "checkpoint.pt", minutes=2.0 if flagged else 1.5)
     assert (second.counts.step, second.counts.stage_seconds, second.counts.schedules) == (0, 0.0, 1)
     assert second.counts.motion_pairs == first.counts.motion_pairs and not second.optimiser.state
-    assert all(torch.equal(v, first.average[k]) for k, v in state_of(second.motion, second.stereo).items())
+    assert all(torch.equal(v, first.average[k]) for k, v in second.networks.state_dict().items())
     third = trainer("motion", plane_clip)
     third.load(tmp_path / "checkpoint.pt", minutes=2.0)
     assert third.counts.step == (0 if flagged else 1)
@@ -118,10 +118,10 @@ def test_a_suspended_process_trains_no_longer_than_the_cap(monkeypatch, tmp_path
 
 def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted(plane_clip):
     t = trainer("motion", plane_clip)
-    before = {k: v.clone() for k, v in state_of(t.motion, t.stereo).items()}
-    t.apply(next(t.motion.parameters()).sum() * float("nan"), 0.1)
+    before = {k: v.clone() for k, v in t.networks.state_dict().items()}
+    t.apply(next(t.networks.motion.parameters()).sum() * float("nan"), 0.1)
     assert t.counts.skipped == 1
-    assert all(torch.equal(v, before[k]) for k, v in state_of(t.motion, t.stereo).items())
+    assert all(torch.equal(v, before[k]) for k, v in t.networks.state_dict().items())
 
 
 def test_fit_ends_after_its_steps_and_writes_weights_that_load(tmp_path, plane_clip):
@@ -129,8 +129,7 @@ def test_fit_ends_after_its_steps_and_writes_weights_that_load(tmp_path, plane_c
     t.fit(tmp_path, minutes=60, max_steps=3, validate=lambda t: {"score": 1.0})
     assert t.counts.step == 3
     networks = load_networks(tmp_path / "weights.safetensors")
-    motion, stereo = networks.motion, networks.stereo
-    for name, value in state_of(motion, stereo).items():
+    for name, value in networks.state_dict().items():
         torch.testing.assert_close(value, t.average[name], rtol=1e-3, atol=1e-6)  # half precision on disk
     assert read_metadata(tmp_path / "weights.safetensors")["train_step"] == "3"
     assert "score=1" in (tmp_path / "validation.csv").read_text()
@@ -154,7 +153,6 @@ sys.path.insert(0, sys.argv[2])
 torch.set_num_threads(1)
 from conftest import make_plane_clip
 from test_trainer import image_loss, trainer
-from slam.networks.storage import state_of
 from slam.training.distributed import agreed, average_gradients, join
 from slam.networks import precision
 rank, device = join(torch.device("cpu"))
@@ -165,7 +163,7 @@ precision.has_fast_half = lambda device: False  # half precision would hide smal
 image_loss(shared, [rank]).backward()
 average_gradients(shared.parameters)
 gradients = [p.grad for p in shared.parameters]
-result = [state_of(t.motion, t.stereo), t.generator.get_state(), agreed(float(rank), device), gradients]
+result = [t.networks.state_dict(), t.generator.get_state(), agreed(float(rank), device), gradients]
 torch.save(result, f"{sys.argv[1]}/{rank}.pt")
 """
 
@@ -173,8 +171,8 @@ torch.save(result, f"{sys.argv[1]}/{rank}.pt")
 def image_loss(t: Trainer, chosen: list[int]) -> torch.Tensor:
     """Mean over the chosen ones of two images of a loss that touches most of the motion network."""
     images = torch.rand(2, 3, 48, 64, generator=torch.Generator().manual_seed(5))[chosen]
-    maps = t.motion.encode(images)
-    context = t.motion.context(maps)
+    maps = t.networks.motion.encode(images)
+    context = t.networks.motion.context(maps)
     return (context.hidden.float().square().mean() + maps.fine_i.float().pow(3).mean()) * 10
 
 
