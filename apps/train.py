@@ -1,4 +1,4 @@
-"""v2d-train: train the networks on rendered scenes and RGB-D recordings; by torchrun on several devices."""
+"""v2d-train: train the networks on rendered scenes, RGB-D recordings and video; by torchrun on several devices."""
 
 import argparse
 import logging
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from apps.videos import add_videos, check_videos, videos_of
 from slam.device import chosen_device
 from slam.errors import OutputError, SlamError, UsageError
 from slam.networks.storage import PROFILES
@@ -18,6 +19,7 @@ from slam.training.card import model_card
 from slam.training.clips import ClipMaker, ClipPool, fill
 from slam.training.distributed import join
 from slam.training.rendered import RenderedClips, RenderedPairs, validation_clips
+from slam.training.selfsup_stage import SelfSupervisedStage
 from slam.training.trainer import STAGES, TrainConfig, Trainer
 from slam.training.validation import validate_motion, validate_prior, validate_stereo
 
@@ -45,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--device", default="cpu", help="cpu, cuda (torchrun: one GPU each), cuda:1 ..., auto")
     p.add_argument("--threads", type=int, default=0, help="CPU threads of torch; 0 leaves its choice")
     p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting, such as clips=4")
+    add_videos(p)
     return p
 
 
@@ -52,6 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Train one stage."""
     config = load_config(TrainConfig, arguments.config, [f"stage={arguments.stage}", *arguments.set])
     network = PROFILES[arguments.profile]
+    check_videos(arguments)
     for option in ("minutes", "stop_after"):
         value = getattr(arguments, option)
         if value is not None and not value > 0:
@@ -67,19 +71,13 @@ def run(arguments: argparse.Namespace) -> None:
     rank, device = join(chosen_device(arguments.device))
     rendered = RenderedClips(network.width, network.height, device)
     render: ClipMaker = rendered
-    if arguments.stage == "prior":
+    if config.stage in ("prior", "selfsup"):
         render = RenderedPairs(network.width * network.height, device)
     if arguments.data:
         from slam.training.rgbd import Mixture, RgbdClips, RgbdFolder  # reads image files; rendered scenes need nothing
 
         folders = [RgbdFolder.read(folder, network.width * network.height) for folder in arguments.data]
         render = Mixture(RgbdClips(folders), rendered, arguments.data_share)
-    clips = arguments.clips or arguments.out / "clips"
-    pool = ClipPool(config.pool, clips if rank == 0 else clips.with_name(f"{clips.name}-{rank}"))
-    trainer = Trainer(network, config, pool, render, device, rank)
-    checkpoint = arguments.out / "checkpoint.pt" if arguments.resume is True else arguments.resume
-    if checkpoint is not None:
-        trainer.load(Path(checkpoint), arguments.minutes)
     stopped: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda n, _: stopped.append(n))
@@ -87,7 +85,20 @@ def run(arguments: argparse.Namespace) -> None:
     def stop() -> bool:
         return bool(stopped) or time.monotonic() > end
 
-    fill(trainer.pool, config.pool_start, trainer.make_clip, stop)
+    selfsup = None
+    if config.stage == "selfsup":
+        videos = videos_of(arguments, network.width * network.height, stop)
+        if stop():
+            return
+        selfsup = SelfSupervisedStage(videos, config.selfsup, config.augment, network.encoder, device)
+    clips = arguments.clips or arguments.out / "clips"
+    pool = ClipPool(config.pool, clips if rank == 0 else clips.with_name(f"{clips.name}-{rank}"))
+    trainer = Trainer(network, config, pool, render, device, rank, selfsup)
+    checkpoint = arguments.out / "checkpoint.pt" if arguments.resume is True else arguments.resume
+    if checkpoint is not None:
+        trainer.load(Path(checkpoint), arguments.minutes)
+    if selfsup is None or config.selfsup.replay_every:
+        fill(trainer.pool, config.pool_start, trainer.make_clip, stop)
 
     def validate(trainer: Trainer) -> dict[str, float]:
         held_out = validation_clips(arguments.out / "validation", rendered)
@@ -98,8 +109,10 @@ def run(arguments: argparse.Namespace) -> None:
             scores |= validate_motion(networks.motion, held_out)
         if config.stage in ("stereo", "joint"):
             scores |= validate_stereo(networks.motion, networks.stereo, held_out)
-        if config.stage == "prior":
+        if config.stage in ("prior", "selfsup"):
             scores |= validate_prior(networks.motion, networks.prior, held_out)
+        if selfsup is not None:
+            scores |= selfsup.validate(networks)
         trainer.restore(current)
         (arguments.out / "weights.md").write_text(model_card(trainer, scores))
         return scores

@@ -2,7 +2,7 @@
 
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -15,6 +15,15 @@ DATA = (
     "Rendered scenes made by `slam.rendering` while training went on: offices, living rooms, corridors, desks, bare and"
     " cluttered rooms, tag walls, with procedural textures; exact depth and poses. No photograph and no recording."
 )
+WITH_RECORDINGS = (
+    "**Recordings were used: not to be shipped.** The prior was adapted, without truth, to: {names}. Before and beside"
+    " that rendered scenes made by `slam.rendering`, with exact depth and poses."
+)
+
+
+def with_recordings(names: Sequence[str]) -> str:
+    """What the weights were made of, where recordings belong to it."""
+    return WITH_RECORDINGS.format(names=", ".join(f"`{name}`" for name in names))
 
 
 def commit() -> str:
@@ -54,13 +63,15 @@ def model_card(trainer: Trainer, scores: Mapping[str, float]) -> str:
         [
             f"# Weights `{network.profile}`",
             "",
-            f"Flow-SE3, plane-sweep stereo and single-image prior for images of about {network.width}x{network.height}, half precision on"
-            f" disk; exponential average of the weights. v2d-slam {slam.__version__}, commit {commit()}.",
+            f"Flow-SE3, plane-sweep stereo and single-image prior for images of about {network.width}x{network.height},"
+            " half precision on disk; exponential average of the weights."
+            f" v2d-slam {slam.__version__}, commit {commit()}.",
             "",
             f"- Parameters: {', '.join(f'{name} {n:,}' for name, n in parameters.items())}",
-            f"- Data: {DATA}",
+            f"- Data: {DATA if not trainer.recordings else with_recordings(trainer.recordings)}",
             f"- Samples: {counts.motion_pairs:,} pairs for motion, {counts.stereo_keyframes:,} keyframes for stereo,"
-            f" {counts.prior_pictures:,} pictures for the prior, from {trainer.pool.added:,} clips",
+            f" {counts.prior_pictures:,} pictures for the prior, from {trainer.pool.added:,} clips;"
+            f" {counts.video_pictures:,} pictures of recordings",
             f"- Time: {counts.seconds / 3600:.2f} device hours on {processor(trainer.device)}; last stage"
             f" `{config.stage}`, {counts.step:,} steps",
             f"- A step: crops of {config.augment.crop_width}x{config.augment.crop_height}, {config.clips} clips of"
@@ -68,8 +79,8 @@ def model_card(trainer: Trainer, scores: Mapping[str, float]) -> str:
             "",
             "Scores on held-out rendered clips, whole images. Motion: true depth, start from rest, three iterations,"
             " medians by size of the true mean flow; flow and epe (end-point error) in pixels at 1/8, translation as a"
-            " share of the true one. Stereo: three neighbours, true poses, hypotheses over a factor of 70. Prior: from one"
-            " picture, mean relative error of depth.",
+            " share of the true one. Stereo: three neighbours, true poses, hypotheses over a factor of 70. Prior: from"
+            " one picture, mean relative error of depth. Held out: pairs of frames at the end of the recordings.",
             "",
             "| score | value |",
             "| --- | --- |",

@@ -148,9 +148,7 @@ def _log_steps(error: Tensor, known: Tensor) -> Tensor:
     return total
 
 
-def agreement_loss(
-    inv_depths: Sequence[Tensor], true_inv_depths: Sequence[Tensor], T_ba: Tensor, K: Tensor
-) -> Tensor:
+def agreement_loss(inv_depths: Sequence[Tensor], true_inv_depths: Sequence[Tensor], T_ba: Tensor, K: Tensor) -> Tensor:
     """D_diff () of the inverse depths of two views a and b, both ways, where both see the same surface.
 
     Args:

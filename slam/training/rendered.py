@@ -58,9 +58,7 @@ class RenderedClips:
         return [_pictured(scenes, T_wc, K, self.height, self.width, generator)]
 
 
-def _pictured(
-    scenes: Scenes, T_wc: Tensor, K: Tensor, height: int, width: int, generator: torch.Generator
-) -> Clip:
+def _pictured(scenes: Scenes, T_wc: Tensor, K: Tensor, height: int, width: int, generator: torch.Generator) -> Clip:
     """What a camera sees of a scene, from a clean image to a cheap camera in bad light."""
     rendered = render(scenes, T_wc, K, height, width)
     strength = uniform((), 0, 1, generator).item()

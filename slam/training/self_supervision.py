@@ -2,7 +2,8 @@
 
 The depth of view a says where each of its pixels lies in view b. There the image of b must show the same (photometric
 loss), and the depth of b must be that of the point (geometry loss). Depth is inverse depth throughout: its relative
-difference is that of depth, and on a plane it is exact between pixels.
+difference is that of depth, and on a plane it is exact between pixels. Where the system has measured the depth of a
+keyframe, the network may be told (distillation).
 
 References: Bian et al., Unsupervised scale-consistent depth learning from video (SC-Depth), IJCV 2021; Godard et al.,
 Digging into self-supervised monocular depth estimation (auto-mask, smoothness of disparity), ICCV 2019; Wang et al.,
@@ -19,25 +20,34 @@ from slam.errors import check_range
 from slam.geometry import se3
 from slam.geometry.camera import sample
 from slam.geometry.flow import in_image, reproject
+from slam.networks.prior import PriorOutput
 from slam.training.losses import inconsistency, masked_mean
 
 SSIM_SHARE = 0.85  # of the photometric error; the rest is the absolute difference
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2  # of images in [0, 1]
 MIN_SUPPORT = 0.02  # part of the pixels that must count, for a pair to have a loss
+TRUSTED_SIGMA = 0.03  # relative sigma of a map's depth up to which it counts in full, then less
+SIGMA_WEIGHT = 0.1  # of the likelihood that trains the network's own sigma, as on rendered pictures
 
 
 @dataclass(frozen=True)
 class SelfSupervisionConfig:
-    """Weights of the losses, and which pixels the photometric one leaves out."""
+    """Weights of the losses, which pixels the photometric one leaves out, and what a step takes."""
 
     photometric: float = 1.0
     geometry: float = 0.5
     smoothness: float = 0.001
     auto_mask: bool = True  # pixels that look better without any motion: a camera at rest, things that move along
     inconsistency_mask: bool = True  # less where the depths of the two views disagree: movers, occlusions
+    distillation: float = 1.0  # of the depth that the system has measured
+    replay_every: int = 2  # steps from one on rendered pictures to the next; 0: never, 1: nothing but these
+    targets: int = 4  # frames of a step, each with up to two neighbours
+    scale_every: int = 100  # steps from one measurement of each map's scale to the next
 
     def __post_init__(self) -> None:
-        check_range(self, 0, 1000, "photometric", "geometry", "smoothness")
+        check_range(self, 0, 1000, "photometric", "geometry", "smoothness", "distillation", "replay_every")
+        check_range(self, 1, 1000, "targets")
+        check_range(self, 1, 1e6, "scale_every")
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,6 +160,28 @@ def pair_loss(
     weights = vars(config)
     loss = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
     return loss, {name: part.detach() for name, part in parts.items()}
+
+
+def distillation_loss(
+    output: PriorOutput, map_inv_depth: Tensor, relative_sigma: Tensor, scale: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """L1 of log inverse depth from that of a map over its sigma, and the likelihood of the network's own sigma.
+
+    Args:
+        output: of N pictures.
+        map_inv_depth, relative_sigma: (N, h, w) at its cells, 1 / map unit; 0 where the map is not certain.
+        scale: of the map (`depth_scale`).
+
+    Returns:
+        loss (), parts.
+    """
+    known = map_inv_depth > 0
+    error = (output.log_inv_depth - (map_inv_depth.clamp_min(1e-9) / scale).log()).abs()
+    weight = TRUSTED_SIGMA / relative_sigma.clamp_min(TRUSTED_SIGMA)
+    depth = masked_mean(error * weight, known)
+    likelihood = masked_mean(error.detach() * (-output.log_sigma).exp() + output.log_sigma, known)
+    parts = {"distillation": depth.detach(), "distilled_sigma": likelihood.detach()}
+    return depth + SIGMA_WEIGHT * likelihood, parts
 
 
 def depth_scale(inv_depth: Tensor, map_inv_depth: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The training loop: fetch, forward, loss, step, log. Resumes exactly from its checkpoint."""
 
 import csv
+import json
 import logging
 import math
 import pickle
@@ -39,15 +40,18 @@ from slam.training.data import (
 from slam.training.distributed import agreed, average_gradients, share_weights
 from slam.training.growth import grow_weights
 from slam.training.losses import agreement_loss, motion_loss, prior_loss, stereo_loss
+from slam.training.self_supervision import SelfSupervisionConfig
+from slam.training.selfsup_stage import SelfSupervisedStage
 
 log = logging.getLogger(__name__)
 
-STAGES = ("motion", "stereo", "joint", "prior")
+STAGES = ("motion", "stereo", "joint", "prior", "selfsup")
 TRAINED = {  # names of the weights that a stage trains, by their beginning
     "motion": ("motion",),
     "stereo": ("stereo", "motion.encoder.stereo", "motion.encoder.from_8"),  # the trunk stays as motion wants it
     "joint": ("motion", "stereo"),
     "prior": ("prior",),
+    "selfsup": ("prior",),
 }
 WARM_UP_STEPS = 100  # of the learning rate
 RANK_SEED = 1_000_003  # between the seeds of two processes
@@ -83,6 +87,7 @@ class TrainConfig:
     steps_per_render: int = 3  # steps between two renderings
     seed: int = 0
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    selfsup: SelfSupervisionConfig = field(default_factory=SelfSupervisionConfig)
 
     def __post_init__(self) -> None:
         if self.stage not in STAGES:
@@ -99,6 +104,7 @@ class SampleCounts:
     motion_pairs: int = 0
     stereo_keyframes: int = 0
     prior_pictures: int = 0
+    video_pictures: int = 0  # of recordings, without truth
     clips_rendered: int = 0
     skipped: int = 0  # steps thrown away for a gradient that was not finite
     seconds: float = 0.0  # of training, all stages
@@ -117,16 +123,21 @@ class Trainer:
         render: ClipMaker,
         device: torch.device,
         rank: int = 0,
+        selfsup: SelfSupervisedStage | None = None,
     ) -> None:
+        """`selfsup` has the videos of the stage of that name, which takes `pool` and `render` for its replay."""
         torch.manual_seed(config.seed)
         self.rank = rank  # of several processes; each draws its own samples
+        self.selfsup = selfsup
+        self.recordings = [] if selfsup is None else [video.name for video in selfsup.videos]  # ever trained on
         self.network, self.config, self.pool, self.render, self.device = network, config, pool, render, device
         self.networks = Networks(network).to(device)
         for name, parameter in self.networks.named_parameters():
             parameter.requires_grad_(name.startswith(TRAINED[config.stage]))
         self.parameters = [p for p in self.networks.parameters() if p.requires_grad]
+        self.parameters += [] if selfsup is None else selfsup.parameters
         self.optimiser = torch.optim.AdamW(self.parameters, config.learning_rate, weight_decay=config.weight_decay)
-        share_weights(list(self.networks.parameters()))
+        share_weights([*self.networks.parameters(), *self.parameters])
         self.average = self._weights()
         self.generator = torch.Generator().manual_seed(config.seed + RANK_SEED * rank)
         self.counts = SampleCounts()
@@ -147,6 +158,10 @@ class Trainer:
     def step(self, progress: float) -> dict[str, float]:
         """One step of the stage; progress in [0, 1] sets learning rate and difficulty. Returns losses by name."""
         config = self.config
+        if self.selfsup is not None and not self.selfsup.is_replay(self.counts.step):
+            loss, parts, pictures = self.selfsup.loss(self.networks, self.counts.step, self.generator)
+            self.counts.video_pictures += pictures
+            return self._applied(loss, parts, progress)
         if self.counts.step % config.steps_per_render == 0:
             began = time.monotonic()
             for clip in self.make_clip(self.pool.added):
@@ -154,7 +169,11 @@ class Trainer:
                 self.counts.clips_rendered += 1
             self.render_s += time.monotonic() - began
         batch = make_batch(self._draw(), config.views, config.augment, self.generator, self.device)
-        loss, parts = self.prior_part(batch) if config.stage == "prior" else self.views_part(batch, progress)
+        if config.stage in ("prior", "selfsup"):
+            return self._applied(*self.prior_part(batch), progress)
+        return self._applied(*self.views_part(batch, progress), progress)
+
+    def _applied(self, loss: Tensor, parts: dict[str, Tensor], progress: float) -> dict[str, float]:
         self.apply(loss, progress)
         return {"loss": loss.item()} | {k: v.item() for k, v in parts.items()}
 
@@ -294,8 +313,11 @@ class Trainer:
             "clips_added": self.pool.added,
             "is_finished": self.is_finished,
             "counts": vars(self.counts),
+            "recordings": self.recordings,
+            "selfsup": None if self.selfsup is None else self.selfsup.state(),
         }
         notes = {f"train_{k}": f"{v:.0f}" for k, v in vars(self.counts).items()}
+        notes |= {"recordings": json.dumps(self.recordings)} if self.recordings else {}
         partial = folder / "checkpoint.partial"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -326,6 +348,9 @@ class Trainer:
         spent = counts.stage_seconds / 60
         goes_on = stage == self.config.stage and not checkpoint.get("is_finished", False) and spent < minutes
         self.networks.load_weights(weights if goes_on else average, str(path))
+        if self.selfsup is not None and checkpoint.get("selfsup") is not None:
+            self.selfsup.load_state(checkpoint["selfsup"], goes_on)
+        self._add_recordings(checkpoint.get("recordings", []))
         self.average = {k: v.clone() for k, v in average.items()}
         self.counts = counts
         self.generator.set_state(generator)
@@ -354,9 +379,14 @@ class Trainer:
             log.info("the weights of %s are grown into those of %s", config.profile, self.network.profile)
         self.networks.load_weights(weights, str(path))
         self.average = self._weights()
+        self._add_recordings(json.loads(notes.get("recordings", "[]")))
         done = {k: type(v)(float(notes.get(f"train_{k}", 0))) for k, v in vars(SampleCounts()).items()}
         self.counts = SampleCounts(**done | {"step": 0, "stage_seconds": 0.0, "schedules": int(done["schedules"]) + 1})
         log.info("resume: a new schedule of %s begins from the weights %s", self.config.stage, path.name)
+
+    def _add_recordings(self, earlier: list[str]) -> None:
+        """What earlier stages were trained on stays in the model card."""
+        self.recordings = list(dict.fromkeys([*earlier, *self.recordings]))
 
     def fit(
         self,
@@ -413,7 +443,8 @@ class Trainer:
     def report(self, folder: Path, values: dict[str, float], file: str = "train.csv") -> None:
         """One line to the log and to a CSV file."""
         row = {"stage": self.config.stage, "step": self.counts.step, "pairs": self.counts.motion_pairs}
-        row |= {"keyframes": self.counts.stereo_keyframes, "pictures": self.counts.prior_pictures}
+        row |= {"keyframes": self.counts.stereo_keyframes}
+        row |= {"pictures": self.counts.prior_pictures, "video_pictures": self.counts.video_pictures}
         row |= {"seconds": round(self.counts.seconds)}
         rounded = {k: f"{v:.4g}" for k, v in values.items()}
         log.info("%s", " ".join(f"{k} {v}" for k, v in (row | rounded).items()))
