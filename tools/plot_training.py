@@ -22,7 +22,10 @@ PANELS = {
     "translation error, share of the motion": ("translation_", "pairs"),
     "end-point error of the flow, pixels at 1/8": ("epe_", "pairs"),
     "depth, mean relative error": ("abs_rel_", "keyframes"),
+    "depth of one picture, mean relative error": ("prior_abs_rel", "pictures"),
+    "held-out pairs of recordings": ("held_out_", "pictures"),
 }
+LABELS = {"pairs": "pairs for motion", "keyframes": "keyframes for stereo", "pictures": "pictures for the prior"}
 MIN_POINTS = 4  # of a slope
 
 
@@ -35,6 +38,8 @@ def read(path: Path) -> list[dict[str, str]]:
         sys.exit(f"plot_training: cannot read {path} ({error}); give the folder of a run that has validated")
     if not rows:
         sys.exit(f"plot_training: {path} is empty; the first validation comes after five minutes")
+    for row in rows:  # of rendered scenes and of recordings together
+        row["pictures"] = str(int(row.get("pictures", 0)) + int(row.get("video_pictures", 0)))
     return rows
 
 
@@ -64,17 +69,17 @@ def main() -> None:
     p.add_argument("--out", type=Path, default=Path("curve.png"))
     a = p.parse_args()
     rows = read(a.run / "validation.csv")
-    figure, axes = plt.subplots(2, 2, figsize=(11, 8), constrained_layout=True)
+    figure, axes = plt.subplots(2, 3, figsize=(16, 8), constrained_layout=True)
     for axis, (title, (prefix, samples)) in zip(axes.flat, PANELS.items()):
         for name, points in curves(rows, prefix, samples).items():
             factor = halving(points)
-            label = name.removeprefix(prefix)
+            label = name.removeprefix(prefix) or "one scale a picture"
             axis.loglog(points[:, 0], points[:, 1], ".-", label=label)
             said = "too few points" if math.isnan(factor) else f"halves with {factor:.3g} times the {samples}"
             said = "does not fall" if math.isinf(factor) else said
             print(f"{name:<24} {points[-1, 1]:.4g} after {points[-1, 0]:,.0f} {samples}; {said}")
         axis.set_title(title)
-        axis.set_xlabel("pairs for motion" if samples == "pairs" else "keyframes for stereo")
+        axis.set_xlabel(LABELS[samples])
         axis.grid(True, which="both", alpha=0.3)
         if axis.lines:
             axis.legend(title="mean flow, pixels at 1/8" if samples == "pairs" else None)

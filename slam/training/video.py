@@ -120,11 +120,13 @@ def tracked_video(
             images.append(_image(prepare, frame))
             times.append(frame.time_ns)
     kept = [k for k in keyframes if k.view.time_ns in set(times)]
-    if found < MIN_TRACKED * seen or not kept:
+    if not placed or found < MIN_TRACKED * seen:
         raise SourceError(
             f"{name}: only {found} of {seen} frames could be tracked, too few to learn from; "
             "--poses network learns the motion too"
         )
+    if not kept:
+        raise SourceError(f"{name}: none of its {seen} frames is a keyframe of the run; use a larger part of it")
     K = prepare.camera.matrix()
     T_wc = torch.stack([placed[t] for t in times])
     depth = carried_depth(kept, times, T_wc, scaled_intrinsics(K, 1 / STRIDE), images[0].shape[-2:])

@@ -1,6 +1,8 @@
-"""Clips of a slanted, textured plane, by formula: exact truth without a renderer."""
+"""Clips of a slanted, textured plane and videos of a wall and a box, by formula: exact truth without a renderer."""
 
+import math
 from collections.abc import Callable
+from types import ModuleType
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor
 from slam.geometry import se3
 from slam.geometry.flow import rays
 from slam.training.clips import Clip
+from slam.training.video import Video
 
 
 @pytest.fixture
@@ -42,3 +45,36 @@ def make_plane_clip(
 
 def _randn(generator: torch.Generator, *shape: int) -> Tensor:
     return torch.randn(*shape, generator=generator).double()
+
+
+@pytest.fixture(scope="session")
+def slide(wall_and_box: ModuleType) -> Video:
+    """A video of the wall and the box: the camera slides to and fro and turns a little; exact poses and depths."""
+    return video_of(wall_and_box, slide_poses(wall_and_box))
+
+
+@pytest.fixture(scope="session")
+def filmed(wall_and_box: ModuleType) -> Callable[..., Video]:
+    """Makes a video of the wall and the box from poses T_cw."""
+    return lambda poses, name="slide": video_of(wall_and_box, poses, name)
+
+
+def slide_poses(wall_and_box: ModuleType) -> list[Tensor]:
+    """T_cw of 30 frames, about 3 pixels of flow apart."""
+    turns = [2 * math.pi * n / 30 for n in range(30)]
+    return [wall_and_box.moved(0.2 * math.sin(a), 0.06 * math.sin(2 * a), 0, 0, 0.03 * math.cos(3 * a)) for a in turns]
+
+
+def video_of(wall_and_box: ModuleType, poses: list[Tensor], name: str = "slide") -> Video:
+    """What the cameras T_cw see, ten frames a second."""
+    world = wall_and_box.World()
+    inv_depth = torch.stack([world.cell_inv_depth(T_cw) for T_cw in poses])
+    return Video(
+        name=name,
+        images=torch.stack([torch.from_numpy(world.image(T_cw)).permute(2, 0, 1) for T_cw in poses]),
+        time_ns=10**8 * torch.arange(len(poses)),
+        K=wall_and_box.K,
+        T_wc=torch.stack([se3.inverse(T_cw) for T_cw in poses]),
+        inv_depth=inv_depth,
+        relative_sigma=torch.full_like(inv_depth, 0.01),
+    )

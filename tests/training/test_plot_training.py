@@ -26,6 +26,20 @@ def test_a_power_law_is_read_off(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "curve.png").stat().st_size > 10_000
 
 
+def test_scores_of_the_prior_are_drawn_against_all_pictures(tmp_path, monkeypatch, capsys):
+    """Half of them rendered, half of recordings, as in the self-supervised stage; older rows know of neither."""
+    lines = ["stage=joint,step=9,pairs=5,keyframes=7,seconds=1,abs_rel_mean=0.3"]
+    for k in range(8):
+        row = f"stage=selfsup,step={k},pairs=5,keyframes=7,pictures={50 * 4**k},video_pictures={50 * 4**k},seconds=1"
+        lines.append(f"{row},prior_abs_rel={2.0**-k},held_out_photometric=0.1,held_out_inconsistency=0.05")
+    (tmp_path / "validation.csv").write_text("\n".join(lines) + "\n")
+    run(monkeypatch, str(tmp_path), "--out", str(tmp_path / "curve.png"))
+    printed = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "after 1,638,400 pictures; halves with 4 times the pictures" in printed["prior_abs_rel"]
+    assert "does not fall" in printed["held_out_photometric"] and "held_out_inconsistency" in printed
+    assert (tmp_path / "curve.png").stat().st_size > 10_000
+
+
 def test_a_folder_that_has_not_validated_is_refused(tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match="cannot read"):
         run(monkeypatch, str(tmp_path))
