@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Train one stage."""
     config = load_config(TrainConfig, arguments.config, [f"stage={arguments.stage}", *arguments.set])
     network = PROFILES[arguments.profile]
-    check_videos(arguments)
+    check_videos(arguments, config.stage)
     for option in ("minutes", "stop_after"):
         value = getattr(arguments, option)
         if value is not None and not value > 0:

@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -42,16 +43,16 @@ def add_videos(p: argparse.ArgumentParser) -> None:
     group.add_argument("--hfov", type=float, metavar="DEG", help="horizontal field of view, instead of a calibration")
 
 
-def check_videos(options: argparse.Namespace) -> None:
+def check_videos(options: argparse.Namespace, stage: str) -> None:
     """Refuse options that make no sense together.
 
     Raises:
         UsageError: naming them.
     """
     given = [name for name in ("video", "sequence", "run") if getattr(options, name)]
-    if options.stage == STAGE and not given:
+    if stage == STAGE and not given:
         raise UsageError("--stage selfsup learns from videos: give --video, --sequence or --run")
-    if options.stage != STAGE and given:
+    if stage != STAGE and given:
         raise UsageError(f"--{given[0]} is for --stage selfsup")
     first, last = options.part
     if not 0 <= first < last <= 1:
@@ -69,31 +70,31 @@ def videos_of(options: argparse.Namespace, pixels: int, stop: Callable[[], bool]
     """
     folder = options.out / "videos"
     folder.mkdir(exist_ok=True)
+    tasks: list[tuple[str, Path, Callable[[], Video | None]]] = []
+    for path in options.run:
+        tasks.append((path, Path(path) / RECORD, partial(_of_run, Run(path), path, options, pixels)))
     specs = [SourceSpec(path, "video") for path in options.video] + [SourceSpec(path) for path in options.sequence]
-    specs = [resolved(replace(spec, calib=options.calib, hfov_deg=options.hfov, with_depth=False)) for spec in specs]
-    tasks: list[tuple[str, Path, SourceSpec | Run]] = []
-    tasks += [(spec.path, Path(spec.path), spec) for spec in specs]
-    tasks += [(path, Path(path) / RECORD, Run(path)) for path in options.run]
+    for spec in specs:
+        found = resolved(replace(spec, calib=options.calib, hfov_deg=options.hfov, with_depth=False))
+        tasks.append((spec.path, Path(found.path), partial(_of_spec, found, spec.path, options, pixels, stop)))
     videos = []
-    for n, (name, file, task) in enumerate(tasks):
+    for n, (name, file, make) in enumerate(tasks):
         asked = [name, file.stat().st_mtime_ns if file.exists() else 0, pixels, *options.part, options.poses]
         key = json.dumps([*asked, options.profile, str(options.calib), options.hfov])
-        path = folder / f"{n}.safetensors"
-        video = Video.load(path, key)
-        if video is None and not stop():
-            make = _of_run if isinstance(task, Run) else _of_spec
-            video = make(name, task, options, pixels, stop)  # type: ignore[arg-type]
-            if not stop():
-                video.save(path, key)
-        videos += [] if video is None else [video]
+        video = Video.load(folder / f"{n}.safetensors", key)
+        if video is None:
+            video = make()
+            if video is None:
+                break
+            video.save(folder / f"{n}.safetensors", key)
+        videos.append(video)
     return videos
 
 
-def _of_run(name: str, run: Run, options: argparse.Namespace, pixels: int, stop: Callable[[], bool]) -> Video:
+def _of_run(run: Run, name: str, options: argparse.Namespace, pixels: int) -> Video:
     """The frames of a finished run, with its poses and depths."""
     record = run.record().source
-    record = windowed(record, reopened(record), options.part)
-    source = reopened(record)
+    source = reopened(windowed(record, reopened(record), options.part))
     try:
         if options.poses == "network":
             return read_video(name, source, pixels)
@@ -102,14 +103,17 @@ def _of_run(name: str, run: Run, options: argparse.Namespace, pixels: int, stop:
         source.close()
 
 
-def _of_spec(name: str, spec: SourceSpec, options: argparse.Namespace, pixels: int, stop: Callable[[], bool]) -> Video:
-    """The frames of a recording, with the poses and depths that the system finds."""
-    spec = windowed(spec, open_source(spec), options.part)
-    source = open_source(spec)
+def _of_spec(
+    spec: SourceSpec, name: str, options: argparse.Namespace, pixels: int, stop: Callable[[], bool]
+) -> Video | None:
+    """The frames of a recording, with the poses and depths that the system finds; None if it was stopped."""
+    source = open_source(windowed(spec, open_source(spec), options.part))
     try:
         if options.poses == "network":
             return read_video(name, source, pixels)
         trajectory, keyframes = tracked(name, source, options.profile, stop)
+        if stop():
+            return None
         return tracked_video(name, source, pixels, trajectory, keyframes)
     finally:
         source.close()

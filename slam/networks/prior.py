@@ -79,10 +79,8 @@ class PriorNet(nn.Module):
         self.merge_4 = ResidualBlock(c.width_4)
         self.head = nn.Conv2d(c.width_4, 32, 3, padding=1)
         self.shape = nn.Conv2d(32, 2, 1)  # log inverse depth, log sigma
-        with torch.no_grad():
-            for last in (self.scale, self.shape):  # a constant depth of 1 before any training
-                last.weight.zero_()
-                last.bias.zero_()
+        for parameter in (*self.scale.parameters(), *self.shape.parameters()):  # a constant depth of 1 at first
+            nn.init.zeros_(parameter)
         channels_last(self)
 
     def forward(self, maps: FeatureMaps, K: Tensor) -> PriorOutput:

@@ -41,7 +41,7 @@ class SelfSupervisionConfig:
     inconsistency_mask: bool = True  # less where the depths of the two views disagree: movers, occlusions
     distillation: float = 1.0  # of the depth that the system has measured
     replay_every: int = 2  # steps from one on rendered pictures to the next; 0: never, 1: nothing but these
-    targets: int = 4  # frames of a step, each with up to two neighbours
+    targets: int = 3  # frames of a step, each with up to two neighbours
     scale_every: int = 100  # steps from one measurement of each map's scale to the next
 
     def __post_init__(self) -> None:
