@@ -19,7 +19,6 @@ from slam.training.card import model_card
 from slam.training.clips import ClipMaker, ClipPool, fill
 from slam.training.distributed import join
 from slam.training.rendered import RenderedClips, RenderedPairs, validation_clips
-from slam.training.selfsup_stage import SelfSupervisedStage
 from slam.training.trainer import STAGES, TrainConfig, Trainer
 from slam.training.validation import validate_motion, validate_prior, validate_stereo
 
@@ -32,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--stage", choices=STAGES, default="motion")
     p.add_argument("--profile", choices=sorted(PROFILES), default="fast")
     p.add_argument("--minutes", type=float, default=60.0, help="length of the stage's schedule")
+    p.add_argument("--steps", type=int, metavar="N", help="length in steps instead: the same on a busy machine")
     p.add_argument(
         "--stop-after", type=float, metavar="MINUTES", help="end this call a minute earlier; --resume goes on"
     )
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
     config = load_config(TrainConfig, arguments.config, [f"stage={arguments.stage}", *arguments.set])
     network = PROFILES[arguments.profile]
     check_videos(arguments, config.stage)
-    for option in ("minutes", "stop_after"):
+    for option in ("minutes", "steps", "stop_after"):
         value = getattr(arguments, option)
         if value is not None and not value > 0:
             raise UsageError(f"--{option.replace('_', '-')} must be positive, got {value}")
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> None:
         from slam.training.rgbd import Mixture, RgbdClips, RgbdFolder  # reads image files; rendered scenes need nothing
 
         folders = [RgbdFolder.read(folder, network.width * network.height) for folder in arguments.data]
-        render = Mixture(RgbdClips(folders), rendered, arguments.data_share)
+        render = Mixture(RgbdClips(folders), render, arguments.data_share)
     stopped: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda n, _: stopped.append(n))
@@ -87,6 +87,8 @@ def run(arguments: argparse.Namespace) -> None:
 
     selfsup = None
     if config.stage == "selfsup":
+        from slam.training.selfsup_stage import SelfSupervisedStage
+
         videos = videos_of(arguments, network.width * network.height, stop)
         if stop():
             return
@@ -94,9 +96,10 @@ def run(arguments: argparse.Namespace) -> None:
     clips = arguments.clips or arguments.out / "clips"
     pool = ClipPool(config.pool, clips if rank == 0 else clips.with_name(f"{clips.name}-{rank}"))
     trainer = Trainer(network, config, pool, render, device, rank, selfsup)
+    trainer.add_recordings([str(folder) for folder in arguments.data])
     checkpoint = arguments.out / "checkpoint.pt" if arguments.resume is True else arguments.resume
     if checkpoint is not None:
-        trainer.load(Path(checkpoint), arguments.minutes)
+        trainer.load(Path(checkpoint), math.inf if arguments.steps else arguments.minutes)
     if selfsup is None or config.selfsup.replay_every:
         fill(trainer.pool, config.pool_start, trainer.make_clip, stop)
 
@@ -117,7 +120,7 @@ def run(arguments: argparse.Namespace) -> None:
         (arguments.out / "weights.md").write_text(model_card(trainer, scores))
         return scores
 
-    trainer.fit(arguments.out, arguments.minutes, validate=validate, stop=stop)
+    trainer.fit(arguments.out, arguments.minutes, arguments.steps, validate=validate, stop=stop)
 
 
 def main() -> int:

@@ -7,17 +7,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from slam.build import build_slam
-from slam.config import SlamConfig, load_config
 from slam.errors import UsageError
-from slam.frames import Keyframe, Progress, Trajectory
-from slam.io.run import RECORD, Run
-from slam.io.run_record import SourceRecord
-from slam.sources import Source, SourceSpec, open_source, resolved
-from slam.sources.reopen import reopened
-from slam.training.video import Video, read_video, tracked_video
+
+if TYPE_CHECKING:  # a machine that trains on rendered scenes need not be able to read images
+    from slam.frames import Keyframe, Progress, Trajectory
+    from slam.io.run import Run
+    from slam.io.run_record import SourceRecord
+    from slam.sources import Source, SourceSpec
+    from slam.training.video import Video
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +24,7 @@ TOLD_EVERY = 100  # frames
 STAGE = "selfsup"
 POSES = ("map", "network")
 
-Windowed = TypeVar("Windowed", SourceSpec, SourceRecord)
+Windowed = TypeVar("Windowed", "SourceSpec", "SourceRecord")
 
 
 def add_videos(p: argparse.ArgumentParser) -> None:
@@ -61,13 +60,17 @@ def check_videos(options: argparse.Namespace, stage: str) -> None:
         )
 
 
-def videos_of(options: argparse.Namespace, pixels: int, stop: Callable[[], bool]) -> list[Video]:
+def videos_of(options: argparse.Namespace, pixels: int, stop: Callable[[], bool]) -> "list[Video]":
     """The videos that the options name; kept in OUT/videos, so that going on later takes the same.
 
     Args:
         pixels: width times height of the network's images.
         stop: ends the tracking; what there is by then is useless.
     """
+    from slam.io.run import RECORD, Run
+    from slam.sources import SourceSpec, resolved
+    from slam.training.video import Video
+
     folder = options.out / "videos"
     folder.mkdir(exist_ok=True)
     tasks: list[tuple[str, Path, Callable[[], Video | None]]] = []
@@ -91,8 +94,11 @@ def videos_of(options: argparse.Namespace, pixels: int, stop: Callable[[], bool]
     return videos
 
 
-def _of_run(run: Run, name: str, options: argparse.Namespace, pixels: int) -> Video:
+def _of_run(run: "Run", name: str, options: argparse.Namespace, pixels: int) -> "Video":
     """The frames of a finished run, with its poses and depths."""
+    from slam.sources.reopen import reopened
+    from slam.training.video import read_video, tracked_video
+
     record = run.record().source
     source = reopened(windowed(record, reopened(record), options.part))
     try:
@@ -104,9 +110,12 @@ def _of_run(run: Run, name: str, options: argparse.Namespace, pixels: int) -> Vi
 
 
 def _of_spec(
-    spec: SourceSpec, name: str, options: argparse.Namespace, pixels: int, stop: Callable[[], bool]
-) -> Video | None:
+    spec: "SourceSpec", name: str, options: argparse.Namespace, pixels: int, stop: Callable[[], bool]
+) -> "Video | None":
     """The frames of a recording, with the poses and depths that the system finds; None if it was stopped."""
+    from slam.sources import open_source
+    from slam.training.video import read_video, tracked_video
+
     source = open_source(windowed(spec, open_source(spec), options.part))
     try:
         if options.poses == "network":
@@ -119,7 +128,7 @@ def _of_spec(
         source.close()
 
 
-def windowed(wanted: Windowed, source: Source, part: tuple[float, float]) -> Windowed:
+def windowed(wanted: Windowed, source: "Source", part: tuple[float, float]) -> Windowed:
     """A source that delivers a part of its frames; `source` is what it is now, and closed.
 
     Raises:
@@ -138,12 +147,15 @@ def windowed(wanted: Windowed, source: Source, part: tuple[float, float]) -> Win
 
 
 def tracked(
-    name: str, source: Source, profile: str, stop: Callable[[], bool]
-) -> tuple[Trajectory, tuple[Keyframe, ...]]:
+    name: str, source: "Source", profile: str, stop: Callable[[], bool]
+) -> "tuple[Trajectory, tuple[Keyframe, ...]]":
     """Final poses of the frames and final keyframes, by the system on one thread: the same each time."""
+    from slam.build import build_slam
+    from slam.config import SlamConfig, load_config
+
     slam = build_slam(load_config(SlamConfig, None, [f"profile={profile}"]), source.camera, threads=False)
 
-    def tell(progress: Progress) -> None:
+    def tell(progress: "Progress") -> None:
         if progress.counts.seen % TOLD_EVERY == 0:
             log.info("tracking %s: %d of %s frames", name, progress.counts.seen, source.count or "unknown")
 

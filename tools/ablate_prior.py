@@ -1,10 +1,10 @@
 """What each part of the self-supervised stage is worth: a table over recordings with depth and truth.
 
-    python tools/ablate_prior.py DATA/desk_gentle DATA/redwood_living --weights FILE --minutes 3 --out runs/ablation
+    python tools/ablate_prior.py DATA/desk_gentle DATA/redwood_living --weights FILE --steps 240 --out runs/ablation
 
 The system tracks the first part (`--part 0.6`) of each recording, without its depth. Each variant then adapts the same
-weights to all of them together for the same time, and is scored on the frames that come after: AbsRel with one scale a
-picture, and with one scale a video. `--only` takes some of the variants.
+weights to all of them together in the same number of steps, and is scored on the frames that come after: AbsRel with
+one scale a picture, and with one scale a video. `--only` takes some of the variants.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def tracked(folder: Path, part: float, out: Path) -> Path:
 def adapted(name: str, runs: Sequence[Path], options: argparse.Namespace) -> Path:
     """The weights of a variant."""
     out = options.out / name.replace(" ", "_").replace("+_", "with_")
-    given = ["--config", options.config, "--minutes", options.minutes, "--clips", options.out / "clips", "--threads", 1]
+    given = ["--config", options.config, "--steps", options.steps, "--clips", options.out / "clips", "--threads", 1]
     settings = [f"--set={s}" for s in (*options.set, *VARIANTS[name])]
     begin = ["--resume", options.weights, "--out", out]
     run("train", "--stage", "selfsup", "--run", *runs, *begin, *given, *settings)
@@ -77,7 +77,7 @@ def main() -> None:
     p.add_argument("folders", type=Path, nargs="+", help="RGB-D recordings in TUM layout with ground truth")
     p.add_argument("--weights", default="fast", help="profile or file to begin with")
     p.add_argument("--part", type=float, default=0.6, help="share of each that is learned from")
-    p.add_argument("--minutes", type=float, default=3.0, help="of training, each variant")
+    p.add_argument("--steps", type=int, default=240, help="of training, each variant")
     p.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     p.add_argument("--config", type=Path, default=ROOT / "configs" / "train_selfsup.yaml")
     p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="for all of them")

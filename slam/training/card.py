@@ -16,8 +16,8 @@ DATA = (
     " cluttered rooms, tag walls, with procedural textures; exact depth and poses. No photograph and no recording."
 )
 WITH_RECORDINGS = (
-    "**Recordings were used: not to be shipped.** The prior was adapted, without truth, to: {names}. Before and beside"
-    " that rendered scenes made by `slam.rendering`, with exact depth and poses."
+    "**Recordings were used: not to be shipped.** {names}; the stage `selfsup` uses neither depth nor true poses that"
+    " they may have. Beside them rendered scenes made by `slam.rendering`, with exact depth and poses."
 )
 
 

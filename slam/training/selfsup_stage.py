@@ -1,5 +1,6 @@
 """The self-supervised stage: what a step on unlabelled video is made of, and what it must remember between steps."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,8 @@ from slam.training.self_supervision import (
     pair_loss,
 )
 from slam.training.video import Video
+
+log = logging.getLogger(__name__)
 
 SCALE_FRAMES = 24  # of a video at which the scale of its map is measured
 VALIDATION_TARGETS = 16  # held-out frames of each video
@@ -61,6 +64,8 @@ class SelfSupervisedStage:
         self.train = [neighbours(video, frames) for video, (frames, _) in zip(self.videos, blocks)]
         self.held_out = [neighbours(video, frames) for video, (_, frames) in zip(self.videos, blocks)]
         for video, pairs in zip(self.videos, self.train):
+            told = (video.name, len(video.images), len(pairs), 100 * float((video.inv_depth > 0).float().mean()))
+            log.info("%s: %d frames, %d to compare with neighbours, map depth at %.0f %% of the pixels", *told)
             if not len(pairs):
                 raise SourceError(f"{video.name} has no two frames to learn from: {_missing(video)}")
         self.scales = [1.0] * len(self.videos)

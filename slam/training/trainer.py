@@ -6,9 +6,10 @@ import logging
 import math
 import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -41,7 +42,9 @@ from slam.training.distributed import agreed, average_gradients, share_weights
 from slam.training.growth import grow_weights
 from slam.training.losses import agreement_loss, motion_loss, prior_loss, stereo_loss
 from slam.training.self_supervision import SelfSupervisionConfig
-from slam.training.selfsup_stage import SelfSupervisedStage
+
+if TYPE_CHECKING:  # reads images, which a machine that trains on rendered scenes need not be able to
+    from slam.training.selfsup_stage import SelfSupervisedStage
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +126,7 @@ class Trainer:
         render: ClipMaker,
         device: torch.device,
         rank: int = 0,
-        selfsup: SelfSupervisedStage | None = None,
+        selfsup: "SelfSupervisedStage | None" = None,
     ) -> None:
         """`selfsup` has the videos of the stage of that name, which takes `pool` and `render` for its replay."""
         torch.manual_seed(config.seed)
@@ -350,7 +353,7 @@ class Trainer:
         self.networks.load_weights(weights if goes_on else average, str(path))
         if self.selfsup is not None and checkpoint.get("selfsup") is not None:
             self.selfsup.load_state(checkpoint["selfsup"], goes_on)
-        self._add_recordings(checkpoint.get("recordings", []))
+        self.add_recordings(checkpoint.get("recordings", []))
         self.average = {k: v.clone() for k, v in average.items()}
         self.counts = counts
         self.generator.set_state(generator)
@@ -379,14 +382,14 @@ class Trainer:
             log.info("the weights of %s are grown into those of %s", config.profile, self.network.profile)
         self.networks.load_weights(weights, str(path))
         self.average = self._weights()
-        self._add_recordings(json.loads(notes.get("recordings", "[]")))
+        self.add_recordings(json.loads(notes.get("recordings", "[]")))
         done = {k: type(v)(float(notes.get(f"train_{k}", 0))) for k, v in vars(SampleCounts()).items()}
         self.counts = SampleCounts(**done | {"step": 0, "stage_seconds": 0.0, "schedules": int(done["schedules"]) + 1})
         log.info("resume: a new schedule of %s begins from the weights %s", self.config.stage, path.name)
 
-    def _add_recordings(self, earlier: list[str]) -> None:
-        """What earlier stages were trained on stays in the model card."""
-        self.recordings = list(dict.fromkeys([*earlier, *self.recordings]))
+    def add_recordings(self, names: Sequence[str]) -> None:
+        """Name recordings that the weights have been trained on, for the model card: also those of earlier stages."""
+        self.recordings = list(dict.fromkeys([*names, *self.recordings]))
 
     def fit(
         self,

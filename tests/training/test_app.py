@@ -72,7 +72,7 @@ def test_program_trains_resumes_and_leaves_weights_with_their_card(tmp_path, mon
 
 BARE = """
 import sys
-for name in ("yaml", "safetensors", "matplotlib", "tqdm", "open3d", "pyrealsense2", "scipy", "pooch"):
+for name in ("yaml", "safetensors", "matplotlib", "tqdm", "open3d", "pyrealsense2", "scipy", "pooch", "cv2"):
     sys.modules[name] = None
 """
 
@@ -118,6 +118,7 @@ def test_a_machine_with_little_beside_torch_trains_in_calls(tmp_path):
     ("extra", "message"),
     [
         (["--minutes", "0"], "--minutes must be positive"),
+        (["--steps", "-1"], "--steps must be positive, got -1"),
         (["--stop-after", "nan"], "--stop-after must be positive, got nan"),
         (["--device", "toaster"], "--device toaster"),
         (["--out", "/dev/null/inside"], "--out /dev/null/inside"),
