@@ -25,6 +25,7 @@ from slam.matching.learned_flow import LearnedFlow
 from slam.networks.precision import prepare
 from slam.networks.storage import load_networks
 from slam.parts import Parts
+from slam.stereo.prior import build_prior
 from slam.stereo.stereo import build_stereo
 from slam.system import Slam
 from slam.threads import Helpers
@@ -68,13 +69,15 @@ def build_slam(
     if networks is not None:
         prepare(networks.motion, config.precision, device)
         prepare(networks.stereo, config.precision, device)
+        prepare(networks.prior, config.precision, device)
     pixels = config.pixels or (networks.pixels if networks is not None else DEFAULT_PIXELS)
     flow = LearnedFlow(networks.motion, config.correspondence.learned) if networks is not None else None
     tracking, mapping = build_matchers(config.correspondence, config.matcher, flow, device)
     stereo = build_stereo(config.depth, flow, networks.stereo if networks is not None else None)
+    prior = build_prior(config.prior, flow, networks.prior if networks is not None else None, tracking.stride)
     parts = Parts(
         preparation=Preparation(camera, pixels),
-        start=Start(tracking, mapping, config.initialiser, live, device),
+        start=Start(tracking, mapping, config.initialiser, live, device, prior),
         localiser=Localiser(
             tracking, MotionModel(config.motion_model), Relocaliser(tracking, config.relocaliser, config.keypoints)
         ),
@@ -84,6 +87,7 @@ def build_slam(
             *(config.backend, config.loops, config.keypoints, mapping, tracking, stereo),
             Helpers.spare() if threads else Helpers(),
         ),
+        prior=prior,
     )
     record = SystemRecord(
         tracking=config.correspondence.tracking,
@@ -92,7 +96,7 @@ def build_slam(
         threads=threads,
         live=live,
         device=device_words(device),
-        weights=None if networks is None else networks.file.name,
+        weights=None if networks is None or networks.file is None else networks.file.name,
         weights_sha256=None if networks is None else networks.sha256(),
     )
     slam = Slam(parts, config, record)

@@ -18,6 +18,7 @@ from slam.matching.matcher import MatcherConfig
 from slam.networks.precision import Precision
 from slam.recognition.keypoints import KeypointConfig
 from slam.settings import build_config, dump_config, load_config
+from slam.stereo.prior import PriorConfig
 from slam.stereo.stereo import DepthConfig
 
 __all__ = ["CorrespondenceConfig", "DepthConfig", "SlamConfig", "build_config", "dump_config", "load_config"]
@@ -33,6 +34,7 @@ class SlamConfig:
     precision: Precision = "auto"  # of the networks: auto takes int8 where the processor is fast at it
     correspondence: CorrespondenceConfig = CorrespondenceConfig()
     depth: DepthConfig = DepthConfig()
+    prior: PriorConfig = PriorConfig()
     matcher: MatcherConfig = MatcherConfig()
     initialiser: InitialiserConfig = InitialiserConfig()
     motion_model: MotionModelConfig = MotionModelConfig()
@@ -71,13 +73,15 @@ class SlamConfig:
             "depth.plane_sweep": (stereo == "plane_sweep", "depth.stereo is plane_sweep"),
             "backend.neighbours": (stereo != "none", "depth.stereo is not none"),
             "backend.prior_deviation": (adjust == "joint", "backend.adjust is joint"),
+            "prior": (self.uses_networks and self.prior.enabled, f"prior.enabled is true and {flow_is} learned"),
+            "initialiser.turned_visible_ratio": (self.prior.enabled, "prior.enabled is true"),
             "loops": (self.loops.enabled, "loops.enabled is true"),
         }
         for name in ("held", "reach", "steps", "huber_px", "flow_sigma_px"):
             needs[f"backend.{name}"] = (adjust != "off", "backend.adjust is not off")
         for path, (is_read, reader) in needs.items():
             idle = [] if is_read else list(_changed(attrgetter(path)(self), attrgetter(path)(SlamConfig), path))
-            if idle := [name for name in idle if name != "loops.enabled"]:
+            if idle := [name for name in idle if name not in ("loops.enabled", "prior.enabled")]:
                 raise ConfigError(f"{idle[0]} has no effect unless {reader}")
 
 

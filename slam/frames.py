@@ -103,6 +103,7 @@ class Keypoints:
         return Keypoints(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32))
 
 
+MIN_DECIDED = 0.25  # part of the cells with a decided depth, for a keyframe that can show a translation
 UNNUMBERED = -1  # id of a keyframe that is not in the store
 
 
@@ -125,11 +126,25 @@ class Keyframe:
     metric: bool = False  # one map unit is a metre, by sensor depth
     dense_version: int = 0  # counts the dense depths it has had; changes of scale are none
     keypoints: Keypoints | None = None  # to know the place by, once the backend has looked
+    prior: InvDepth | None = None  # (hc, wc) what its picture alone suggests, in a unit of its own
+    on_guess: bool = False  # it was tracked against a depth that was a guess
+
+    @property
+    def awaits_parallax(self) -> bool:
+        """True while nothing but guesses tells of its depth and of how the camera came there."""
+        return self.on_guess and self.is_guessed
+
+    @cached_property
+    def is_guessed(self) -> bool:
+        """True while hardly any of its depth is more than what its picture suggests."""
+        return self.prior is not None and self.coarse.decided_share < MIN_DECIDED
 
     def to(self, device: torch.device) -> "Keyframe":
         """The keyframe with its depth on a device; itself if it is there."""
-        dense, coarse = self.dense.to(device), self.coarse.to(device)
-        return self if dense is self.dense and coarse is self.coarse else replace(self, dense=dense, coarse=coarse)
+        if self.dense.device == self.coarse.device == device:
+            return self
+        prior = None if self.prior is None else self.prior.to(device)
+        return replace(self, dense=self.dense.to(device), coarse=self.coarse.to(device), prior=prior)
 
     def on_host(self) -> "Keyframe":
         """The keyframe with its depth on the CPU, for whoever writes or draws it."""
@@ -152,6 +167,7 @@ class Estimate:
     visible_ratio: float = 0.0
     mean_flow_px: float = 0.0  # flow from the reference keyframe, in pixels of the network size
     metric: bool = False  # one map unit is a metre, by sensor depth
+    parallax_px: float | None = None  # of the flow, besides a rotation, where the keyframe's depth is a guess
 
 
 @dataclass(frozen=True, eq=False)

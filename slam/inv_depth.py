@@ -17,6 +17,7 @@ HALF_CONFIDENT = 0.1  # relative standard deviation at which the confidence is o
 UNMEASURED_SIGMA = (
     1.0  # relative standard deviation of a depth that is only inpainted, or has neither flow nor parallax
 )
+DECIDED_SIGMA = 0.2  # relative standard deviation below which a depth was decided by parallax or a sensor
 LEAST_CONFIDENCE, MOST_CONFIDENCE = 1e-2, 0.9999  # that are told apart when a confidence becomes a sigma
 
 
@@ -70,6 +71,16 @@ class InvDepth:
         """(h, w) sigma over value: to first order also the relative standard deviation of the depth."""
         return self.sigma / self.value.clamp_min(1e-9)
 
+    @property
+    def decided(self) -> Tensor:
+        """(h, w) bool: known by more than a guess."""
+        return self.known & (self.sigma < DECIDED_SIGMA * self.value)
+
+    @property
+    def decided_share(self) -> float:
+        """Of the pixels."""
+        return float(self.decided.float().mean())
+
     @cached_property
     def confidence(self) -> Tensor:
         """(h, w) in [0, 1]: one half where the relative sigma is HALF_CONFIDENT, 0 where the value is unknown."""
@@ -121,6 +132,13 @@ class InvDepth:
         """Unknown values continued smoothly from the known ones, as UNMEASURED_SIGMA."""
         smooth = self.smoothed()
         return InvDepth(smooth, UNMEASURED_SIGMA * smooth).composited(self)
+
+    def fitted(self, prior: "InvDepth") -> "InvDepth":
+        """A prior of the same size in the unit of this depth: multiplied by its smoothed ratio to what is known."""
+        if not self.known.any():
+            return prior
+        ratio = normalized_convolution(self.value / prior.value, self.confidence)
+        return InvDepth(ratio * prior.value, ratio * prior.sigma)
 
 
 def normalized_convolution(value: Tensor, weight: Tensor, sigma: float = 2.0, floor: float = 1e-4) -> Tensor:

@@ -8,6 +8,7 @@ from slam.frontend.localiser import Localiser
 from slam.frontend.preparation import Preparation
 from slam.frontend.start import Start
 from slam.mapping.store import KeyframeStore
+from slam.stereo.prior import Prior
 
 
 @dataclass(frozen=True)
@@ -20,3 +21,4 @@ class Parts:
     keyframing: Keyframing
     store: KeyframeStore
     backend: Backend
+    prior: Prior | None = None

@@ -9,8 +9,9 @@ import torch
 
 from slam.backend.client import BackendClient
 from slam.config import SlamConfig
-from slam.frames import Counts, Estimate, Frame, Progress, Status, Update, View, frame_of
+from slam.frames import Counts, Estimate, Frame, Keyframe, Progress, Restore, Status, Update, View, frame_of
 from slam.frontend.start import first_keyframe
+from slam.frontend.tracker import MIN_PARALLAX_PX
 from slam.io.run_record import SystemRecord
 from slam.mapping.promotion import promote
 from slam.parts import Parts
@@ -98,6 +99,8 @@ class Slam:
             with self.times.measure("track"):
                 estimate = self.localiser.locate(view, self.store, self._switch_reference)
             self._record(estimate)
+            if self._start_again(view, estimate):
+                return [estimate]
             if self.localiser.pending_id is None:
                 if self.parts.keyframing.wants(estimate, self.preparation.depth_frame_id):
                     self._add_keyframe(view, estimate)
@@ -134,16 +137,34 @@ class Slam:
             self._add_keyframe(view, estimates[-1])
         return estimates
 
+    def _start_again(self, view: View, estimate: Estimate) -> bool:
+        """Replace the depth of the reference keyframe, while it is a guess, by one that views decide; True if so."""
+        if estimate.status is not Status.TRACKING or (estimate.parallax_px or 0.0) < MIN_PARALLAX_PX:
+            return False
+        with self.times.measure("initialise"):
+            found = self.parts.start.again(view, self.store[estimate.keyframe_id])
+            if found is None:
+                return False
+            first, keyframe = found
+            estimates = self.parts.start.place(first, keyframe)
+        self.backend.restore(Restore((keyframe,)))
+        for later in estimates:
+            self.store.record(later)
+        if estimates[-1].status is Status.TRACKING:
+            self._add_keyframe(view, estimates[-1], keyframe)
+        return True
+
     def _record(self, estimate: Estimate) -> None:
         self.store.record(estimate)
         self.localiser.observe(estimate, self.store)
         self.status = estimate.status
         self.counts.count(estimate.status)
 
-    def _add_keyframe(self, view: View, estimate: Estimate) -> None:
+    def _add_keyframe(self, view: View, estimate: Estimate, reference: Keyframe | None = None) -> None:
         """Make a frame a keyframe and hand it to the backend; the reference stays until that has worked on it."""
         window, stride = self.config.backend.window, self.localiser.matcher.stride
-        keyframe = self.store.add(promote(view, estimate, self.store[estimate.keyframe_id], stride))
+        prior = None if self.parts.prior is None else self.parts.prior(view)
+        keyframe = self.store.add(promote(view, estimate, reference or self.store[estimate.keyframe_id], stride, prior))
         self.localiser.pending_id = keyframe.id
         self.store.make_room(self.config.max_keyframes, 2 * window, self.localiser.reference_id)
         if not self.backend.submit(self.store.window(keyframe.id, window)):

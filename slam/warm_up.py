@@ -22,7 +22,7 @@ SHIFT_M = 0.02  # from view to view, to the side, at depth 1
 
 @torch.inference_mode()
 def warm_up(parts: Parts) -> None:
-    """Track, match, adjust and densify three views of a wall of noise, in a graph of their own."""
+    """Track, match, adjust, densify and guess the depth of three views of a wall of noise, in a graph of their own."""
     tracking, backend = parts.localiser.matcher, parts.backend
     keyframes = [_keyframe(n, parts) for n in range(3)]
     first, second = keyframes[:2]
@@ -31,6 +31,8 @@ def warm_up(parts: Parts) -> None:
     if backend.densification is not None:
         backend.densification.densify(adjusted)
     with_keypoints(first, backend.keypoints)
+    if parts.prior is not None:
+        parts.prior(first.view)
 
 
 def _keyframe(n: int, parts: Parts) -> Keyframe:

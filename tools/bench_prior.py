@@ -16,13 +16,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from bench_networks import by_parallax, learned_depth
 from torch import Tensor
 
 from slam.evaluation.depth import without_strays
 from slam.networks.storage import Networks, load_networks
 from slam.training.clips import Clip, ClipPool
 from slam.training.rgbd import RgbdFolder
-from bench_networks import by_parallax, learned_depth
 
 PIXELS = 256 * 192
 BATCH = 8  # pictures

@@ -46,8 +46,10 @@ class Adjustment:
             pairs = self._match(graph, keyframes) if self.config.adjust != "off" else []
         with clock.measure("adjust"):
             if pairs:
-                edges = [graph.edge((keyframes[a].id, keyframes[b].id)) for a, b in pairs]
-                keyframes = self._solve(keyframes, pairs, [e for e in edges if e is not None], self.config.held)
+                found = [graph.edge((keyframes[a].id, keyframes[b].id)) for a, b in pairs]
+                edges = [edge for edge in found if edge is not None]
+                if not keyframes[-1].awaits_parallax:  # it would make motion and depth of the errors of the flow
+                    keyframes = self._solve(keyframes, pairs, edges, self.config.held)
         keyframes = tuple(replace(k, refined=True) for k in keyframes)
         graph.put(keyframes)
         return keyframes
@@ -100,7 +102,8 @@ class Adjustment:
         held: int,
         step: int = 1,
     ) -> tuple[Keyframe, ...]:
-        """Poses and cell depths adjusted, but the poses of the first `held`; `edges` are of every `step`-th cell."""
+        """Poses and cell depths adjusted, but the poses of the first `held` and of those that await parallax; `edges`
+        are of every `step`-th cell."""
         config, stride = self.config, self.matcher.stride * step
         T_cw = torch.stack([se3.inverse(k.T_wc) for k in keyframes])
         coarse = [k.coarse.subsampled(step) for k in keyframes]
@@ -108,14 +111,13 @@ class Adjustment:
         sigma = config.flow_sigma_px / stride
         priors = []
         for k, c in zip(keyframes, coarse, strict=True):
-            smooth = c.smoothed()
-            weak = InvDepth(smooth, config.prior_deviation * smooth)
+            weak = _weak_prior(c, None if k.prior is None else k.prior.subsampled(step), config.prior_deviation)
             priors.append(weak.composited(measured_coarse(k.view, self.matcher.stride, c.device).subsampled(step)))
         prior = torch.stack([p.value for p in priors])
         prior_weight = (sigma / torch.stack([p.sigma for p in priors]).clamp_min(1e-9)) ** 2
         if config.adjust == "poses":
             prior, prior_weight = inv_depth, torch.full_like(inv_depth, HOLDING_WEIGHT)
-        fixed = torch.zeros(len(keyframes), dtype=torch.bool)
+        fixed = torch.tensor([k.awaits_parallax for k in keyframes])
         fixed[: max(1, min(held, len(keyframes) - 2))] = True
         K = scaled_intrinsics(keyframes[0].view.K, 1 / self.matcher.stride)
         K[:2] /= step  # row 0 and column 0 stay where they are
@@ -140,6 +142,17 @@ class Adjustment:
             return tuple(_with_ratio(k, T_wc[n], d[n] / inv_depth[n]) for n, k in enumerate(keyframes))
         sigma_d = torch.maximum(sigma / (information + prior_weight).sqrt(), MIN_DEVIATION * d)
         return tuple(_with_coarse(k, T_wc[n], InvDepth(d[n], sigma_d[n])) for n, k in enumerate(keyframes))
+
+
+def _weak_prior(coarse: InvDepth, prior: InvDepth | None, deviation: float) -> InvDepth:
+    """What holds depth that no parallax decides: where that is not known yet, what the picture suggests, in the unit
+    of what is known; elsewhere, and without a prior, the depth itself, smoothed."""
+    smooth = coarse.smoothed()
+    weak = InvDepth(smooth, deviation * smooth)
+    if prior is None:
+        return weak
+    guess = coarse.fitted(prior)
+    return weak.composited(InvDepth(torch.where(coarse.decided, 0.0, guess.value), guess.sigma))
 
 
 def _with_coarse(k: Keyframe, T_wc: Tensor, coarse: InvDepth) -> Keyframe:

@@ -50,7 +50,7 @@ class Backend:
             changed = self._densify_and_close_loops(job.keyframe_id, clock) if job.keyframe_id in self.graph else []
         else:
             self.graph.put(job.keyframes)
-            changed = []
+            changed = list(job.keyframes)
         return Update(tuple(changed), clock.totals())
 
     @torch.inference_mode()

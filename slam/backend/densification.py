@@ -12,6 +12,7 @@ from slam.mapping.sensor import measured_dense
 from slam.stereo.stereo import Stereo
 
 MEASURED_RATIO = 0.9  # of the pixels with sensor depth, from which on stereo is left out
+MIN_PARALLAX_PX = 1.0  # at the median depth, by the farthest neighbour: with less, stereo repeats what it was told
 AHEAD = 2  # later keyframes that a keyframe waits for, so that it has neighbours on both sides
 
 
@@ -30,18 +31,26 @@ class Densification:
             ends: also those at its end, with the neighbours before them.
         """
         count = len(chain) if ends else len(chain) - AHEAD
-        return [self._densified(n, chain) for n in range(count) if is_wanting(chain[n])]
+        return self._densified([n for n in range(count) if is_wanting(chain[n])], chain)
 
     def densify_newest(self, chain: tuple[Keyframe, ...]) -> list[Keyframe]:
         """The newest keyframe of a chain at once, and again, better, the one that just got its neighbours."""
         chosen = sorted({len(chain) - 1, max(len(chain) - 1 - AHEAD, 0)})
-        return [self._densified(n, chain) for n in chosen if not _is_measured(chain[n])]
+        return self._densified([n for n in chosen if not _is_measured(chain[n])], chain)
 
-    def _densified(self, n: int, chain: tuple[Keyframe, ...]) -> Keyframe:
+    def _densified(self, chosen: list[int], chain: tuple[Keyframe, ...]) -> list[Keyframe]:
+        """The chosen keyframes of a chain with dense depth, without those whose neighbours show no parallax."""
+        dense = (self._by_neighbours(n, chain) for n in chosen)
+        return [k for k in dense if k is not None]
+
+    def _by_neighbours(self, n: int, chain: tuple[Keyframe, ...]) -> Keyframe | None:
         k = chain[n]
         near = sorted((m for m in range(len(chain)) if m != n), key=lambda m: (abs(m - n), m))
         others = [chain[m] for m in near[: self.config.neighbours]]
         T_jk = [se3.inverse(o.T_wc) @ k.T_wc for o in others]
+        baseline = max((float(T[:3, 3].norm()) for T in T_jk), default=0.0)
+        if baseline * float(k.view.K[0, 0]) * float(k.coarse.value.median()) < MIN_PARALLAX_PX:
+            return None
         dense = self.stereo(k, [o.view for o in others], T_jk).composited(measured_dense(k.view, k.coarse.device))
         return replace(k, dense=dense, dense_version=k.dense_version + 1)
 

@@ -1,7 +1,7 @@
 """Structure from flow alone: poses and inverse depth of a first view from its flows to others, from several starts.
 
 Bundle adjustment of the first map is not convex: from constant depth alone it ends in another shape now and then. So it
-begins from constant and sloped depth and from the essential matrix, and what fits best counts, unless another motion
+begins from constant and sloped depth, from the essential matrix and from what the first picture suggests, and what fits best counts, unless another motion
 fits nearly as well (the bas-relief ambiguity: Belhumeur, Kriegman & Yuille, IJCV 1999).
 """
 
@@ -16,16 +16,14 @@ from slam.geometry.camera import pixel_grid, scaled_intrinsics
 from slam.geometry.flow import in_image, reproject, reprojection_jacobians
 from slam.inv_depth import normalized_convolution
 from slam.matching.matcher import Match
+from slam.matching.parallax import HUBER_PX, MIN_CELLS, TEXTURED
 from slam.solvers.bundle import bundle_adjust
-from slam.solvers.gauss_newton import pose_step, rotation_step
+from slam.solvers.gauss_newton import pose_step
 from slam.solvers.two_view import essential_pose
 
 SLOPES = ((0.0, 0.0), (1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0))  # of the inverse depth across the view
 SAME_DIRECTION = 0.97  # cosine of 14 degrees between translations
-TEXTURED = 0.1  # weight of the flow at a cell that should get a depth
-HUBER_PX = 0.5
 POSE_STEPS = 6  # on the start's depth, before depth moves too
-MIN_CELLS = 50  # with a flow, for a parallax or a triangulation
 PRIOR_WEIGHT = 1e-3  # holds cells without flow at the start's depth and the scale near 1
 
 
@@ -40,22 +38,9 @@ class Candidate:
     error_cells: float  # median misfit
 
 
-def parallax_px(match: Match, K: Tensor, stride: int) -> float:
-    """75th percentile of the flow that the best rotation leaves, over the cells with a flow; 0 where these are few.
-
-    Args:
-        K: (3, 3) intrinsics at network size.
-        stride: side of a cell, pixels.
-    """
-    K_cells = scaled_intrinsics(K, 1 / stride)[None]
-    target, weight = match.target_uv[None], match.weight[None]
-    T = rotation_step(target, weight, K_cells, huber_px=HUBER_PX)
-    uv, _, _ = reproject(torch.zeros_like(target[..., 0]), T, K_cells)
-    left = (target - uv).norm(dim=-1)[weight.mean(-1) > TEXTURED]
-    return float(left.quantile(0.75)) * stride if len(left) > MIN_CELLS else 0.0
-
-
-def solve(matches: Sequence[Match], K: Tensor, stride: int, steps: int) -> list[Candidate]:
+def solve(
+    matches: Sequence[Match], K: Tensor, stride: int, steps: int, guesses: Sequence[Tensor] = ()
+) -> list[Candidate]:
     """What all starts lead to, the best fitting first.
 
     Args:
@@ -63,11 +48,12 @@ def solve(matches: Sequence[Match], K: Tensor, stride: int, steps: int) -> list[
         K: (3, 3) intrinsics at network size.
         stride: side of a cell, pixels.
         steps: of the bundle adjustment.
+        guesses: further starts (hc, wc) of the inverse depth, about 1.
     """
     K_cells = scaled_intrinsics(K, 1 / stride)
     h, w = matches[0].target_uv.shape[:2]
     device = matches[0].target_uv.device
-    starts = [*(sloped(h, w, slope) for slope in SLOPES), triangulated(matches[-1], K_cells, stride)]
+    starts = [*(sloped(h, w, slope) for slope in SLOPES), triangulated(matches[-1], K_cells, stride), *guesses]
     candidates = [adjusted(matches, start.to(device), K_cells, stride, steps) for start in starts if start is not None]
     return sorted((c for c in candidates if c is not None), key=lambda c: c.cost)
 

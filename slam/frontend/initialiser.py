@@ -13,10 +13,12 @@ from torch import Tensor
 
 from slam.errors import check_range
 from slam.frames import View
-from slam.frontend.initial_structure import TEXTURED, is_ambiguous, parallax_px, solve
+from slam.frontend.initial_structure import is_ambiguous, solve
 from slam.geometry import se3
 from slam.inv_depth import UNMEASURED_SIGMA, InvDepth
 from slam.matching.matcher import Match, Matcher
+from slam.matching.parallax import TEXTURED, turn_and_parallax
+from slam.stereo.prior import Prior
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +26,7 @@ MIN_DEVIATION = 0.005
 FLOW_SIGMA_CELLS = 0.06  # standard deviation of a good flow: a quarter of a pixel in cells of four
 MIN_INV_DEPTH = 1e-3
 MAX_MATCHED_VIEWS = 60  # gathered views that keep their flow, spread evenly over time; the others keep the image only
-PATIENT_RATIO = 0.5  # of `parallax_px`, which is enough once more than MAX_MATCHED_VIEWS are gathered
+PATIENT_RATIO = 0.5  # of parallax_px, which is enough once more than MAX_MATCHED_VIEWS are gathered
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,14 @@ class InitialiserConfig:
     views: int = 8  # adjusted together
     ambiguity: float = 1.06  # another motion whose misfit is below this many times the best is a rival ...
     decided_px: float = 20.0  # ... until the parallax is this large
+    turned_visible_ratio: float = 0.6  # part of the first view still in sight, below which its prior depth must do
     max_gathered: int = 400  # frames kept while waiting for parallax
     steps: int = 20  # of the bundle adjustment
 
     def __post_init__(self) -> None:
         check_range(self, 0.1, 1000, "parallax_px", "max_error_px", "decided_px")
         check_range(self, 0.01, 1, "min_known_ratio", "max_depth_deviation")
+        check_range(self, 0, 1, "turned_visible_ratio")
         check_range(self, 2, 1000, "views", "max_gathered")
         check_range(self, 2, self.max_gathered, "min_views")
         check_range(self, 1, 10, "ambiguity")
@@ -61,6 +65,7 @@ class InitialMap:
     T_cks: tuple[Tensor, ...]  # (4, 4) guesses of their poses
     before: tuple[View, ...]  # earlier views, that could not be used
     metric: bool = False  # depth in metres, by a sensor
+    prior: InvDepth | None = None  # (hc, wc) what the picture of `view` alone suggests, in a unit of its own
 
 
 class Initialiser:
@@ -71,11 +76,13 @@ class Initialiser:
         matcher: Matcher,
         config: InitialiserConfig = InitialiserConfig(),
         device: torch.device = torch.device("cpu"),
+        prior: Prior | None = None,
     ) -> None:
         """`device`: of the depth that is sought."""
         self.matcher = matcher
         self.config = config
         self.device = device
+        self.prior = prior
         self.views: list[View] = []
         self.matches: list[Match] = []  # of views[1:] to views[0]
         self.unmatched: list[View] = []  # between them, without flow
@@ -95,7 +102,7 @@ class Initialiser:
         self.matches.append(match)
         if len(self.views) > MAX_MATCHED_VIEWS:
             self._thin()
-        parallax = parallax_px(match, view.K, self.matcher.stride)
+        _, parallax = turn_and_parallax(match.target_uv, match.weight, view.K, self.matcher.stride)
         wanted_px = self.config.parallax_px * (PATIENT_RATIO if self.unmatched else 1)
         if len(self.views) < self.config.min_views or parallax < max(wanted_px, 1.2 * self._tried_px):
             return None
@@ -142,7 +149,9 @@ class Initialiser:
         config, stride = self.config, self.matcher.stride
         chosen = sorted(set(np.linspace(0, len(self.matches) - 1, config.views).round().astype(int)))
         matches = [self.matches[n] for n in chosen]
-        candidates = solve(matches, self.views[0].K, stride, config.steps)
+        prior = None if self.prior is None else self.prior(self.views[0])
+        guesses = [] if prior is None else [prior.value / prior.value.median()]
+        candidates = solve(matches, self.views[0].K, stride, config.steps, guesses)
         if not candidates:
             return None
         best = candidates[0]
@@ -166,12 +175,30 @@ class Initialiser:
             self.views[0],
             InvDepth(d / scale, relative_sigma * d / scale),
             tuple(views),
-            tuple(_nearest(views, [self.views[1 + n] for n in chosen], best.T_cw, scale)),
+            tuple(_nearest(views, [self.views[1 + n] for n in chosen], list(best.T_cw), scale)),
             tuple(self.dropped),
+            prior=prior,
+        )
+
+    def guessed(self) -> InitialMap | None:
+        """A first map by the prior, once the camera has turned away from the first view before anything has moved in
+        it; None before, and without a prior."""
+        if self.prior is None or not self.matches or self.matches[-1].visible_ratio > self.config.turned_visible_ratio:
+            return None
+        prior = self.prior(self.views[0])
+        log.debug("initial map from %d views by the prior: the camera turned, without parallax", len(self.views))
+        views = sorted(self.views[1:] + self.unmatched, key=lambda view: view.frame_id)
+        return InitialMap(
+            self.views[0],
+            prior.rescaled(float(prior.value.median())),
+            tuple(views),
+            tuple(_nearest(views, self.views[1:], [match.T_ck for match in self.matches], 1.0)),
+            tuple(self.dropped),
+            prior=prior,
         )
 
 
-def _nearest(views: list[View], chosen: list[View], solved: Tensor, scale: float) -> list[Tensor]:
+def _nearest(views: list[View], chosen: list[View], solved: list[Tensor], scale: float) -> list[Tensor]:
     """Guesses for all gathered views: the solved pose nearest in time, in the scale of the map."""
     frame_ids = np.array([view.frame_id for view in chosen])
     return [se3.scaled_translation(solved[int(np.abs(frame_ids - view.frame_id).argmin())], scale) for view in views]

@@ -9,8 +9,10 @@ from slam.frames import UNNUMBERED, Estimate, Keyframe, Status, View
 from slam.frontend.initialiser import Initialiser, InitialiserConfig, InitialMap
 from slam.frontend.tracker import track
 from slam.geometry import se3
+from slam.inv_depth import InvDepth
 from slam.mapping.sensor import measured_coarse, measured_dense
 from slam.matching.matcher import Matcher
+from slam.stereo.prior import Prior
 
 log = logging.getLogger(__name__)
 
@@ -28,23 +30,44 @@ class Start:
         config: InitialiserConfig = InitialiserConfig(),
         live: bool = False,
         device: torch.device = torch.device("cpu"),
+        prior: Prior | None = None,
     ) -> None:
         """`tracking` places views where depth is known, `mapping` seeks depth; `live`: of a camera, which moves on.
         The first map's depth will be on the device."""
         self.tracking = tracking
         self.mapping = mapping
-        self.initialiser = Initialiser(mapping, config, device)
+        self.initialiser = Initialiser(mapping, config, device, prior)
         self.live = live
         self.device = device
+        self.prior = prior
+        self.config = config
+        self._later: Initialiser | None = None  # gathers views of a keyframe whose depth is a guess
         self._sees_depth = False  # of a sensor, though too little for a first map
 
     def add(self, view: View) -> InitialMap | None:
         """Take a view; the first map, if this one made it possible."""
         self._sees_depth |= view.sensor_depth is not None
-        first = self._measured(view) or self.initialiser.add(view)
+        first = self._measured(view) or self.initialiser.add(view) or self.initialiser.guessed()
         if first is not None and self._sees_depth and not first.metric:
             log.warning("sensor depth is not used: no frame had enough of it when the map began")
         return first
+
+    def again(self, view: View, keyframe: Keyframe) -> tuple[InitialMap, Keyframe] | None:
+        """Take a view that was tracked against a keyframe whose depth is a guess: as soon as the parallax allows, the
+        keyframe with a depth that views decided, in the unit of the guess, and the map that was made for it."""
+        if not (self._later and self._later.views and self._later.views[0] is keyframe.view):
+            self._later = Initialiser(self.mapping, self.config, self.device, self.prior)
+            self._later.add(keyframe.view)
+        first = self._later.add(view)
+        if first is None or first.view is not keyframe.view:
+            return None
+        decided = torch.where(first.coarse.decided, first.coarse.value, 0.0)
+        unit = float((first.coarse.value / keyframe.coarse.value)[first.coarse.decided].median())
+        known = InvDepth(decided, first.coarse.sigma).rescaled(unit)
+        coarse = known.inpainted() if keyframe.prior is None else known.fitted(keyframe.prior).composited(known)
+        T_cks = tuple(se3.scaled_translation(T, unit) for T in first.T_cks)
+        dense = coarse.upsampled(view.image.size)
+        return replace(first, T_cks=T_cks), replace(keyframe, coarse=coarse, dense=dense, on_guess=False)
 
     def _measured(self, view: View) -> InitialMap | None:
         """A first map of this view by its sensor depth, if that is enough and the view can be tracked against."""
@@ -55,7 +78,8 @@ class Start:
         if not self.mapping.match(view, coarse, view, se3.identity()).ok:
             return None  # dark or plain
         before = (*self.initialiser.dropped, *self.initialiser.views)
-        return InitialMap(view, coarse, (), (), before, metric=True)
+        prior = None if self.prior is None else self.prior(view)
+        return InitialMap(view, coarse, (), (), before, metric=True, prior=prior)
 
     def place(self, first: InitialMap, keyframe: Keyframe) -> list[Estimate]:
         """Estimates of the gathered frames against the first keyframe, in order of time; of a camera the last
@@ -82,4 +106,4 @@ def first_keyframe(first: InitialMap) -> Keyframe:
     """The keyframe that a first map begins with, for the store to number."""
     view = first.view if first.metric else replace(first.view, sensor_depth=None)
     dense = first.coarse.upsampled(view.image.size).composited(measured_dense(view, first.coarse.device))
-    return Keyframe(UNNUMBERED, view, se3.identity(), dense, first.coarse, metric=first.metric)
+    return Keyframe(UNNUMBERED, view, se3.identity(), dense, first.coarse, metric=first.metric, prior=first.prior)

@@ -1,10 +1,15 @@
 """Tracking: one view to one pose, by Flow-SE3 against the reference keyframe."""
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from slam.frames import Estimate, Keyframe, Status, View
 from slam.geometry import se3
 from slam.matching.matcher import Match, Matcher
+from slam.matching.parallax import turn_and_parallax
+
+MIN_PARALLAX_PX = 1.0  # for a translation against a keyframe whose depth is a guess
 
 
 def track(matcher: Matcher, view: View, keyframe: Keyframe, guesses: list[Tensor]) -> Estimate:
@@ -26,6 +31,10 @@ def track(matcher: Matcher, view: View, keyframe: Keyframe, guesses: list[Tensor
             best = match
             break
     assert best is not None, "track needs a guess"
+    parallax_px = None
+    if best.ok and keyframe.is_guessed:  # such a depth would make a translation of the errors of the flow
+        turn, parallax_px = turn_and_parallax(best.target_uv, best.weight, view.K, matcher.stride)
+        best = replace(best, T_ck=turn) if parallax_px < MIN_PARALLAX_PX else best
     return Estimate(
         frame_id=view.frame_id,
         time_ns=view.time_ns,
@@ -39,4 +48,5 @@ def track(matcher: Matcher, view: View, keyframe: Keyframe, guesses: list[Tensor
         visible_ratio=best.visible_ratio,
         mean_flow_px=best.mean_flow_px,
         metric=keyframe.metric,
+        parallax_px=parallax_px,
     )

@@ -52,6 +52,7 @@ class FrameLog:
         keyframe_id = self._keyframe_id[: self._count]
         (rows,) = np.nonzero(np.isin(keyframe_id, np.fromiter(placements, np.int64, len(placements))))
         rows = rows[np.argsort(self._time_ns[rows], kind="stable")]
+        rows = rows[np.append(np.diff(self._frame_id[rows]) != 0, True)[: len(rows)]]  # the last word on each frame
         ids, which = np.unique(keyframe_id[rows], return_inverse=True)
         T_wk = np.array([placements[n].T_wc for n in ids.tolist()]).reshape(-1, 4, 4)[which]
         scale = np.array([placements[n].scale for n in ids.tolist()], dtype=np.float64)[which]

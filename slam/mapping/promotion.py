@@ -12,21 +12,25 @@ from slam.mapping.sensor import measured_coarse, measured_dense
 CARRIED_SIGMA = 0.05  # relative, on top of its own, of a depth that was carried over to another view
 
 
-def promote(view: View, estimate: Estimate, reference: Keyframe, stride: int) -> Keyframe:
+def promote(
+    view: View, estimate: Estimate, reference: Keyframe, stride: int, prior: InvDepth | None = None
+) -> Keyframe:
     """The keyframe that a tracked view becomes, for the store to number.
 
     Depth is as measured by a sensor, where the map is in metres and there is one, else carried over from the
-    reference keyframe, else inpainted. The backend has not seen it yet.
+    reference keyframe, else as the picture suggests, or inpainted. The backend has not seen it yet.
 
     Args:
         estimate: of the view, against the reference.
         stride: side of a cell, pixels.
+        prior: (hc, wc) inverse depth by the view's picture alone, in any unit.
     """
     if not reference.metric:
         view = replace(view, sensor_depth=None)  # the unit of the map is not the metre
     device = reference.coarse.device
     carried = carried_depth(reference, estimate.T_ck, stride)
-    coarse = carried.composited(measured_coarse(view, stride, device)).inpainted()
+    known = carried.composited(measured_coarse(view, stride, device))
+    coarse = known.inpainted() if prior is None else known.fitted(prior).composited(known)
     return Keyframe(
         id=UNNUMBERED,
         view=view,
@@ -35,6 +39,8 @@ def promote(view: View, estimate: Estimate, reference: Keyframe, stride: int) ->
         coarse=coarse,
         parent_id=reference.id,
         metric=reference.metric,
+        prior=prior,
+        on_guess=estimate.parallax_px is not None,
     )
 
 

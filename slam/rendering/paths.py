@@ -26,6 +26,7 @@ MAX_SPEED = 0.6  # metres a second
 MAX_TURN_RAD = 0.9  # radians a second
 CLEARANCE = 0.25  # metres to any surface
 ATTEMPTS = 6
+TURNING, STEP = 0.6, 0.8  # share of the time that a turn takes, metres walked after it
 CONTROL_RATE = 10  # control points of a path a second
 
 Sketch = tuple[Tensor, Tensor]  # positions and targets, both (n, 3) world
@@ -46,7 +47,7 @@ def handheld_path(
         count: poses, >= 1.
         fps: poses a second.
         variant: one of PATH_VARIANTS; "loop" ends where it began.
-        tremor: 1 for a usual hand, 0 for none.
+        tremor: 1 for a usual hand, 0 for none; "turn" has none.
 
     Returns:
         (count, 4, 4) float64 T_wc on the CPU, nowhere nearer than 0.25 m to a surface.
@@ -70,7 +71,7 @@ def handheld_path(
             best, best_score = (position, target), score
     assert best is not None
     T_wc = look_at(_resampled(best[0], count), _resampled(best[1], count))
-    if tremor > 0:
+    if tremor > 0 and variant != "turn":
         T_wc = T_wc @ se3.exp(tremor * _tremor(count, fps, variant == "loop", generator))
     clear = distance(scenes, T_wc[None, :, :3, 3].to(scenes.device, torch.float32)).min()
     if clear < CLEARANCE:
@@ -147,11 +148,24 @@ def _walk(scenes: Scenes, n: int, generator: torch.Generator) -> Sketch:
     return position, _steps(random_targets(scenes, 4, generator)[0], n)
 
 
+def _turn(scenes: Scenes, n: int, generator: torch.Generator) -> Sketch:
+    """On a tripod, a quarter turn and back, then a step or two to the side, looking the same way."""
+    stand = _free_point(scenes, generator)
+    share = torch.linspace(0, 1, n).double() / TURNING
+    turned = 0.3 * torch.pi * (1 - torch.cos(2 * torch.pi * share.clamp_max(1)))  # smoothing takes some of it
+    angle = torch.pi * uniform(generator, 1, low=-1, high=1) + turned
+    ahead = torch.stack([angle.sin(), 0.05 + 0 * angle, angle.cos()], -1)
+    aside = torch.stack([angle.cos(), 0 * angle, -angle.sin()], -1)[-1]
+    step = ((share - 1).clamp_min(0) / (1 / TURNING - 1))[:, None] * STEP * aside
+    return stand + step, stand + step + 3 * ahead
+
+
 _SKETCHES: dict[str, Callable[[Scenes, int, torch.Generator], Sketch]] = {
     "loop": _loop,
     "orbit": _orbit,
     "sweep": _sweep,
     "walk": _walk,
+    "turn": _turn,
 }
 PATH_VARIANTS = tuple(_SKETCHES)
 

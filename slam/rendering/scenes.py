@@ -392,7 +392,9 @@ def _yard(b: SceneBuilder) -> None:
     tone, sky_tone = rng.uniform(0.6, 1.1, 3), np.array([0.8, 0.95, 1.1]) * rng.uniform(0.8, 1.2)
     sky = b.material(str(rng.choice(["clouds", "plain"])), 20.0, sky_tone, rng.uniform(0.2, 0.7), emission=1.5)
     house = [b.material(str(rng.choice(["bricks", "plaster", "plain"])), rng.uniform(1, 4), tone, 0.6) for _ in "abcd"]
-    floor = b.material(str(rng.choice(["foliage", "bricks", "speckle", "carpet", "plaster"])), rng.uniform(0.8, 3), tone)
+    floor = b.material(
+        str(rng.choice(["foliage", "bricks", "speckle", "carpet", "plaster"])), rng.uniform(0.8, 3), tone
+    )
     width, height, length = rng.uniform(9, 22), rng.uniform(6, 12), rng.uniform(12, 30)
     b.room(width, height, length, [house[0], house[1], sky, floor, house[2], house[3] if rng.random() < 0.5 else sky])
     b.ambient = np.array([0.8, 0.9, 1.0]) * rng.uniform(0.5, 0.9)

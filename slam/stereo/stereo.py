@@ -15,6 +15,7 @@ from slam.stereo.plane_sweep import PlaneSweepConfig, plane_sweep
 
 RANGE_MARGIN = 0.6  # of inverse depth, beyond the range seen at the cells: new surfaces come into view
 MIN_CONFIDENCE = 0.3  # of the cells whose depths span the range
+UNKNOWN_RANGE = 4.0  # factor to both sides of the median depth where fewer cells are confident
 MIN_CELLS = 30  # confident cells that a range needs
 
 
@@ -33,8 +34,10 @@ Stereo = Callable[[Keyframe, list[View], list[Tensor]], InvDepth]
 def inv_depth_range(keyframe: Keyframe) -> tuple[float, float]:
     """Inverse depths to search, from the certain cells of the keyframe."""
     certain = keyframe.coarse.value[keyframe.coarse.confidence > MIN_CONFIDENCE]
-    d = certain if len(certain) >= MIN_CELLS else keyframe.coarse.value.flatten()
-    low, high = float(d.quantile(0.01)), float(d.quantile(0.99))
+    if len(certain) < MIN_CELLS:
+        middle = float(keyframe.coarse.value.median())
+        return middle / UNKNOWN_RANGE, middle * UNKNOWN_RANGE
+    low, high = float(certain.quantile(0.01)), float(certain.quantile(0.99))
     return low * (1 - RANGE_MARGIN), high * (1 + RANGE_MARGIN)
 
 

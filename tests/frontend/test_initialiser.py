@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from slam.errors import ConfigError
-from slam.frontend.initial_structure import adjusted, parallax_px
+from slam.frontend.initial_structure import adjusted
 from slam.frontend.initialiser import Initialiser, InitialiserConfig, InitialMap
 from slam.geometry import se3
 from slam.geometry.camera import scaled_intrinsics
 from slam.matching.matcher import Matcher
+from slam.matching.parallax import turn_and_parallax
 
 F64 = torch.float64
 
@@ -82,7 +83,8 @@ def test_pure_rotation_gives_no_map(world, wall_and_box):
     initialiser, first, _ = fed(world, poses)
     assert first is None
     assert len(initialiser.views) == 14  # all gathered: the flow is 23 px, yet none of it is parallax
-    assert parallax_px(initialiser.matches[-1], wall_and_box.K, 4) < 1.0
+    last = initialiser.matches[-1]
+    assert turn_and_parallax(last.target_uv, last.weight, wall_and_box.K, 4)[1] < 1.0
 
 
 def test_a_start_that_moves_everything_out_of_view_leads_nowhere(sideways, world, wall_and_box):
