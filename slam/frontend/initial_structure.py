@@ -1,8 +1,9 @@
 """Structure from flow alone: poses and inverse depth of a first view from its flows to others, from several starts.
 
 Bundle adjustment of the first map is not convex: from constant depth alone it ends in another shape now and then. So it
-begins from constant and sloped depth, from the essential matrix and from what the first picture suggests, and what fits best counts, unless another motion
-fits nearly as well (the bas-relief ambiguity: Belhumeur, Kriegman & Yuille, IJCV 1999).
+begins from constant and sloped depth, from the essential matrix and from what the first picture suggests, and what fits
+best counts, unless another motion fits nearly as well (the bas-relief ambiguity: Belhumeur, Kriegman & Yuille, IJCV
+1999).
 """
 
 from collections.abc import Sequence
