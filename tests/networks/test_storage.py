@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import pytest
@@ -41,6 +42,28 @@ def test_what_was_saved_is_loaded_with_its_configuration(saved):
         assert value.dtype == torch.float32
         torch.testing.assert_close(value, weights[name], rtol=1e-3, atol=1e-7)  # half precision on disk
     assert read_metadata(path)["train_step"] == "7"
+
+
+def test_a_file_from_before_the_prior_loads_with_an_untrained_one(tmp_path, saved):
+    """Its configuration does not name a prior either; but a newer file must have one."""
+    path, weights = saved
+    config = {k: v for k, v in json.loads(read_metadata(path)["config"]).items() if k != "prior"}
+    older = {k: v.contiguous() for k, v in weights.items() if not k.startswith("prior.")}
+    old = tmp_path / "old.safetensors"
+    metadata = read_metadata(path) | {"config": json.dumps(config)}
+    save_file(older, str(old), metadata=metadata | {"format_version": "3"})
+    networks = load_networks(old)
+    assert networks.prior.config == PriorNetConfig()
+    for name, value in networks.state_dict().items():
+        if not name.startswith("prior."):
+            torch.testing.assert_close(value, weights[name])
+    K = torch.tensor([[[50.0, 0, 31.5], [0, 50.0, 23.5], [0, 0, 1]]])
+    with torch.no_grad():
+        output = networks.prior(networks.motion.encode(torch.rand(1, 3, 48, 64)), K)
+    assert not output.log_inv_depth.any()
+    save_file(older, str(old), metadata=metadata)
+    with pytest.raises(WeightsError, match=r"lacks weights prior\."):
+        load_networks(old)
 
 
 def test_missing_and_unknown_weights_are_named(tmp_path, saved):

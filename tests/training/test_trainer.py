@@ -1,7 +1,9 @@
+import math
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,11 +11,14 @@ import pytest
 import torch
 
 from slam.errors import ConfigError, WeightsError
+from slam.geometry import se3
 from slam.networks.encoder import EncoderConfig
 from slam.networks.motion import MotionNetConfig
+from slam.networks.prior import PriorNetConfig
 from slam.networks.stereo import StereoNetConfig
 from slam.networks.storage import NetworkConfig, load_networks, read_metadata
-from slam.training.clips import ClipPool
+from slam.training.clips import Clip, ClipPool
+from slam.training.data import make_batch
 from slam.training.trainer import MAX_STEP_S, TrainConfig, Trainer
 from slam.training.validation import NO_CHANGE
 
@@ -24,6 +29,7 @@ TINY = NetworkConfig(
     EncoderConfig(8, 16, 24, blocks_4=1, blocks_8=1, matching=24, stereo=8, image=8),
     MotionNetConfig(hidden=16, motion=16, levels=2, radius=2),
     StereoNetConfig(groups=4, width=8, planes=16),
+    PriorNetConfig(12, 16, 24, 24),
 )
 CPU = torch.device("cpu")
 PLAIN = replace(NO_CHANGE, crop_height=48, crop_width=64)
@@ -38,7 +44,9 @@ def trainer(stage: str, plane_clip, clips: int = 2, rank: int = 0, **settings) -
     return Trainer(TINY, config, pool, lambda g: [], CPU, rank)
 
 
-@pytest.mark.parametrize(("stage", "name", "factor"), [("motion", "residual", 0.5), ("stereo", "depth", 0.6)])
+@pytest.mark.parametrize(
+    ("stage", "name", "factor"), [("motion", "residual", 0.5), ("stereo", "depth", 0.6), ("prior", "shape", 0.5)]
+)
 def test_training_on_two_clips_lowers_the_error(stage: str, name: str, factor: float, plane_clip):
     """Ten steps' mean before against after 150 steps; without learning the ratio is 1, with a wrong sign above it."""
     t = trainer(stage, plane_clip, learning_rate=3e-3)
@@ -60,6 +68,65 @@ def test_resumed_training_takes_the_same_next_step(tmp_path, plane_clip):
     for name, value in first.average.items():
         assert torch.equal(value, resumed.average[name])
     assert vars(first.counts) == vars(resumed.counts) and first.counts.step == 4
+
+
+def prior_trainer(plane_clip, make: Callable[[torch.Generator], list[Clip]] = lambda g: []) -> Trainer:
+    """On pairs of three sizes of image, as `RenderedPairs` makes them."""
+    generator, pool = torch.Generator().manual_seed(7), ClipPool(8)
+    for height, width in ((48, 64), (64, 48), (48, 64), (32, 96), (64, 48)):
+        pool.add(plane_clip(generator, 2, height, width))
+    config = TrainConfig(stage="prior", clips=2, views=2, augment=replace(NO_CHANGE, flip=0.5))
+    return Trainer(TINY, config, pool, make, CPU)
+
+
+def test_the_prior_learns_from_pictures_of_several_sizes_one_in_a_step(plane_clip, monkeypatch):
+    t = prior_trainer(plane_clip)
+    sizes: list[tuple[int, ...]] = []
+    prior_part = t.prior_part
+    monkeypatch.setattr(t, "prior_part", lambda batch: sizes.append(batch.images.shape) or prior_part(batch))
+    for _ in range(12):
+        assert t.step(0.2)["loss"] > 0
+    assert {size[-2:] for size in sizes} == {(48, 64), (64, 48), (32, 96)}
+    assert {size[0] for size in sizes} <= {1, 2} and max(size[0] for size in sizes) == 2
+    assert t.counts.prior_pictures == sum(2 * size[0] for size in sizes) and t.counts.skipped == 0
+
+
+def test_the_stage_of_the_prior_leaves_tracking_and_stereo_as_they_are(plane_clip):
+    """To the last bit, in the weights and in their averages."""
+    t = prior_trainer(plane_clip)
+    before = {k: v.clone() for k, v in t.networks.state_dict().items()}
+    for _ in range(3):
+        t.step(0.2)
+    for now in (t.networks.state_dict(), t.average):
+        changed = {k for k, v in now.items() if not torch.equal(v, before[k])}
+        assert changed and all(k.startswith("prior.") for k in changed)
+    assert {"prior.to_16.weight", "prior.scale.bias", "prior.shape.weight"} <= changed
+
+
+def test_the_stage_of_the_prior_resumes_exactly(tmp_path, plane_clip):
+    first = prior_trainer(plane_clip)
+    for _ in range(3):
+        first.step(0.2)
+    first.save(tmp_path)
+    resumed = prior_trainer(plane_clip)
+    resumed.load(tmp_path / "checkpoint.pt")
+    assert [first.step(0.3) for _ in range(2)] == [resumed.step(0.3) for _ in range(2)]
+    assert all(torch.equal(v, resumed.networks.state_dict()[k]) for k, v in first.networks.state_dict().items())
+    assert all(torch.equal(v, resumed.average[k]) for k, v in first.average.items())
+    assert vars(first.counts) == vars(resumed.counts) and first.counts.prior_pictures > 0
+
+
+def test_the_agreement_of_two_views_is_measured_with_their_true_motion():
+    """A wall at 2, seen again from 0.2 nearer, by a network that says depth 1 of both; see the test of the loss."""
+    T_wc = torch.stack([se3.identity(), se3.exp(torch.tensor([0, 0, 0.2, 0, 0, 0], dtype=torch.float64))])
+    depth = torch.tensor([2.0, 1.8]).view(2, 1, 1).expand(2, 48, 64)
+    K = torch.tensor([[60.0, 0, 31.5], [0, 60.0, 23.5], [0, 0, 1]])
+    clip = Clip.pack(torch.rand(2, 3, 48, 64, generator=torch.Generator().manual_seed(0)), depth, T_wc, K)
+    t = Trainer(TINY, TrainConfig(stage="prior", views=2, augment=PLAIN), ClipPool(1), lambda g: [], CPU)
+    batch = make_batch([clip], 2, NO_CHANGE, torch.Generator().manual_seed(0), CPU)
+    _, parts = t.prior_part(batch)
+    assert parts["agreement"].item() == pytest.approx((0.25 / 2.25 + 0.2 / 2.2) / 2, rel=1e-3)
+    assert parts["shape"] < 1e-6 and parts["scale"].item() == pytest.approx(math.log(2 * 1.8) / 2, rel=1e-3)
 
 
 def test_another_stage_starts_from_the_averaged_weights_with_a_new_schedule(tmp_path, plane_clip):
