@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from slam.geometry import se3
-from slam.inv_depth import HALF_CONFIDENT, UNMEASURED_SIGMA, InvDepth, normalized_convolution
+from slam.inv_depth import DECIDED_SIGMA, HALF_CONFIDENT, UNMEASURED_SIGMA, InvDepth, normalized_convolution
 
 
 def sure(value: torch.Tensor, relative_sigma: float = 0.01) -> InvDepth:
@@ -98,6 +98,51 @@ def test_inpainting_keeps_what_is_known_and_says_that_the_rest_is_not_measured()
     assert torch.equal(depth.value[:, :20], value[:, :20]) and float(depth.relative_sigma[5, 5]) == pytest.approx(0.01)
     torch.testing.assert_close(depth.value[:, 20:], torch.full((30, 20), 0.8), rtol=1e-3, atol=0)
     torch.testing.assert_close(depth.relative_sigma[:, 20:], torch.full((30, 20), UNMEASURED_SIGMA))
+
+
+def test_a_fitted_prior_has_the_unit_of_what_is_known_and_its_own_shape():
+    """A ramp that the prior tells in a unit three times too large, known in one half alone: the other half follows."""
+    ramp = torch.linspace(0.2, 1.0, 40).expand(30, 40)
+    value = torch.where(torch.arange(40) < 20, ramp, 0.0)
+    prior = InvDepth(ramp / 3, 0.4 * ramp / 3)
+    fitted = sure(value).fitted(prior)
+    torch.testing.assert_close(fitted.value, ramp, rtol=1e-3, atol=0)
+    torch.testing.assert_close(fitted.relative_sigma, torch.full((30, 40), 0.4))
+
+
+def test_the_ratio_to_a_prior_continues_smoothly_between_what_is_known():
+    """It is 1 at the left border and 2 at the right one."""
+    prior = InvDepth(torch.full((30, 60), 0.5), torch.full((30, 60), 0.25))
+    value = torch.zeros(30, 60)
+    value[:, :10], value[:, -10:] = 0.5, 1.0
+    ratio = sure(value).fitted(prior).value / prior.value
+    assert abs(float(ratio[15, 2]) - 1) < 0.02 and abs(float(ratio[15, -3]) - 2) < 0.02
+    assert abs(float(ratio[15, 30]) - 1.5) < 0.1
+    assert float(ratio.diff(dim=1).abs().max()) < 0.1  # no edge where the known part ends
+    assert float(ratio.min()) > 0.99 and float(ratio.max()) < 2.01
+
+
+def test_sure_depth_decides_the_unit_of_a_prior():
+    """Half of it is known for sure, the other half is a guess in another unit, of confidence 0.01."""
+    value = torch.full((20, 30), 0.5)
+    value[:, 15:] = 4.0
+    sigma = torch.where(torch.arange(30) < 15, 0.005 * value, value)
+    fitted = InvDepth(value, sigma).fitted(InvDepth(torch.ones(20, 30), 0.3 * torch.ones(20, 30)))
+    assert abs(float(fitted.value[10, 3]) - 0.5) < 0.01 and float(fitted.value[10, 16]) < 1.0
+
+
+def test_a_prior_stays_itself_where_nothing_is_known():
+    prior = InvDepth(torch.rand(6, 8) + 0.1, torch.rand(6, 8))
+    assert InvDepth.unknown((6, 8)).fitted(prior) is prior
+
+
+def test_decided_is_what_is_known_better_than_a_guess():
+    value = torch.tensor([2.0, 2.0, 0.0, 0.01])
+    sigma = torch.tensor([0.99 * DECIDED_SIGMA * 2, 1.01 * DECIDED_SIGMA * 2, 0.0, 0.001])
+    depth = InvDepth(value, sigma)
+    assert depth.decided.tolist() == [True, False, False, True] and depth.decided_share == 0.5
+    assert depth.rescaled(1e3).decided.tolist() == depth.decided.tolist()
+    assert InvDepth.unknown((2, 2)).decided_share == 0.0
 
 
 def test_sure_depth_outweighs_unsure_depth_beside_it():

@@ -11,7 +11,7 @@ from slam.frames import UNNUMBERED, Estimate, Image, Keyframe, Status, Update, V
 from slam.frontend.keyframing import DEPTH_WAIT, Keyframing, KeyframingConfig
 from slam.frontend.motion_model import MotionModel, MotionModelConfig
 from slam.frontend.relocaliser import Relocaliser, RelocaliserConfig, thumbnail
-from slam.frontend.tracker import track
+from slam.frontend.tracker import MIN_PARALLAX_PX, track
 from slam.geometry import se3
 from slam.inv_depth import InvDepth
 from slam.mapping.store import KeyframeStore
@@ -125,6 +125,58 @@ def test_a_bad_first_guess_is_followed_by_the_next(world, wall_and_box):
 def test_a_foreign_image_is_lost(world, wall_and_box):
     foreign = wall_and_box.World(seed=5).view(se3.identity(), 1)
     assert track(Matcher(world.flow), foreign, world.keyframe(se3.identity()), [se3.identity()]).status is Status.LOST
+
+
+def guessed(keyframe: Keyframe, factor: Tensor) -> Keyframe:
+    """The same with a depth wrong by a factor (hc, wc), that a prior suggests."""
+    value = factor * keyframe.coarse.value
+    coarse = InvDepth(value, 0.4 * value)
+    return replace(keyframe, coarse=coarse, prior=coarse)
+
+
+@pytest.fixture(scope="module")
+def wrong(world) -> Keyframe:
+    """Nearer by a half at the left than at the right."""
+    return guessed(world.keyframe(se3.identity()), torch.linspace(1.5, 1.0, 40).expand(30, 40))
+
+
+def test_a_turn_before_a_guessed_depth_is_a_turn_and_nothing_else(world, wall_and_box, wrong):
+    """What errors of the flow would make a translation of, without parallax; exactly zero, and not nearly."""
+    T_cw = wall_and_box.moved(rx=0.03, ry=-0.09, rz=0.02)
+    found = track(Matcher(world.flow), world.view(T_cw, 3), wrong, [se3.identity()])
+    assert found.status is Status.TRACKING and found.mean_flow_px > 8
+    assert found.T_ck[:3, 3].tolist() == [0, 0, 0] and found.T_wc[:3, 3].tolist() == [0, 0, 0]
+    assert 0 <= found.parallax_px < 0.7 * MIN_PARALLAX_PX
+    assert float(se3.angle_rad(found.T_ck @ se3.inverse(T_cw))) < 0.001
+    torch.testing.assert_close(found.T_ck[:3, :3] @ found.T_ck[:3, :3].mT, torch.eye(3, dtype=F64))
+
+
+def test_parallax_before_a_guessed_depth_is_a_translation(world, wall_and_box, wrong):
+    T_cw = wall_and_box.moved(0.12, ry=-0.03)
+    found = track(Matcher(world.flow), world.view(T_cw, 3), wrong, [se3.identity()])
+    assert found.status is Status.TRACKING and found.parallax_px > MIN_PARALLAX_PX
+    assert 0.04 < float(found.T_ck[0, 3]) < 0.14  # of a wrong depth, about as far
+
+
+def test_against_a_decided_depth_nothing_is_asked_of_the_parallax(world, wall_and_box, wrong):
+    """With a prior beside it or without: a quarter of the cells is enough."""
+    T_cw = wall_and_box.moved(ry=-0.03)
+    known = world.keyframe(se3.identity())
+    left = torch.arange(40).expand(30, 40) < 13
+    partly = InvDepth(*(torch.where(left, a, b) for a, b in ((known.coarse.value, wrong.coarse.value),
+                                                             (known.coarse.sigma, wrong.coarse.sigma))))  # fmt: skip
+    for keyframe in (known, replace(known, prior=wrong.prior), replace(wrong, coarse=partly)):
+        found = track(Matcher(world.flow), world.view(T_cw, 3), keyframe, [se3.identity()])
+        assert found.parallax_px is None and found.T_ck[:3, 3].any()
+    without_prior = track(Matcher(world.flow), world.view(T_cw, 3), known, [se3.identity()])
+    with_prior = track(Matcher(world.flow), world.view(T_cw, 3), replace(known, prior=wrong.prior), [se3.identity()])
+    assert torch.equal(without_prior.T_ck, with_prior.T_ck)
+
+
+def test_a_foreign_image_is_lost_before_a_guess_too(world, wall_and_box, wrong):
+    foreign = wall_and_box.World(seed=5).view(se3.identity(), 1)
+    found = track(Matcher(world.flow), foreign, wrong, [se3.identity()])
+    assert found.status is Status.LOST and found.parallax_px is None
 
 
 # keyframing

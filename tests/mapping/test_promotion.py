@@ -8,8 +8,10 @@ import torch
 
 from slam.frames import UNNUMBERED, Estimate, Status
 from slam.geometry import se3
-from slam.inv_depth import UNMEASURED_SIGMA
+from slam.inv_depth import UNMEASURED_SIGMA, InvDepth
+from slam.mapping.fusion import FusionConfig
 from slam.mapping.promotion import CARRIED_SIGMA, carried_depth, promote
+from slam.stereo.prior import PriorConfig
 
 STRIDE = 4
 
@@ -78,3 +80,53 @@ def test_a_reference_that_sees_nothing_of_it_leaves_everything_unmeasured(world,
     keyframe = promote(world.view(away), estimate(reference, away), reference, STRIDE)
     assert torch.isfinite(keyframe.coarse.value).all()
     assert not (keyframe.coarse.confidence > 0.02).any()
+
+
+def guess(world, T_cw, factor: float = 5.0) -> InvDepth:
+    """The true shape in a unit of its own, as sure as a prior may be at most."""
+    truth = world.cell_inv_depth(T_cw)
+    return InvDepth(factor * truth, PriorConfig().min_deviation * factor * truth)
+
+
+def test_what_comes_into_view_has_the_depth_of_the_prior_in_the_unit_of_the_map(world, reference, motion):
+    """Inpainting would continue the slanted wall as if it stood square to the view."""
+    prior = guess(world, motion)
+    keyframe = promote(world.view(motion), estimate(reference, motion), reference, STRIDE, prior)
+    plain = promote(world.view(motion), estimate(reference, motion), reference, STRIDE)
+    carried, truth = carried_depth(reference, motion, STRIDE), world.cell_inv_depth(motion)
+    seen = carried.known
+    assert torch.equal(keyframe.coarse.value[seen], carried.value[seen])
+    assert torch.equal(keyframe.coarse.sigma[seen], carried.sigma[seen])
+    filled, inpainted = ((k.coarse.value / truth - 1).abs()[~seen].median() for k in (keyframe, plain))
+    assert filled < 0.02 and filled < 0.5 * inpainted
+    assert keyframe.prior is prior and keyframe.coarse.known.all()
+    torch.testing.assert_close(keyframe.dense.value, keyframe.coarse.upsampled((120, 160)).value)
+
+
+def test_what_the_prior_filled_in_is_never_sure_enough_for_the_map(world, reference, motion):
+    keyframe = promote(world.view(motion), estimate(reference, motion), reference, STRIDE, guess(world, motion))
+    filled = ~carried_depth(reference, motion, STRIDE).known
+    assert keyframe.coarse.relative_sigma[filled].min() > 0.999 * PriorConfig().min_deviation
+    assert keyframe.coarse.confidence[filled].max() < 0.5 * FusionConfig().min_confidence
+    assert keyframe.coarse.confidence[~filled].min() > FusionConfig().min_confidence  # carried ones pass
+    assert not keyframe.coarse.decided[filled].any()
+
+
+def test_a_view_turned_away_has_the_prior_itself(world, wall_and_box, reference):
+    """Of a keyframe that shows nothing of it: no unit is known but that of the prior."""
+    away = wall_and_box.moved(ry=2.5)
+    prior = InvDepth(torch.full((30, 40), 0.7), torch.full((30, 40), 0.35))
+    keyframe = promote(world.view(away), estimate(reference, away), reference, STRIDE, prior)
+    assert torch.equal(keyframe.coarse.value, prior.value) and torch.equal(keyframe.coarse.sigma, prior.sigma)
+    assert keyframe.is_guessed and not keyframe.awaits_parallax  # its pose was no guess
+
+
+def test_a_keyframe_awaits_parallax_while_it_was_tracked_against_a_guess_and_is_one(world, wall_and_box, reference):
+    away, prior = wall_and_box.moved(ry=2.5), InvDepth(torch.ones(30, 40), torch.full((30, 40), 0.5))
+    guessed = replace(estimate(reference, away), parallax_px=0.2)
+    keyframe = promote(world.view(away), guessed, reference, STRIDE, prior)
+    assert keyframe.on_guess and keyframe.awaits_parallax
+    assert not replace(keyframe, coarse=reference.coarse).awaits_parallax  # once views decided its depth
+    assert not replace(keyframe, prior=None).awaits_parallax  # without a prior nothing is a guess
+    kept = promote(world.view(away), estimate(reference, away), reference, STRIDE, prior)
+    assert not kept.on_guess

@@ -93,6 +93,20 @@ def test_trajectory_is_of_believed_frames_in_order_of_time():
     torch.testing.assert_close(torch.from_numpy(trajectory.T_wc[1]), se3.inverse(pose(2)), rtol=0, atol=1e-12)
 
 
+def test_of_a_frame_that_was_placed_again_the_last_word_counts():
+    """Frames of a guessed depth are placed anew once views decide it; each stays one frame, whatever came between."""
+    store = KeyframeStore()
+    k = added(store, 0, se3.identity())
+    for frame_id in (1, 2, 3):
+        store.record(seen(frame_id, k, pose(frame_id)))
+    for frame_id in (2, 1):
+        store.record(seen(frame_id, k, pose(10 + frame_id)))
+    trajectory = store.trajectory()
+    assert trajectory.time_ns.tolist() == [1000, 2000, 3000]
+    for found, seed in zip(trajectory.T_wc, (11, 12, 3), strict=True):
+        torch.testing.assert_close(torch.from_numpy(found), se3.inverse(pose(seed)), rtol=0, atol=1e-12)
+
+
 def test_a_frame_that_became_a_keyframe_has_its_pose():
     """Its first estimate, against the parent, is worth less than what the backend made of it."""
     store = KeyframeStore()
