@@ -103,7 +103,7 @@ class Keypoints:
         return Keypoints(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32))
 
 
-MIN_DECIDED = 0.25  # part of the cells with a decided depth, for a keyframe that can show a translation
+MIN_DECIDED = 0.05  # part of the cells whose depth is decided, for a keyframe that can show a translation
 UNNUMBERED = -1  # id of a keyframe that is not in the store
 
 
