@@ -59,7 +59,7 @@ class Start:
             self._later = Initialiser(self.mapping, self.config, self.device, self.prior)
             self._later.add(keyframe.view)
         first = self._later.add(view)
-        if first is None or first.view is not keyframe.view:
+        if first is None or first.view is not keyframe.view or not first.coarse.decided.any():
             return None
         decided = torch.where(first.coarse.decided, first.coarse.value, 0.0)
         unit = float((first.coarse.value / keyframe.coarse.value)[first.coarse.decided].median())

@@ -8,19 +8,22 @@ import pytest
 import torch
 
 from slam.errors import ConfigError
-from slam.frontend.initial_structure import adjusted
+from slam.frames import View
+from slam.frontend.initial_structure import adjusted, solve
 from slam.frontend.initialiser import Initialiser, InitialiserConfig, InitialMap
 from slam.geometry import se3
 from slam.geometry.camera import scaled_intrinsics
+from slam.inv_depth import InvDepth
 from slam.matching.matcher import Matcher
 from slam.matching.parallax import turn_and_parallax
+from slam.stereo.prior import Prior
 
 F64 = torch.float64
 
 
-def fed(world, poses) -> tuple[Initialiser, InitialMap | None, int]:
+def fed(world, poses, prior: Prior | None = None, **settings) -> tuple[Initialiser, InitialMap | None, int]:
     """The initialiser after these views, its first map, and the number of views it took."""
-    initialiser = Initialiser(Matcher(world.flow))
+    initialiser = Initialiser(Matcher(world.flow), InitialiserConfig(**settings), prior=prior)
     for n, T_cw in enumerate(poses):
         first = initialiser.add(world.view(T_cw, n))
         if first is not None:
@@ -164,3 +167,83 @@ def test_after_long_waiting_half_the_parallax_has_to_do(world, wall_and_box, mon
     assert fed(world, poses)[1] is None
     monkeypatch.setattr("slam.frontend.initialiser.MAX_MATCHED_VIEWS", 10)
     assert fed(world, poses)[1] is not None
+
+
+# with a prior
+
+
+def ramp(view: View) -> InvDepth:
+    """What a picture suggests: nearer towards its bottom, in some unit."""
+    value = torch.linspace(2.0, 5.0, 30)[:, None].expand(30, 40)
+    return InvDepth(value, 0.4 * value)
+
+
+def test_a_turned_camera_gets_a_map_by_the_prior_once_the_first_view_leaves_sight(world, wall_and_box):
+    poses = [wall_and_box.moved(rx=0.002 * n, ry=0.03 * n) for n in range(20)]
+    initialiser, count = Initialiser(Matcher(world.flow), prior=ramp), 0
+    assert initialiser.guessed() is None  # before there is anything
+    for count, T_cw in enumerate(poses):
+        assert initialiser.add(world.view(T_cw, count)) is None
+        first = initialiser.guessed()
+        if first is not None:
+            break
+        visible = initialiser.matches[-1].visible_ratio if initialiser.matches else 1.0
+        assert visible > InitialiserConfig().turned_visible_ratio
+    assert first is not None and 8 < count < 19
+    assert initialiser.matches[-1].visible_ratio <= InitialiserConfig().turned_visible_ratio
+    assert first.view.frame_id == 0 and [v.frame_id for v in first.views] == list(range(1, count + 1))
+    assert float(first.coarse.value.median()) == pytest.approx(1, abs=1e-6)
+    ratio = first.coarse.value / first.prior.value
+    assert float(ratio.std()) < 1e-6 and torch.equal(first.prior.value, ramp(first.view).value)
+    torch.testing.assert_close(first.coarse.relative_sigma, torch.full((30, 40), 0.4))
+    for T_ck, T_cw in zip(first.T_cks, poses[1:], strict=False):
+        assert float(se3.angle_rad(T_ck @ se3.inverse(T_cw))) < 0.01
+
+
+def test_without_a_prior_a_turned_camera_has_no_map(world, wall_and_box):
+    initialiser, first, _ = fed(world, [wall_and_box.moved(ry=0.03 * n) for n in range(20)])
+    assert first is None and initialiser.guessed() is None
+    assert initialiser.matches[-1].visible_ratio < InitialiserConfig().turned_visible_ratio
+
+
+def test_a_guess_is_one_more_start_of_the_adjustment(sideways, world, wall_and_box):
+    """The true shape, in the unit of 1: after one step it fits better than all other starts, which need more."""
+    poses, _, _ = sideways
+    initialiser, _, _ = fed(world, poses[:6], parallax_px=1000.0)
+    truth = world.cell_inv_depth(torch.eye(4, dtype=F64))
+    guess = truth / truth.median()
+    without = solve(initialiser.matches, wall_and_box.K, 4, 1)
+    within = solve(initialiser.matches, wall_and_box.K, 4, 1, [guess])
+    assert len(within) == len(without) + 1
+    assert within[0].cost < 0.9 * without[0].cost
+    assert ((within[0].inv_depth / guess - 1).abs() < 0.2).float().mean() > 0.9
+    assert [c.cost for c in within[1:]] == pytest.approx([c.cost for c in without])
+
+
+def test_the_prior_of_the_first_view_is_a_start_in_the_unit_of_the_others(world, wall_and_box, monkeypatch):
+    poses = [wall_and_box.moved(0.04 * n, 0.008 * n, 0, 0, 0.004 * n, 0.002 * n) for n in range(7)]
+    asked: list[int] = []
+    starts: list[torch.Tensor] = []
+
+    def solved(*given):
+        starts.extend(given[-1])
+        return solve(*given)
+
+    def prior(view: View) -> InvDepth:
+        asked.append(view.frame_id)
+        return ramp(view)
+
+    monkeypatch.setattr("slam.frontend.initialiser.solve", solved)
+    assert fed(world, poses)[1].prior is None and starts == []
+    _, first, _ = fed(world, poses, prior)
+    assert set(asked) == {0} and torch.equal(first.prior.value, ramp(first.view).value)
+    (start,) = starts
+    assert float(start.median()) == pytest.approx(1, abs=1e-6)
+    assert float((start / first.prior.value).std()) < 1e-6
+
+
+def test_a_wrong_prior_does_not_spoil_a_map_that_parallax_decides(sideways, world):
+    poses, plain, count = sideways
+    _, first, taken = fed(world, poses, ramp)
+    assert first is not None and taken == count
+    torch.testing.assert_close(first.coarse.value, plain.coarse.value)
