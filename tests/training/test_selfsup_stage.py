@@ -82,7 +82,7 @@ def test_true_poses_teach_depth_and_wrong_ones_do_not(middle):
     """No depth is given but that which sets the scale. The wrong poses are those of other frames, on the same pairs."""
     right = trainer([middle])
     constant, untrained = abs_rel(right, middle), right.selfsup.validate(right.networks)
-    trained(right, 150)
+    trained(right, 120)
     wrong = trainer([middle])
     order = torch.randperm(len(middle.T_wc), generator=torch.Generator().manual_seed(1))
     wrong.selfsup.videos = (replace(middle, T_wc=middle.T_wc[order]),)
@@ -110,15 +110,15 @@ def test_depth_is_learned_without_touching_tracking(slide, plane_clip):
     assert all(torch.equal(value, getattr(after, name)) for name, value in vars(maps).items())
 
 
-def test_a_resumed_run_takes_the_same_next_steps(tmp_path, slide, plane_clip):
+def test_a_resumed_run_takes_the_same_next_steps(tmp_path, middle, plane_clip):
     """Also the scale between two measurements, and the pose network of a video without poses."""
-    plain = replace(slide, name="plain", T_wc=slide.T_wc[:0], inv_depth=torch.zeros_like(slide.inv_depth))
+    plain = replace(middle, name="plain", T_wc=middle.T_wc[:0], inv_depth=torch.zeros_like(middle.inv_depth))
     clips = [plane_clip(torch.Generator().manual_seed(5), views=2, height=64)]
     settings = SelfSupervisionConfig(targets=1, scale_every=50)
-    first = trainer([slide, plain], settings, clips)
+    first = trainer([middle, plain], settings, clips)
     trained(first, 5)
     first.save(tmp_path)
-    resumed = trainer([slide, plain], settings, clips)
+    resumed = trainer([middle, plain], settings, clips)
     resumed.load(tmp_path / "checkpoint.pt")
     assert resumed.selfsup.scales == first.selfsup.scales and first.selfsup.scales[0] != 1.0
     assert [first.step(0.5) for _ in range(4)] == [resumed.step(0.5) for _ in range(4)]
@@ -128,11 +128,11 @@ def test_a_resumed_run_takes_the_same_next_steps(tmp_path, slide, plane_clip):
         assert torch.equal(a, b)
     assert not any(name.startswith("selfsup") or "pose" in name for name in first.average)  # not in the weights file
     with pytest.raises(WeightsError, match="other videos or other --poses"):
-        trainer([slide], settings, clips).load(tmp_path / "checkpoint.pt")
+        trainer([middle], settings, clips).load(tmp_path / "checkpoint.pt")
 
 
-def test_recordings_are_named_in_the_card_and_in_what_comes_later(tmp_path, slide, plane_clip):
-    t = trainer([slide])
+def test_recordings_are_named_in_the_card_and_in_what_comes_later(tmp_path, middle, plane_clip):
+    t = trainer([middle])
     trained(t, 2)
     card = model_card(t, {})
     assert "not to be shipped" in card and "`slide`" in card
@@ -147,18 +147,18 @@ def test_recordings_are_named_in_the_card_and_in_what_comes_later(tmp_path, slid
 
 
 @pytest.mark.parametrize("unit", [0.37, 2.0])
-def test_each_map_has_its_own_scale_and_the_loss_is_free_of_its_unit(unit: float, slide):
+def test_each_map_has_its_own_scale_and_the_loss_is_free_of_its_unit(unit: float, middle):
     """A map whose unit is 1 / 0.37 times as long: its scale is 1 / 0.37 times the other's, its losses are the same."""
-    T_wc = slide.T_wc.clone()
+    T_wc = middle.T_wc.clone()
     T_wc[:, :3, 3] *= unit
-    other = replace(slide, T_wc=T_wc, inv_depth=slide.inv_depth / unit)
-    both = trainer([slide, other])
+    other = replace(middle, T_wc=T_wc, inv_depth=middle.inv_depth / unit)
+    both = trainer([middle, other])
     both.selfsup.measure_scales(both.networks)
     first, second = both.selfsup.scales
     assert second == pytest.approx(first / unit, rel=1e-5)
-    assert first == pytest.approx(float(slide.inv_depth.median()), rel=0.05)  # the untrained depth is 1 everywhere
+    assert first == pytest.approx(float(middle.inv_depth.median()), rel=0.05)  # the untrained depth is 1 everywhere
     settings = SelfSupervisionConfig(targets=2, replay_every=0)
-    a, b = (trainer([video], settings).step(0.1) for video in (slide, other))
+    a, b = (trainer([video], settings).step(0.1) for video in (middle, other))
     for name in ("photometric", "geometry", "distillation"):
         assert b[name] == pytest.approx(a[name], rel=1e-3)
 
@@ -174,7 +174,7 @@ def test_distillation_counts_certain_depth_alone_by_its_sigma():
     loss.backward()
     assert log_inv_depth.grad[0, 0, 1] == 0 and log_inv_depth.grad[0, 0, 2] < 0  # more inverse depth, less loss
     assert output.log_sigma.grad[0, 0, 0] > 0 == output.log_sigma.grad[0, 0, 1]  # exact: may be surer
-    nothing, _ = distillation_loss(output, torch.zeros(1, 1, 3), sigma, 2.0)
+    nothing, _ = distillation_loss(PriorOutput(torch.zeros(1, 1, 3), torch.zeros(1, 1, 3)), 0 * sigma, sigma, 2.0)
     assert float(nothing) == 0
 
 
@@ -210,7 +210,7 @@ def test_without_poses_motion_and_depth_are_learned_together(middle):
     plain = replace(middle, images=soft, T_wc=middle.T_wc[:0], inv_depth=torch.zeros_like(middle.inv_depth))
     settings = replace(ALONE, auto_mask=False)
     t = trainer([plain], settings)
-    errors = [parts["photometric"] for parts in trained(t, 80)]
+    errors = [parts["photometric"] for parts in trained(t, 120)]
     assert sum(errors[-10:]) < 0.75 * sum(errors[:10])
     with torch.no_grad():
         maps = t.networks.motion.encode(soft[[0, 3]])
