@@ -181,6 +181,15 @@ def test_a_field_without_default_must_be_set():
         (["backend.adjust=off", "backend.steps=2"], r"backend\.steps has no effect unless backend\.adjust"),
         (["backend.adjust=poses", "backend.prior_deviation=2"], r"backend\.prior_deviation has no effect"),
         (["depth.stereo=none", "backend.neighbours=2"], r"backend\.neighbours has no effect unless depth\.stereo"),
+        (
+            ["correspondence.tracking=dis", "depth.stereo=none", "prior.min_deviation=0.5"],
+            r"prior\.min_deviation has no",
+        ),
+        (
+            ["prior.enabled=false", "prior.min_deviation=0.5"],
+            r"prior\.min_deviation has no effect unless prior\.enabled",
+        ),
+        (["prior.enabled=false", "initialiser.turned_visible_ratio=0.5"], r"initialiser\.turned_visible_ratio has no"),
         (["profile=base", "correspondence.tracking=dis", "depth.stereo=none"], r"^profile has no effect unless"),
     ],
 )
@@ -194,6 +203,15 @@ def test_a_setting_is_taken_where_something_reads_it() -> None:
     config = load_config(SlamConfig, None, settings)
     assert config.correspondence.learned.updates == 4 and not config.loops.enabled
     assert build_config(SlamConfig, dump_config(config)) == config
+
+
+def test_the_prior_can_be_switched_off_whatever_else_is_used() -> None:
+    """Also where there would be none: a file that switches it off serves with networks and without."""
+    for more in ([], ["correspondence.tracking=dis", "depth.stereo=none"]):
+        config = load_config(SlamConfig, None, ["prior.enabled=false", *more])
+        assert not config.prior.enabled and SlamConfig().prior.enabled
+        assert build_config(SlamConfig, dump_config(config)) == config
+    assert load_config(SlamConfig, None, ["prior.min_deviation=0.5"]).prior.min_deviation == 0.5
 
 
 def settings_of(cls: type) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from slam.backend.adjustment import Adjustment
 from slam.backend.config import BackendConfig
 from slam.backend.graph import KeyframeGraph
-from slam.frames import Keyframe, Window
+from slam.frames import Image, Keyframe, Window
 from slam.geometry import se3
 from slam.inv_depth import InvDepth
 from slam.matching.dis import DisFlow
@@ -149,3 +149,70 @@ def test_helpers_change_nothing(truth):
     for others in found[1:]:
         for a, b in zip(found[0], others, strict=True):
             assert torch.equal(a.T_wc, b.T_wc) and torch.equal(a.coarse.value, b.coarse.value)
+
+
+# keyframes whose depth is a guess
+
+
+def guessed(k: Keyframe, on_guess: bool = True) -> Keyframe:
+    """With the depth that a prior suggests, in the unit of the map: flat, and a fifth too far."""
+    value = (0.8 * k.coarse.value.median()).expand_as(k.coarse.value)
+    coarse = InvDepth(value, 0.4 * value)
+    return replace(k, coarse=coarse, prior=coarse, on_guess=on_guess)
+
+
+def test_a_window_whose_newest_keyframe_awaits_parallax_is_matched_and_not_adjusted(world, truth):
+    """Else the errors of its flow would become motion and depth."""
+    start = (*disturbed(truth)[:3], guessed(disturbed(truth)[3]))
+    graph = KeyframeGraph()
+    keyframes = Adjustment(Matcher(world.flow)).adjust_window(graph, Window(start), StageTimes())
+    assert all(k.refined for k in keyframes) and graph.keyframes == list(keyframes)
+    for k, given in zip(keyframes, start, strict=True):
+        torch.testing.assert_close(k.T_wc, given.T_wc, rtol=0, atol=1e-12)  # rounding, on the way into the graph
+        assert torch.equal(k.coarse.value, given.coarse.value) and torch.equal(k.coarse.sigma, given.coarse.sigma)
+    assert graph.edge((2, 3)) is not None and graph.edge((3, 2)) is not None  # for later adjustments
+    seen = (*start[:3], replace(start[3], on_guess=False))
+    for k, given in zip(adjusted(world, seen)[2:], seen[2:], strict=True):
+        assert float((k.T_wc - given.T_wc).abs().max()) > 1e-3
+
+
+def test_keyframes_that_await_parallax_keep_their_pose_when_later_ones_are_adjusted(world, truth):
+    start = disturbed(truth, held=1)
+    waiting = guessed(start[1])
+
+    def moved(second: Keyframe) -> list[float]:
+        window = (start[0], second, *start[2:])
+        adjustment = Adjustment(Matcher(world.flow), BackendConfig(held=1))
+        found = adjustment.adjust_window(KeyframeGraph(), Window(window), StageTimes())
+        assert not torch.equal(found[1].coarse.value, second.coarse.value)  # views decide its depth now
+        return [float((a.T_wc - b.T_wc).abs().max()) for a, b in zip(found, window, strict=True)]
+
+    held, free = moved(waiting), moved(replace(waiting, on_guess=False))
+    assert max(held[:2]) < 1e-12 and min(held[2:]) > 1e-3
+    assert free[0] < 1e-12 and min(free[1:]) > 1e-3
+
+
+def test_depth_that_no_flow_decides_keeps_the_shape_of_the_prior(world, truth):
+    """A part of every image is plain; there the prior has a thing twice as near, which smoothing would wash out."""
+    part, thing = (slice(2, 12), slice(2, 16)), (slice(4, 9), slice(5, 12))
+    keyframes = []
+    for k in truth:
+        rgb = k.view.image.rgb.copy()
+        rgb[:60, :80] = 128
+        value, shape = k.coarse.value.clone(), torch.full_like(k.coarse.value, 5.0)
+        shape[thing] *= 2
+        sigma = 0.02 * value
+        sigma[:15, :20] = value[:15, :20]  # unknown as yet
+        prior = InvDepth(shape, 0.4 * shape)
+        view = replace(k.view, image=Image(rgb))
+        keyframes.append(replace(k, view=view, coarse=InvDepth(value, sigma), prior=prior))
+    plain = tuple(replace(k, prior=None) for k in keyframes)
+    for k, bare, given in zip(adjusted(world, tuple(keyframes)), adjusted(world, plain), keyframes, strict=True):
+        ratios = []
+        for coarse in (k.coarse, bare.coarse):
+            around = (coarse.value[3, 5:12] + coarse.value[9, 5:12]) / 2
+            ratios.append(float((coarse.value[thing].mean(0) / around).median()))
+        assert 1.7 < ratios[0] < 2.3 and ratios[1] < 1.2
+        assert not k.coarse.decided[part].any()
+        right = float((k.coarse.value / given.coarse.value)[:, 25:].median())
+        assert right == pytest.approx(1, abs=0.03)  # what views decide stays as they say
