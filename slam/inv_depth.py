@@ -134,11 +134,12 @@ class InvDepth:
         return InvDepth(smooth, UNMEASURED_SIGMA * smooth).composited(self)
 
     def fitted(self, prior: "InvDepth") -> "InvDepth":
-        """A prior of the same size in the unit of this depth: multiplied by its smoothed ratio to what is known."""
+        """A prior of the same size in the unit of this depth, multiplied by its smoothed ratio to what is known; as
+        UNMEASURED_SIGMA, unless nothing is known."""
         if not self.known.any():
             return prior
-        ratio = normalized_convolution(self.value / prior.value, self.confidence)
-        return InvDepth(ratio * prior.value, ratio * prior.sigma)
+        value = normalized_convolution(self.value / prior.value, self.confidence) * prior.value
+        return InvDepth(value, UNMEASURED_SIGMA * value)
 
 
 def normalized_convolution(value: Tensor, weight: Tensor, sigma: float = 2.0, floor: float = 1e-4) -> Tensor:

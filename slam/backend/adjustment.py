@@ -152,7 +152,7 @@ def _weak_prior(coarse: InvDepth, prior: InvDepth | None, deviation: float) -> I
     if prior is None:
         return weak
     guess = coarse.fitted(prior)
-    return weak.composited(InvDepth(torch.where(coarse.decided, 0.0, guess.value), guess.sigma))
+    return weak.composited(InvDepth(torch.where(coarse.decided, 0.0, guess.value), deviation * guess.value))
 
 
 def _with_coarse(k: Keyframe, T_wc: Tensor, coarse: InvDepth) -> Keyframe:
