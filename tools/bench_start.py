@@ -9,6 +9,7 @@ with a pose, largest rotation off the truth after aligning the first frame (degr
 """
 
 import argparse
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def unit_change(found: Trajectory, true_T_wc: np.ndarray) -> float | None:
     ends = [int(np.searchsorted(way, share * way[-1])) for share in (1 / 3, 2 / 3, 1 - 1e-9)]
     p, p_true = found.T_wc[:, :3, 3], true_T_wc[:, :3, 3]
     units = []
-    for a, b in zip(ends, ends[1:], strict=False):
+    for a, b in itertools.pairwise(ends):
         length = float(np.linalg.norm(p_true[min(b, len(p) - 1)] - p_true[a]))
         if length < LEAST_PATH * max(way[-1], 1e-9):
             return None
