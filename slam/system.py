@@ -11,7 +11,6 @@ from slam.backend.client import BackendClient
 from slam.config import SlamConfig
 from slam.frames import Counts, Estimate, Frame, Keyframe, Progress, Restore, Status, Update, View, frame_of
 from slam.frontend.start import first_keyframe
-from slam.frontend.tracker import MIN_PARALLAX_PX
 from slam.io.run_record import SystemRecord
 from slam.mapping.promotion import promote
 from slam.parts import Parts
@@ -139,10 +138,10 @@ class Slam:
 
     def _start_again(self, view: View, estimate: Estimate) -> bool:
         """Replace the depth of the reference keyframe, while it is a guess, by one that views decide; True if so."""
-        if estimate.status is not Status.TRACKING or (estimate.parallax_px or 0.0) < MIN_PARALLAX_PX:
+        if estimate.status is not Status.TRACKING or estimate.parallax_px is None:
             return False
         with self.times.measure("initialise"):
-            found = self.parts.start.again(view, self.store[estimate.keyframe_id])
+            found = self.parts.start.again(view, estimate, self.store[estimate.keyframe_id])
             if found is None:
                 return False
             first, keyframe = found

@@ -107,7 +107,7 @@ def test_a_fitted_prior_has_the_unit_of_what_is_known_and_its_own_shape():
     prior = InvDepth(ramp / 3, 0.4 * ramp / 3)
     fitted = sure(value).fitted(prior)
     torch.testing.assert_close(fitted.value, ramp, rtol=1e-3, atol=0)
-    torch.testing.assert_close(fitted.relative_sigma, torch.full((30, 40), 0.4))
+    torch.testing.assert_close(fitted.relative_sigma, torch.full((30, 40), UNMEASURED_SIGMA))  # whatever it says itself
 
 
 def test_the_ratio_to_a_prior_continues_smoothly_between_what_is_known():

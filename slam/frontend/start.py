@@ -4,10 +4,11 @@ import logging
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from slam.frames import UNNUMBERED, Estimate, Keyframe, Status, View
 from slam.frontend.initialiser import Initialiser, InitialiserConfig, InitialMap
-from slam.frontend.tracker import track
+from slam.frontend.tracker import MIN_PARALLAX_PX, track
 from slam.geometry import se3
 from slam.inv_depth import InvDepth
 from slam.mapping.sensor import measured_coarse, measured_dense
@@ -42,6 +43,7 @@ class Start:
         self.prior = prior
         self.config = config
         self._later: Initialiser | None = None  # gathers views of a keyframe whose depth is a guess
+        self._still: list[tuple[View, Tensor]] = []  # those before with hardly any parallax, and their T_ck (4, 4)
         self._sees_depth = False  # of a sensor, though too little for a first map
 
     def add(self, view: View) -> InitialMap | None:
@@ -52,12 +54,18 @@ class Start:
             log.warning("sensor depth is not used: no frame had enough of it when the map began")
         return first
 
-    def again(self, view: View, keyframe: Keyframe) -> tuple[InitialMap, Keyframe] | None:
+    def again(self, view: View, estimate: Estimate, keyframe: Keyframe) -> tuple[InitialMap, Keyframe] | None:
         """Take a view that was tracked against a keyframe whose depth is a guess: as soon as the parallax allows, the
-        keyframe with a depth that views decided, in the unit of the guess, and the map that was made for it."""
+        keyframe with a depth that views decided, in the unit of the guess, and the map that was made for it, of all
+        views since the keyframe."""
+        assert estimate.parallax_px is not None
         if not (self._later and self._later.views and self._later.views[0] is keyframe.view):
             self._later = Initialiser(self.mapping, self.config, self.device, self.prior)
             self._later.add(keyframe.view)
+            self._still = []
+        if estimate.parallax_px < MIN_PARALLAX_PX:
+            self._still = [*self._still[1 - self.config.max_gathered :], (view, estimate.T_ck)]
+            return None
         first = self._later.add(view)
         if first is None or first.view is not keyframe.view or not first.coarse.decided.any():
             return None
@@ -65,9 +73,10 @@ class Start:
         unit = float((first.coarse.value / keyframe.coarse.value)[first.coarse.decided].median())
         known = InvDepth(decided, first.coarse.sigma).rescaled(unit)
         coarse = known.inpainted() if keyframe.prior is None else known.fitted(keyframe.prior).composited(known)
-        T_cks = tuple(se3.scaled_translation(T, unit) for T in first.T_cks)
         dense = coarse.upsampled(view.image.size)
-        return replace(first, T_cks=T_cks), replace(keyframe, coarse=coarse, dense=dense, on_guess=False)
+        decisive = [(v, se3.scaled_translation(T, unit)) for v, T in zip(first.views, first.T_cks, strict=True)]
+        views, T_cks = zip(*sorted([*self._still, *decisive], key=lambda pair: pair[0].frame_id), strict=True)
+        return replace(first, views=views, T_cks=T_cks), replace(keyframe, coarse=coarse, dense=dense, on_guess=False)
 
     def _measured(self, view: View) -> InitialMap | None:
         """A first map of this view by its sensor depth, if that is enough and the view can be tracked against."""

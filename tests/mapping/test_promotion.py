@@ -106,7 +106,7 @@ def test_what_comes_into_view_has_the_depth_of_the_prior_in_the_unit_of_the_map(
 def test_what_the_prior_filled_in_is_never_sure_enough_for_the_map(world, reference, motion):
     keyframe = promote(world.view(motion), estimate(reference, motion), reference, STRIDE, guess(world, motion))
     filled = ~carried_depth(reference, motion, STRIDE).known
-    assert keyframe.coarse.relative_sigma[filled].min() > 0.999 * PriorConfig().min_deviation
+    assert keyframe.coarse.relative_sigma[filled].tolist() == pytest.approx([UNMEASURED_SIGMA] * int(filled.sum()))
     assert keyframe.coarse.confidence[filled].max() < 0.5 * FusionConfig().min_confidence
     assert keyframe.coarse.confidence[~filled].min() > FusionConfig().min_confidence  # carried ones pass
     assert not keyframe.coarse.decided[filled].any()
