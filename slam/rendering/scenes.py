@@ -391,7 +391,8 @@ def _yard(b: SceneBuilder) -> None:
     rng = b.rng
     tone, sky_tone = rng.uniform(0.6, 1.1, 3), np.array([0.8, 0.95, 1.1]) * rng.uniform(0.8, 1.2)
     sky = b.material(str(rng.choice(["clouds", "plain"])), 20.0, sky_tone, rng.uniform(0.2, 0.7), emission=1.5)
-    house = [b.material(str(rng.choice(["bricks", "plaster", "plain"])), rng.uniform(1, 4), tone, 0.6) for _ in range(4)]
+    patterns = ["bricks", "plaster", "plain"]
+    house = [b.material(str(rng.choice(patterns)), rng.uniform(1, 4), tone, 0.6) for _ in range(4)]
     floor = b.material(
         str(rng.choice(["foliage", "bricks", "speckle", "carpet", "plaster"])), rng.uniform(0.8, 3), tone
     )
