@@ -76,6 +76,21 @@ def test_a_loop_closes():
     assert se3.angle_rad(se3.inverse(T_wc[0]) @ T_wc[-1]) < 0.1
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_turn_is_a_turn_on_the_spot_and_then_a_step(seed: int):
+    """12 s: a quarter turn and back without any translation, to the last bit, then up to 0.8 m to the side."""
+    generator = torch.Generator().manual_seed(seed)
+    T_wc = handheld_path(make_scene("living", generator), 180, 15.0, generator, "turn")
+    moved = (T_wc[:, :3, 3] - T_wc[0, :3, 3]).norm(dim=-1)
+    turn = int((moved < 1e-9).sum())
+    assert 60 < turn < 110 and moved[:turn].max() < 1e-9 and moved[turn:].min() > 1e-9
+    assert 0.4 < moved[-1] == moved.max() < 0.9
+    angle = torch.rad2deg(se3.angle_rad(se3.inverse(T_wc[:1]) @ T_wc))
+    assert 80 < angle[:turn].max() < 100 and angle[-1] < 15
+    step = T_wc[0, :3, :3].mT @ (T_wc[-1, :3, 3] - T_wc[0, :3, 3])
+    assert step[0].abs() > 0.85 * step.norm()  # to the side
+
+
 def test_paths_repeat_by_seed():
     def path(seed: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(seed)
