@@ -1,6 +1,8 @@
-"""The benches of speed and of live runs: what they measure, and that what they print comes from it."""
+"""The benches of speed, of live runs and of the prior: what they measure, and that what they print comes from it."""
 
 import importlib
+import json
+import math
 import shutil
 import subprocess
 import sys
@@ -8,13 +10,22 @@ import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 from slam.errors import SlamError, UsageError
 from slam.experiment import run_and_score
 from slam.frames import Counts, Status, Trajectory
+from slam.networks.encoder import EncoderConfig
+from slam.networks.motion import MotionNetConfig
+from slam.networks.prior import PriorNetConfig
+from slam.networks.stereo import StereoNetConfig
+from slam.networks.storage import NetworkConfig, Networks, load_networks, save_network
 from slam.sources import SourceSpec, open_source
+from slam.training.rgbd import RgbdFolder
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = ("pixels=19200", "final_refine=false")
@@ -171,3 +182,70 @@ def test_a_recording_is_served_tracked_and_scored(tool, recording, monkeypatch, 
     middle, late = (float(word) for word in cells["sending to arrival ms, p95"].split(", "))
     assert 0 < middle <= late < 1500
     assert float(cells["ATE disk"]) < 0.02 or cells["ATE live"] == "nan"
+
+
+# depth of single pictures
+
+
+def wedge() -> Tensor:
+    """(3, 12, 16) true inverse depths, twice as near at the bottom as at the top, each in a unit; a row unknown."""
+    ramp = 2 ** torch.linspace(-0.5, 0.5, 12)[:, None].expand(12, 16)
+    truth = torch.stack([0.5 * ramp, 1.0 * ramp, 3.0 * ramp])
+    truth[:, 4] = 0
+    return truth
+
+
+def test_scores_of_a_depth_with_one_scale_a_picture_one_a_video_and_in_metres(tool):
+    """The true shape, but each picture in a unit of its own: 0.5, 1 and 3 times as near as it says."""
+    bench, truth = tool("bench_prior"), wedge()
+    shape = 2 ** torch.linspace(-0.5, 0.5, 12)[:, None].expand(3, 12, 16)
+    found = bench.scores(shape.log(), truth)
+    assert found["picture"] == pytest.approx(0, abs=1e-6)
+    assert found["video"] == found["metres"] == pytest.approx((0.5 + 0 + 2) / 3, rel=1e-5)  # estimated over true depth
+    nearer = bench.scores(shape.log() + math.log(2), truth)  # half the depth
+    assert nearer["picture"] == pytest.approx(0, abs=1e-6) and nearer["video"] == pytest.approx(2.5 / 3, rel=1e-5)
+    assert nearer["metres"] == pytest.approx((0.75 + 0.5 + 0.5) / 3, rel=1e-5)
+
+
+def test_the_best_ramp_is_the_one_that_the_truth_has(tool):
+    bench, truth = tool("bench_prior"), wedge()
+    ramp = bench.best_ramp(truth)
+    assert float(ramp[0, -1, 0] - ramp[0, 0, 0]) == pytest.approx(math.log(2), abs=0.06)  # slopes are 0.1 apart
+    assert bench.scores(ramp, truth)["picture"] < 0.02 < bench.scores(torch.zeros_like(truth), truth)["picture"]
+    assert float(bench.best_ramp(truth.flip(1))[0, -1, 0]) < 0
+
+
+def test_the_bench_of_the_prior_prints_what_its_functions_say(tool, recording, tmp_path, monkeypatch, capsys):
+    """An untrained network is one that says the same everywhere: its row is that of the constant."""
+    bench = tool("bench_prior")
+    untrained = tmp_path / "untrained.safetensors"
+    tiny = NetworkConfig(
+        "tiny",
+        160,
+        120,
+        EncoderConfig(8, 8, 8, blocks_8=1, matching=8, fine=8, stereo=8, image=8),
+        MotionNetConfig(8, 8, levels=2, radius=2),
+        StereoNetConfig(4, 8, 8),
+        PriorNetConfig(8, 8, 8, 8),
+    )
+    save_network(untrained, tiny, Networks(tiny).state_dict(), {})
+    monkeypatch.setattr(bench, "PIXELS", 160 * 120)
+    words = ["--rgbd", str(recording), "--weights", "fast", str(untrained), "--part", "0.4", "0.6"]
+    words += ["--json", str(tmp_path / "numbers.json"), "--pictures", str(tmp_path), "--count", "1"]
+    monkeypatch.setattr(sys, "argv", ["bench_prior", *words])
+    bench.main()
+    rows = json.loads((tmp_path / "numbers.json").read_text())[recording.name]
+    assert list(rows) == ["fast", str(untrained), "constant", "best ramp"]
+    assert rows[str(untrained)] == pytest.approx(rows["constant"], rel=1e-4)
+    assert rows["best ramp"]["picture"] <= rows["constant"]["picture"] + 1e-6
+    assert all(abs(rows["fast"][c] - rows["constant"][c]) > 1e-3 for c in bench.COLUMNS)
+    printed = capsys.readouterr().out
+    for row, values in rows.items():
+        line = next(line for line in printed.splitlines() if line.startswith(f"  {row}"))
+        assert [float(word) for word in line[len(row) + 2 :].split()[1::2]] == [round(v, 3) for v in values.values()]
+    clip = bench.pictures_of(RgbdFolder.read(recording, bench.PIXELS), (0.4, 0.6))
+    assert len(clip.images) == 15
+    with torch.inference_mode():
+        assert bench.table(clip, {"fast": load_networks("fast")})["fast"] == pytest.approx(rows["fast"])
+    image = cv2.imread(str(tmp_path / f"prior_{recording.name}.png"))
+    assert image.shape == (120, 4 * 160, 3)  # picture, prior, stereo, truth

@@ -49,7 +49,7 @@ def test_program_trains_resumes_and_leaves_weights_with_their_card(tmp_path, mon
         "augment.crop_height=48",
         "augment.crop_width=64",
     ]
-    arguments = ["v2d-train", "--minutes", "0.02", "--out", str(tmp_path), "--threads", "1"]
+    arguments = ["v2d-train", "--steps", "8", "--out", str(tmp_path), "--threads", "1"]
     arguments += [f"--set={s}" for s in settings]
     monkeypatch.setattr(sys, "argv", arguments)
     assert train.main() == 0
@@ -57,7 +57,7 @@ def test_program_trains_resumes_and_leaves_weights_with_their_card(tmp_path, mon
     card = (tmp_path / "weights.md").read_text()
     pairs = int(re.search(r"Samples: ([\d,]+) pairs", card).group(1))
     assert pairs > 0 and "epe_" in card
-    monkeypatch.setattr(sys, "argv", [*arguments, "--resume", "--minutes", "0.04"])
+    monkeypatch.setattr(sys, "argv", [*arguments, "--resume", "--steps", "12"])
     assert train.main() == 0
     assert int(re.search(r"Samples: ([\d,]+) pairs", (tmp_path / "weights.md").read_text()).group(1)) > pairs
     shipped = "slam/networks/weights/fast.safetensors"

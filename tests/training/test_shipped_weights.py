@@ -9,7 +9,7 @@ import torch
 
 from slam.networks.storage import PROFILES, WEIGHTS_DIR, Networks, load_networks, read_config, read_metadata
 from slam.training.clips import Clip
-from slam.training.rendered import RenderedClips
+from slam.training.rendered import VALIDATION_KINDS, RenderedClips
 from slam.training.validation import validate_motion, validate_stereo
 
 MAX_BYTES = 10_000_000
@@ -22,7 +22,7 @@ MIN_PAIRS = 6  # of a band, to say anything of it
 def clips(profile: str, count: int) -> list[Clip]:
     """Scenes that no training run can have drawn: its seeds are small, and those of validation are 20 million."""
     config, generator = PROFILES[profile], torch.Generator().manual_seed(987_654_321_000)
-    make = RenderedClips(config.width, config.height, torch.device("cpu"), views=4)
+    make = RenderedClips(config.width, config.height, torch.device("cpu"), views=4, kinds=VALIDATION_KINDS)
     return [clip for _ in range(count) for clip in make(generator)]
 
 
