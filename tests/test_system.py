@@ -508,7 +508,7 @@ def test_the_fused_cloud_lies_on_the_surfaces_and_covers_them(measured):
 
 
 def test_warming_up_works_on_what_is_not_there_yet_and_leaves_nothing_behind(rendered, caplog):
-    """A live system has tracked, adjusted and densified when its first frame comes."""
+    """A live system has tracked, adjusted, densified and looked at a single view when its first frame comes."""
     slam = system(rendered, live=True)
     assert len(slam.store) == 0 and len(slam.parts.backend.graph) == 0 and slam.status is Status.INIT
     adjusted: list[int] = []
@@ -521,5 +521,7 @@ def test_warming_up_works_on_what_is_not_there_yet_and_leaves_nothing_behind(ren
         return dense
 
     slam.parts.backend.densification.densify = counted
+    guessed: list[int] = []
+    slam.parts.prior.network.register_forward_hook(lambda *_: guessed.append(1))
     warm_up(slam.parts)
-    assert adjusted == [0] and not caplog.records
+    assert adjusted == [0] and guessed and not caplog.records
