@@ -128,6 +128,7 @@ class Keyframe:
     keypoints: Keypoints | None = None  # to know the place by, once the backend has looked
     prior: InvDepth | None = None  # (hc, wc) what its picture alone suggests, in a unit of its own
     on_guess: bool = False  # it was tracked against a depth that was a guess
+    turned: bool = False  # the camera had hardly done more than turn since the keyframe it was tracked against
 
     @property
     def awaits_parallax(self) -> bool:

@@ -18,6 +18,7 @@ UNMEASURED_SIGMA = (
     1.0  # relative standard deviation of a depth that is only inpainted, or has neither flow nor parallax
 )
 DECIDED_SIGMA = 0.2  # relative standard deviation below which a depth was decided by parallax or a sensor
+MIN_DECIDED = 50  # decided pixels that can judge a prior
 LEAST_CONFIDENCE, MOST_CONFIDENCE = 1e-2, 0.9999  # that are told apart when a confidence becomes a sigma
 
 
@@ -135,11 +136,19 @@ class InvDepth:
 
     def fitted(self, prior: "InvDepth") -> "InvDepth":
         """A prior of the same size in the unit of this depth, multiplied by its smoothed ratio to what is known; as
-        UNMEASURED_SIGMA, unless nothing is known."""
+        UNMEASURED_SIGMA, unless nothing is known. Where a constant is nearer to what is decided, that is taken instead.
+        """
         if not self.known.any():
             return prior
-        value = normalized_convolution(self.value / prior.value, self.confidence) * prior.value
+        shape = prior.value if self.decided.sum() < MIN_DECIDED or self._is_nearer_to(prior.value) else 1.0
+        value = normalized_convolution(self.value / shape, self.confidence) * shape
         return InvDepth(value, UNMEASURED_SIGMA * value)
+
+    def _is_nearer_to(self, shape: Tensor) -> bool:
+        """True if the decided values are nearer to a shape (h, w), in any unit, than to a constant."""
+        log_values = self.value[self.decided].log()
+        log_ratios = log_values - shape[self.decided].log()
+        return bool((log_ratios - log_ratios.median()).abs().mean() < (log_values - log_values.median()).abs().mean())
 
 
 def normalized_convolution(value: Tensor, weight: Tensor, sigma: float = 2.0, floor: float = 1e-4) -> Tensor:

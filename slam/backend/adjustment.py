@@ -32,9 +32,17 @@ HOLDING_WEIGHT = 1e6  # of a prior that fixes the depth
 class Adjustment:
     """Works on a keyframe graph; it holds no state of its own."""
 
-    def __init__(self, matcher: Matcher, config: BackendConfig = BackendConfig(), helpers: Helpers = Helpers()) -> None:
-        """`helpers` match keyframes at the same time."""
+    def __init__(
+        self,
+        matcher: Matcher,
+        config: BackendConfig = BackendConfig(),
+        helpers: Helpers = Helpers(),
+        turning: Matcher | None = None,
+    ) -> None:
+        """`helpers` match keyframes at the same time; `turning` matches those between which the camera only
+        turned: that needs no flow that seeks depth, but a precise one."""
         self.matcher = matcher
+        self.turning = turning or matcher
         self.config = config
         self.helpers = helpers
 
@@ -48,7 +56,7 @@ class Adjustment:
             if pairs:
                 found = [graph.edge((keyframes[a].id, keyframes[b].id)) for a, b in pairs]
                 edges = [edge for edge in found if edge is not None]
-                if not keyframes[-1].awaits_parallax:  # it would make motion and depth of the errors of the flow
+                if not (keyframes[-1].turned or keyframes[-1].awaits_parallax):  # it would make motion and depth of the errors of the flow
                     keyframes = self._solve(keyframes, pairs, edges, self.config.held)
         keyframes = tuple(replace(k, refined=True) for k in keyframes)
         graph.put(keyframes)
@@ -91,7 +99,8 @@ class Adjustment:
         return {(k.id, other.id): self._flow(k, other) for k, other in ways}
 
     def _flow(self, k: Keyframe, other: Keyframe) -> Edge | None:
-        match = self.matcher.match(k.view, k.coarse, other.view, se3.inverse(other.T_wc) @ k.T_wc)
+        matcher = self.turning if k.turned or other.turned else self.matcher
+        match = matcher.match(k.view, k.coarse, other.view, se3.inverse(other.T_wc) @ k.T_wc)
         return Edge(match.target_uv, match.weight) if match.ok else None
 
     def _solve(

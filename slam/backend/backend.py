@@ -121,7 +121,7 @@ def build_backend(
 ) -> Backend:
     """The backend of settings: the adjustment by the flow that seeks depth, loops by the one that relies on it."""
     return Backend(
-        Adjustment(mapping, config, helpers),
+        Adjustment(mapping, config, helpers, turning=tracking),
         Densification(stereo, config) if stereo is not None else None,
         LoopCloser(tracking, loops, keypoints) if loops.enabled else None,
         keypoints,

@@ -18,6 +18,7 @@ from slam.stereo.prior import Prior
 log = logging.getLogger(__name__)
 
 MIN_MEASURED = 0.3  # part of the cells with sensor depth that makes a first map at once
+MIN_DECIDED = 0.15  # part of the cells that views must decide, to replace a guess
 PLACED_LIVE = 15  # gathered frames that a first map places of a camera: it moves on meanwhile, 20 to 40 ms for each
 
 
@@ -67,7 +68,7 @@ class Start:
             self._still = [*self._still[1 - self.config.max_gathered :], (view, estimate.T_ck)]
             return None
         first = self._later.add(view)
-        if first is None or first.view is not keyframe.view or not first.coarse.decided.any():
+        if first is None or first.view is not keyframe.view or first.coarse.decided_share < MIN_DECIDED:
             return None
         decided = torch.where(first.coarse.decided, first.coarse.value, 0.0)
         unit = float((first.coarse.value / keyframe.coarse.value)[first.coarse.decided].median())

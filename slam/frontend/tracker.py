@@ -9,7 +9,7 @@ from slam.geometry import se3
 from slam.matching.matcher import Match, Matcher
 from slam.matching.parallax import turn_and_parallax
 
-MIN_PARALLAX_PX = 1.0  # for a translation against a keyframe whose depth is a guess
+MIN_PARALLAX_PX = 1.5  # for a translation against a keyframe whose depth is a guess
 
 
 def track(matcher: Matcher, view: View, keyframe: Keyframe, guesses: list[Tensor]) -> Estimate:

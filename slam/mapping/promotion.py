@@ -9,6 +9,7 @@ from slam.geometry.camera import scaled_intrinsics
 from slam.inv_depth import InvDepth
 from slam.mapping.sensor import measured_coarse, measured_dense
 
+TURNED_PX = 1.0  # shift at the median depth, below which a camera has only turned
 CARRIED_SIGMA = 0.05  # relative, on top of its own, of a depth that was carried over to another view
 
 
@@ -41,7 +42,13 @@ def promote(
         metric=reference.metric,
         prior=prior,
         on_guess=estimate.parallax_px is not None,
+        turned=_shift_px(estimate, reference) < TURNED_PX,
     )
+
+
+def _shift_px(estimate: Estimate, reference: Keyframe) -> float:
+    """By how much the translation moves what lies at the median depth."""
+    return float(estimate.T_ck[:3, 3].norm() * reference.view.K[0, 0]) * float(reference.coarse.value.median())
 
 
 def carried_depth(reference: Keyframe, T_ck: Tensor, stride: int) -> InvDepth:
