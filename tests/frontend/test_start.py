@@ -97,7 +97,7 @@ def test_views_with_parallax_decide_a_depth_that_was_a_guess(start, keyframe, wo
         assert e.status is Status.TRACKING and e.parallax_px is None
         assert float((e.T_ck[:3, 3] - unit * T_cw[:3, 3]).norm()) < 0.02 * unit
     for T_ck, T_cw in zip(first.T_cks, poses, strict=False):
-        assert float((T_ck[:3, 3] - unit * T_cw[:3, 3]).norm()) < 0.04 * unit
+        assert float((T_ck[:3, 3] - unit * T_cw[:3, 3]).norm()) < 0.07 * unit
 
 
 def test_what_no_view_decides_takes_the_shape_of_the_prior(start, keyframe, world, wall_and_box):
