@@ -56,7 +56,8 @@ class Adjustment:
             if pairs:
                 found = [graph.edge((keyframes[a].id, keyframes[b].id)) for a, b in pairs]
                 edges = [edge for edge in found if edge is not None]
-                if not (keyframes[-1].turned or keyframes[-1].awaits_parallax):  # it would make motion and depth of the errors of the flow
+                newest = keyframes[-1]
+                if not (newest.turned or newest.awaits_parallax):  # it would make motion of the errors of the flow
                     keyframes = self._solve(keyframes, pairs, edges, self.config.held)
         keyframes = tuple(replace(k, refined=True) for k in keyframes)
         graph.put(keyframes)
