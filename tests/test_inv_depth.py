@@ -153,6 +153,17 @@ def test_sure_depth_outweighs_unsure_depth_beside_it():
     assert float(InvDepth(value, sigma).inpainted().value[5, 18]) < 0.65  # by their areas alone 1.0
 
 
+def test_a_prior_that_fits_worse_than_a_constant_is_not_used():
+    """Half of a wall is known; a prior that slants the right way goes on over the other half, one that slants the wrong
+    way gives way to what is known, continued."""
+    slant = torch.linspace(0.5, 1.5, 40).expand(30, 40)
+    known = torch.where(torch.arange(40) < 20, slant, 0.0)
+    wall = InvDepth(known, 0.02 * known)
+    right, wrong = (wall.fitted(InvDepth(3 * shape, shape)).value[:, 38] for shape in (slant, slant.flip(1)))
+    assert float(right.mean()) == pytest.approx(float(slant[0, 38]), rel=0.05)
+    assert 0.7 < float(wrong.mean()) < 1.05  # the prior would say 0.3
+
+
 def test_normalized_convolution_keeps_constants_and_continues_smoothly():
     value, weight = torch.zeros(30, 40), torch.zeros(30, 40)
     value[:, :20], weight[:, :20] = 0.8, 1.0

@@ -53,7 +53,7 @@ class LearnedPrior:
 
     def _output(self, image: Image, *K: float) -> PriorOutput:
         maps = self.flow.encode([image])[0]
-        return self.network(maps, torch.tensor(K, dtype=torch.float64, device=self.flow.device).view(1, 3, 3))
+        return self.network(maps, torch.tensor(K, dtype=torch.float64).view(1, 3, 3).to(self.flow.device))
 
 
 def build_prior(config: PriorConfig, flow: LearnedFlow | None, network: PriorNet | None, stride: int) -> Prior | None:

@@ -199,7 +199,7 @@ def test_depth_that_no_flow_decides_keeps_the_shape_of_the_prior(world, truth):
     for k in truth:
         rgb = k.view.image.rgb.copy()
         rgb[:60, :80] = 128
-        value, shape = k.coarse.value.clone(), torch.full_like(k.coarse.value, 5.0)
+        value, shape = k.coarse.value.clone(), 5 * k.coarse.value
         shape[thing] *= 2
         sigma = 0.02 * value
         sigma[:15, :20] = value[:15, :20]  # unknown as yet

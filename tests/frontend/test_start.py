@@ -109,7 +109,7 @@ def test_what_no_view_decides_takes_the_shape_of_the_prior(start, keyframe, worl
         return replace(view, image=Image(rgb))
 
     before, thing = (slice(2, 12), slice(2, 16)), (slice(4, 9), slice(5, 12))
-    value = keyframe.coarse.value.clone()
+    value = GUESSED_UNIT * world.cell_inv_depth(se3.identity())
     value[thing] *= 2
     guess = InvDepth(value, 0.4 * value)
     blank = replace(keyframe, view=with_plain_part(keyframe.view), coarse=guess, prior=guess)
