@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", type=Path, required=True, help="folder of checkpoint, weights and logs")
     p.add_argument("--clips", type=Path, help="folder of the rendered clips (default: OUT/clips)")
     resume = "go on (default: from OUT); with a finished schedule or another stage, a new one begins from its weights"
-    p.add_argument("--resume", nargs="?", const=True, default=None, metavar="CHECKPOINT", help=resume)
+    p.add_argument("--resume", nargs="?", const=True, default=None, metavar="FILE", help=resume)
     p.add_argument(
         "--data", type=Path, nargs="*", default=[], help="RGB-D folders in TUM layout, besides rendered scenes"
     )

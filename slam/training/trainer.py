@@ -20,11 +20,13 @@ from slam.geometry.camera import scaled_intrinsics
 from slam.networks.encoder import FeatureMaps, StereoMaps
 from slam.networks.prior import STRIDE
 from slam.networks.storage import (
+    PROFILES,
     NetworkConfig,
     Networks,
     load_networks,
     read_metadata,
     save_network,
+    weights_path,
 )
 from slam.training.clips import Clip, ClipMaker, ClipPool
 from slam.training.data import (
@@ -333,13 +335,13 @@ class Trainer:
     def load(self, path: Path, minutes: float = math.inf) -> None:
         """Go on from a checkpoint: exactly, if it is in the middle of a schedule of this stage that has `minutes`.
 
-        Else a new schedule begins from its averaged weights, or from a weights file such as those that ship.
+        Else a new schedule begins from its averaged weights, or from a weights file or a shipped profile.
 
         Raises:
             WeightsError: if the file is no checkpoint of these networks.
         """
-        if path.suffix == ".safetensors":
-            return self._begin_with(path)
+        if path.suffix == ".safetensors" or str(path) in PROFILES:
+            return self._begin_with(weights_path(path))
         try:
             checkpoint = torch.load(path, map_location=self.device, weights_only=True)
             weights, average = checkpoint["weights"], checkpoint["average"]

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from slam.networks.storage import PROFILES, WEIGHTS_DIR, Networks, load_networks, read_config, read_metadata
-from slam.training.clips import Clip
+from slam.training.clips import Clip, ClipPool
 from slam.training.rendered import VALIDATION_KINDS, RenderedClips
+from slam.training.trainer import TrainConfig, Trainer
 from slam.training.validation import validate_motion, validate_stereo
 
 MAX_BYTES = 10_000_000
@@ -64,3 +65,10 @@ def test_untrained_weights_would_fail_that():
     motion = Networks(PROFILES["fast"]).motion
     scores = validate_motion(motion, clips("fast", 1))
     assert any(scores[f"epe_{b}"] > 0.5 * scores[f"flow_{b}"] for b in ("0-1px", "1-2.5px") if f"flow_{b}" in scores)
+
+
+def test_training_goes_on_from_a_profile_by_its_name():
+    config = TrainConfig(stage="prior")
+    trainer = Trainer(PROFILES["fast"], config, ClipPool(1), lambda generator: [], torch.device("cpu"))
+    trainer.load(Path("fast"))
+    assert trainer.counts.prior_pictures > 100_000 and trainer.counts.step == 0
