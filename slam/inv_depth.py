@@ -18,7 +18,8 @@ UNMEASURED_SIGMA = (
     1.0  # relative standard deviation of a depth that is only inpainted, or has neither flow nor parallax
 )
 DECIDED_SIGMA = 0.2  # relative standard deviation below which a depth was decided by parallax or a sensor
-MIN_DECIDED = 50  # decided pixels that can judge a prior
+MIN_DECIDED = 50  # decided pixels that can judge a prior ...
+CLEARLY = 0.5  # ... whose errors must be less than this share of a constant's
 LEAST_CONFIDENCE, MOST_CONFIDENCE = 1e-2, 0.9999  # that are told apart when a confidence becomes a sigma
 
 
@@ -136,7 +137,8 @@ class InvDepth:
 
     def fitted(self, prior: "InvDepth") -> "InvDepth":
         """A prior of the same size in the unit of this depth, multiplied by its smoothed ratio to what is known; as
-        UNMEASURED_SIGMA, unless nothing is known. Where a constant is nearer to what is decided, that is taken instead.
+        UNMEASURED_SIGMA, unless nothing is known. Where it is not clearly nearer to what is decided than a constant,
+        that is taken instead.
         """
         if not self.known.any():
             return prior
@@ -145,10 +147,11 @@ class InvDepth:
         return InvDepth(value, UNMEASURED_SIGMA * value)
 
     def _is_nearer_to(self, shape: Tensor) -> bool:
-        """True if the decided values are nearer to a shape (h, w), in any unit, than to a constant."""
+        """True if the decided values are clearly nearer to a shape (h, w), in any unit, than to a constant."""
         log_values = self.value[self.decided].log()
         log_ratios = log_values - shape[self.decided].log()
-        return bool((log_ratios - log_ratios.median()).abs().mean() < (log_values - log_values.median()).abs().mean())
+        ratios, values = ((x - x.median()).abs().mean() for x in (log_ratios, log_values))
+        return bool(ratios < CLEARLY * values)
 
 
 def normalized_convolution(value: Tensor, weight: Tensor, sigma: float = 2.0, floor: float = 1e-4) -> Tensor:
