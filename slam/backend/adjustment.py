@@ -121,7 +121,7 @@ class Adjustment:
         sigma = config.flow_sigma_px / stride
         priors = []
         for k, c in zip(keyframes, coarse, strict=True):
-            weak = _weak_prior(c, None if k.prior is None else k.prior.subsampled(step), config.prior_deviation)
+            weak = _weak_prior(c, k.prior.subsampled(step) if k.prior and k.is_guessed else None, config.prior_deviation)
             priors.append(weak.composited(measured_coarse(k.view, self.matcher.stride, c.device).subsampled(step)))
         prior = torch.stack([p.value for p in priors])
         prior_weight = (sigma / torch.stack([p.sigma for p in priors]).clamp_min(1e-9)) ** 2
@@ -155,8 +155,8 @@ class Adjustment:
 
 
 def _weak_prior(coarse: InvDepth, prior: InvDepth | None, deviation: float) -> InvDepth:
-    """What holds depth that no parallax decides: where that is not known yet, what the picture suggests, in the unit
-    of what is known; elsewhere, and without a prior, the depth itself, smoothed."""
+    """What holds depth that no parallax decides: the depth itself, smoothed; given a prior, where it is not known, what
+    the picture suggests, in the unit of what is known."""
     smooth = coarse.smoothed()
     weak = InvDepth(smooth, deviation * smooth)
     if prior is None:

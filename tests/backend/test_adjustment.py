@@ -201,8 +201,7 @@ def test_depth_that_no_flow_decides_keeps_the_shape_of_the_prior(world, truth):
         rgb[:60, :80] = 128
         value, shape = k.coarse.value.clone(), 5 * k.coarse.value
         shape[thing] *= 2
-        sigma = 0.02 * value
-        sigma[:15, :20] = value[:15, :20]  # unknown as yet
+        sigma = value.clone()  # unknown as yet
         prior = InvDepth(shape, 0.4 * shape)
         view = replace(k.view, image=Image(rgb))
         keyframes.append(replace(k, view=view, coarse=InvDepth(value, sigma), prior=prior))
