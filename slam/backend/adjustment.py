@@ -121,7 +121,9 @@ class Adjustment:
         sigma = config.flow_sigma_px / stride
         priors = []
         for k, c in zip(keyframes, coarse, strict=True):
-            weak = _weak_prior(c, k.prior.subsampled(step) if k.prior and k.is_guessed else None, config.prior_deviation)
+            weak = _weak_prior(
+                c, k.prior.subsampled(step) if k.prior and k.is_guessed else None, config.prior_deviation
+            )
             priors.append(weak.composited(measured_coarse(k.view, self.matcher.stride, c.device).subsampled(step)))
         prior = torch.stack([p.value for p in priors])
         prior_weight = (sigma / torch.stack([p.sigma for p in priors]).clamp_min(1e-9)) ** 2
