@@ -140,6 +140,10 @@ class Keyframe:
         """True while hardly any of its depth is more than what its picture suggests."""
         return self.prior is not None and self.coarse.decided_share < MIN_DECIDED
 
+    def shift_px(self, T_ck: Tensor) -> float:
+        """By how much the translation of a camera, (4, 4) from this one, moves what lies at the median depth."""
+        return float(T_ck[:3, 3].norm() * self.view.K[0, 0]) * float(self.coarse.value.median())
+
     def to(self, device: torch.device) -> "Keyframe":
         """The keyframe with its depth on a device; itself if it is there."""
         if self.dense.device == self.coarse.device == device:

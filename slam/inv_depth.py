@@ -130,8 +130,11 @@ class InvDepth:
         """(h, w) smooth values everywhere, from known ones by their confidence."""
         return normalized_convolution(self.value, self.confidence)
 
-    def inpainted(self) -> "InvDepth":
-        """Unknown values continued smoothly from the known ones, as UNMEASURED_SIGMA."""
+    def inpainted(self, prior: "InvDepth | None" = None) -> "InvDepth":
+        """Unknown values continued smoothly from the known ones, by the shape of a prior if there is one, as
+        UNMEASURED_SIGMA."""
+        if prior is not None:
+            return self.fitted(prior).composited(self)
         smooth = self.smoothed()
         return InvDepth(smooth, UNMEASURED_SIGMA * smooth).composited(self)
 

@@ -16,10 +16,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from bench_networks import by_parallax, learned_depth
+from bench_networks import by_parallax, learned_depth, on_surfaces
 from torch import Tensor
 
-from slam.evaluation.depth import without_strays
+from slam.geometry import se3
 from slam.networks.storage import Networks, load_networks
 from slam.training.clips import Clip, ClipPool
 from slam.training.rgbd import RgbdFolder
@@ -35,13 +35,8 @@ def pictures_of(recording: RgbdFolder, part: tuple[float, float]) -> Clip:
     usable = recording.has_depth.nonzero()[0]
     n = len(recording.has_depth)
     clip = recording.clip([int(i) for i in usable if part[0] * n <= i < part[1] * n])
-    kept = [torch.from_numpy(without_strays(inverse(d).numpy()) > 0) for d in clip.inv_depth]
+    kept = [on_surfaces(d) > 0 for d in clip.inv_depth]
     return Clip(clip.images, clip.inv_depth_q * torch.stack(kept), clip.T_wc, clip.K)
-
-
-def inverse(x: Tensor) -> Tensor:
-    """1 / x, 0 where x is 0."""
-    return torch.where(x > 0, 1 / x.clamp_min(1e-6), torch.zeros_like(x))
 
 
 def predicted(networks: Networks, clip: Clip) -> Tensor:
@@ -96,7 +91,7 @@ def drawn(networks: Networks, clip: Clip) -> np.ndarray:
     prior = predicted(networks, Clip(clip.images[:1], clip.inv_depth_q[:1], clip.T_wc[:1], clip.K))[0].exp()
     prior = prior * (truth[known] / prior[known]).median()
     low, high = 0.4 * truth[known].quantile(0.01).item(), 1.6 * truth[known].quantile(0.99).item()
-    T_jk = torch.linalg.inv(clip.T_wc[1:]) @ clip.T_wc[0]
+    T_jk = se3.inverse(clip.T_wc[1:]) @ clip.T_wc[0]
     stereo, _ = learned_depth(networks)(clip.images, T_jk, clip.K, low, high)
     ends = (float(truth[known].quantile(0.02)), float(truth[known].quantile(0.98)))
     maps = [coloured_inv_depth(d, ends) for d in (prior, stereo, truth)]

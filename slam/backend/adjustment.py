@@ -54,11 +54,10 @@ class Adjustment:
             pairs = self._match(graph, keyframes) if self.config.adjust != "off" else []
         with clock.measure("adjust"):
             if pairs:
-                found = [graph.edge((keyframes[a].id, keyframes[b].id)) for a, b in pairs]
-                edges = [edge for edge in found if edge is not None]
                 newest = keyframes[-1]
                 if not (newest.turned or newest.awaits_parallax):  # it would make motion of the errors of the flow
-                    keyframes = self._solve(keyframes, pairs, edges, self.config.held)
+                    edges = [graph.edge((keyframes[a].id, keyframes[b].id)) for a, b in pairs]
+                    keyframes = self._solve(keyframes, pairs, [e for e in edges if e is not None], self.config.held)
         keyframes = tuple(replace(k, refined=True) for k in keyframes)
         graph.put(keyframes)
         return keyframes
@@ -86,8 +85,8 @@ class Adjustment:
             for first, second in ((keyframes[a], keyframes[b]) for a, b in near)
         ]
         wanted = [ways for ways in wanted if ways]
-        images = {k.id: k.view.image for ways in wanted for k, _ in ways}
-        self.matcher.correspondence.encode(list(images.values()))  # once: two helpers would make features of their own
+        for k, other in (pair[0] for pair in wanted):  # once: two helpers would make features of their own
+            self._matcher(k, other).correspondence.encode([k.view.image, other.view.image])
         for ways in self.helpers.map(self._flows, wanted):
             for pair, edge in ways.items():
                 graph.connect(pair, edge)
@@ -99,9 +98,11 @@ class Adjustment:
         """Flows of one keyframe to another, and back."""
         return {(k.id, other.id): self._flow(k, other) for k, other in ways}
 
+    def _matcher(self, k: Keyframe, other: Keyframe) -> Matcher:
+        return self.turning if k.turned or other.turned else self.matcher
+
     def _flow(self, k: Keyframe, other: Keyframe) -> Edge | None:
-        matcher = self.turning if k.turned or other.turned else self.matcher
-        match = matcher.match(k.view, k.coarse, other.view, se3.inverse(other.T_wc) @ k.T_wc)
+        match = self._matcher(k, other).match(k.view, k.coarse, other.view, se3.inverse(other.T_wc) @ k.T_wc)
         return Edge(match.target_uv, match.weight) if match.ok else None
 
     def _solve(

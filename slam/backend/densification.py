@@ -48,8 +48,7 @@ class Densification:
         near = sorted((m for m in range(len(chain)) if m != n), key=lambda m: (abs(m - n), m))
         others = [chain[m] for m in near[: self.config.neighbours]]
         T_jk = [se3.inverse(o.T_wc) @ k.T_wc for o in others]
-        baseline = max((float(T[:3, 3].norm()) for T in T_jk), default=0.0)
-        if baseline * float(k.view.K[0, 0]) * float(k.coarse.value.median()) < MIN_PARALLAX_PX:
+        if max(map(k.shift_px, T_jk), default=0.0) < MIN_PARALLAX_PX:
             return None
         dense = self.stereo(k, [o.view for o in others], T_jk).composited(measured_dense(k.view, k.coarse.device))
         return replace(k, dense=dense, dense_version=k.dense_version + 1)

@@ -73,7 +73,7 @@ class Start:
         decided = torch.where(first.coarse.decided, first.coarse.value, 0.0)
         unit = float((first.coarse.value / keyframe.coarse.value)[first.coarse.decided].median())
         known = InvDepth(decided, first.coarse.sigma).rescaled(unit)
-        coarse = known.inpainted() if keyframe.prior is None else known.fitted(keyframe.prior).composited(known)
+        coarse = known.inpainted(keyframe.prior)
         dense = coarse.upsampled(view.image.size)
         decisive = [(v, se3.scaled_translation(T, unit)) for v, T in zip(first.views, first.T_cks, strict=True)]
         views, T_cks = zip(*sorted([*self._still, *decisive], key=lambda pair: pair[0].frame_id), strict=True)

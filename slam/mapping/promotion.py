@@ -31,7 +31,7 @@ def promote(
     device = reference.coarse.device
     carried = carried_depth(reference, estimate.T_ck, stride)
     known = carried.composited(measured_coarse(view, stride, device))
-    coarse = known.inpainted() if prior is None else known.fitted(prior).composited(known)
+    coarse = known.inpainted(prior)
     return Keyframe(
         id=UNNUMBERED,
         view=view,
@@ -42,13 +42,8 @@ def promote(
         metric=reference.metric,
         prior=prior,
         on_guess=estimate.parallax_px is not None,
-        turned=_shift_px(estimate, reference) < TURNED_PX,
+        turned=reference.shift_px(estimate.T_ck) < TURNED_PX,
     )
-
-
-def _shift_px(estimate: Estimate, reference: Keyframe) -> float:
-    """By how much the translation moves what lies at the median depth."""
-    return float(estimate.T_ck[:3, 3].norm() * reference.view.K[0, 0]) * float(reference.coarse.value.median())
 
 
 def carried_depth(reference: Keyframe, T_ck: Tensor, stride: int) -> InvDepth:

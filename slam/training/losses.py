@@ -130,12 +130,16 @@ def prior_loss(
     means = torch.where(known, error, torch.zeros_like(error)).sum((1, 2)) / known.sum((1, 2)).clamp_min(1)
     scale = means.abs().mean()
     steps = torch.stack([_log_steps(error[:, ::s, ::s], known[:, ::s, ::s]) for s in GRADIENT_STRIDES]).sum()
-    likelihood = masked_mean(
-        (error - offset).abs().detach() * (-output.log_sigma).exp() + output.log_sigma, known
-    )  # of a Laplace distribution
+    likelihood = sigma_likelihood(output, error - offset, known)
     loss = shape + scale_weight * scale + gradient_weight * steps + sigma_weight * likelihood
     parts = {"shape": shape, "scale": scale, "steps": steps, "sigma": likelihood}
     return loss, {name: part.detach() for name, part in parts.items()}
+
+
+def sigma_likelihood(output: PriorOutput, error: Tensor, known: Tensor) -> Tensor:
+    """Negative log likelihood () of errors (N, h, w) of log inverse depth by a Laplace distribution of the network's
+    sigma, where they are known; no gradient goes into the errors."""
+    return masked_mean(error.detach().abs() * (-output.log_sigma).exp() + output.log_sigma, known)
 
 
 def _log_steps(error: Tensor, known: Tensor) -> Tensor:

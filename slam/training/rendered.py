@@ -50,12 +50,17 @@ class RenderedClips:
     @torch.no_grad()
     def __call__(self, generator: torch.Generator) -> list[Clip]:
         """One clip of a random scene; everything random comes from the generator."""
-        kind = self.kinds[int(torch.randint(len(self.kinds), (), generator=generator))]
-        scenes = stack([make_scene(kind, generator, self.device)])
+        scenes = _random_scene(self.kinds, generator, self.device)
         K = random_intrinsics(self.width, self.height, generator)
         motion_scale = uniform((), LEAST_MOTION, MOST_MOTION, generator).item()
         T_wc = clip_poses(scenes, self.views, generator, motion_scale, K, self.height, self.width)[0]
         return [_pictured(scenes, T_wc, K, self.height, self.width, generator)]
+
+
+def _random_scene(kinds: tuple[str, ...], generator: torch.Generator, device: torch.device) -> Scenes:
+    """A batch of one new scene of a random kind."""
+    kind = kinds[int(torch.randint(len(kinds), (), generator=generator))]
+    return stack([make_scene(kind, generator, device)])
 
 
 def _pictured(scenes: Scenes, T_wc: Tensor, K: Tensor, height: int, width: int, generator: torch.Generator) -> Clip:
@@ -78,8 +83,7 @@ class RenderedPairs:
     @torch.no_grad()
     def __call__(self, generator: torch.Generator) -> list[Clip]:
         """One clip of two views; everything random comes from the generator."""
-        kind = self.kinds[int(torch.randint(len(self.kinds), (), generator=generator))]
-        scenes = stack([make_scene(kind, generator, self.device)])
+        scenes = _random_scene(self.kinds, generator, self.device)
         width, height = _random_size(self.pixels, generator)
         K = random_intrinsics(width, height, generator, WIDEST)
         motion_scale = uniform((), LEAST_MOTION, MOST_MOTION, generator).item()

@@ -21,7 +21,7 @@ from slam.geometry import se3
 from slam.geometry.camera import sample
 from slam.geometry.flow import in_image, reproject
 from slam.networks.prior import PriorOutput
-from slam.training.losses import inconsistency, masked_mean
+from slam.training.losses import inconsistency, masked_mean, sigma_likelihood
 
 SSIM_SHARE = 0.85  # of the photometric error; the rest is the absolute difference
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2  # of images in [0, 1]
@@ -187,7 +187,7 @@ def distillation_loss(
     error = (output.log_inv_depth - (map_inv_depth.clamp_min(1e-9) / scale).log()).abs()
     weight = TRUSTED_SIGMA / relative_sigma.clamp_min(TRUSTED_SIGMA)
     depth = masked_mean(error * weight, known)
-    likelihood = masked_mean(error.detach() * (-output.log_sigma).exp() + output.log_sigma, known)
+    likelihood = sigma_likelihood(output, error, known)
     parts = {"distillation": depth.detach(), "distilled_sigma": likelihood.detach()}
     return depth + SIGMA_WEIGHT * likelihood, parts
 

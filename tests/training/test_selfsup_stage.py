@@ -9,11 +9,8 @@ from torch import Tensor
 
 from slam.errors import SourceError, WeightsError
 from slam.geometry import se3
-from slam.networks.encoder import EncoderConfig
-from slam.networks.motion import MotionNetConfig
 from slam.networks.prior import PriorNetConfig, PriorOutput
-from slam.networks.stereo import StereoNetConfig
-from slam.networks.storage import NetworkConfig, load_networks, read_metadata
+from slam.networks.storage import load_networks, read_metadata
 from slam.training.card import model_card
 from slam.training.clips import Clip, ClipPool
 from slam.training.self_supervision import (
@@ -27,16 +24,9 @@ from slam.training.selfsup_stage import SelfSupervisedStage
 from slam.training.trainer import TrainConfig, Trainer
 from slam.training.validation import NO_CHANGE
 from slam.training.video import Video
+from tests.training import tiny
 
-TINY = NetworkConfig(
-    "tiny",
-    64,
-    48,
-    EncoderConfig(8, 16, 24, blocks_4=1, blocks_8=1, matching=24, stereo=8, image=8),
-    MotionNetConfig(hidden=16, motion=16, levels=2, radius=2),
-    StereoNetConfig(groups=4, width=8, planes=16),
-    PriorNetConfig(16, 24, 32, 48),
-)
+TINY = replace(tiny.TINY, prior=PriorNetConfig(16, 24, 32, 48))  # wide enough for shapes
 CPU = torch.device("cpu")
 ALONE = SelfSupervisionConfig(replay_every=0, targets=1, distillation=0, geometry=0.1)  # no truth, no map's depth
 

@@ -12,25 +12,13 @@ import torch
 
 from slam.errors import ConfigError, WeightsError
 from slam.geometry import se3
-from slam.networks.encoder import EncoderConfig
-from slam.networks.motion import MotionNetConfig
-from slam.networks.prior import PriorNetConfig
-from slam.networks.stereo import StereoNetConfig
-from slam.networks.storage import NetworkConfig, load_networks, read_metadata
+from slam.networks.storage import load_networks, read_metadata
 from slam.training.clips import Clip, ClipPool
 from slam.training.data import make_batch
 from slam.training.trainer import MAX_STEP_S, TrainConfig, Trainer
 from slam.training.validation import NO_CHANGE
+from tests.training.tiny import TINY
 
-TINY = NetworkConfig(
-    "tiny",
-    64,
-    48,
-    EncoderConfig(8, 16, 24, blocks_4=1, blocks_8=1, matching=24, stereo=8, image=8),
-    MotionNetConfig(hidden=16, motion=16, levels=2, radius=2),
-    StereoNetConfig(groups=4, width=8, planes=16),
-    PriorNetConfig(12, 16, 24, 24),
-)
 CPU = torch.device("cpu")
 PLAIN = replace(NO_CHANGE, crop_height=48, crop_width=64)
 
