@@ -65,7 +65,7 @@ def test_exact_depth_is_consistent(video):
 
 
 def test_mistakes_of_convention_show(video, mutant):
-    """Measured 1.7 % and more at gap 1, where the truth has 0.003."""
+    """Measured 1.3 % and more at gap 1, where the truth has 0.003."""
     for gap in (1, 5):
         right, wrong = (
             temporal_alignment_error(video.inv_depth, T_wc, video.K, gap, video.off_edges)
@@ -153,7 +153,7 @@ def test_pairs_are_spread_over_the_video_and_bounded():
 
 
 def test_warping_by_exact_depth_explains_the_images(wall, mutant):
-    """Measured 0.008 from bilinear sampling; every mistake more than 0.5."""
+    """Measured 0.0035, from bilinear samples of the image; mistakes 0.75 and more."""
     exact = photometric_error(wall.images, wall.inv_depth, wall.T_wc, wall.K, 2)
     wrong = photometric_error(wall.images, wall.inv_depth, mutant(wall.T_wc), wall.K, 2)
     assert exact < 0.02 and wrong > 10 * exact
@@ -188,7 +188,7 @@ def test_held_out_errors_see_mistakes_of_convention(wall, mutant):
     d_i, d_j, uv, _ = edge(wall)
     T_ji = (se3.inverse(T_wc[4]) @ T_wc[2])[None]
     weight = torch.ones_like(d_i)
-    assert reprojection_px(d_i, uv, weight, T_ji, wall.K)[0] > 0.5  # measured 1.0 and more
+    assert reprojection_px(d_i, uv, weight, T_ji, wall.K)[0] > 1  # measured 4.4 and more
     assert log_ratio(d_i, d_j, uv, weight, T_ji, wall.K)[0] > 0.01
 
 
