@@ -2,6 +2,9 @@
 
 python tools/render_sequence.py hall loop runs/hall --frames 1300 --seed 1
 v2d-slam --sequence runs/hall --out runs/hall-run && v2d-eval runs/hall-run --groundtruth runs/hall
+
+With --movers something moves through the scene; movers/ then holds its masks (255: the pixel shows a mover), listed in
+movers.txt.
 """
 
 import argparse
@@ -11,11 +14,11 @@ import torch
 from tqdm import tqdm
 
 from slam.io.calibration import write_calibration
-from slam.io.images import write_color, write_depth
+from slam.io.images import write_color, write_depth, write_mask
 from slam.io.trajectory import format_time_ns, write_tum
 from slam.rendering.paths import PATH_VARIANTS
 from slam.rendering.scenes import SCENE_KINDS
-from slam.sources.demo import DemoConfig, DemoSource
+from slam.sources.demo import MOVERS, DemoConfig, DemoSource
 
 
 def main() -> None:
@@ -27,6 +30,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=600)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--depth", action="store_true", help="write depth too")
+    parser.add_argument("--movers", choices=MOVERS, default="none", help="what moves (default %(default)s)")
     parser.add_argument("--readout", type=float, default=0.0, help="of a rolling shutter, ms (default %(default)g)")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -36,13 +40,14 @@ def main() -> None:
         seed=options.seed,
         frames=options.frames,
         readout_s=options.readout / 1000,
+        movers=options.movers,
     )
     source = DemoSource(config, with_depth=options.depth)
     truth = source.groundtruth()
     path_m = float(torch.from_numpy(truth.T_wc[:, :3, 3]).diff(dim=0).norm(dim=-1).sum())
     write_calibration(options.out / "calibration.yaml", source.camera)
     write_tum(options.out / "groundtruth.txt", truth, f"rendered {options.kind} {options.variant}, {path_m:.1f} m")
-    lists: dict[str, list[str]] = {"rgb": ["# timestamp filename"], "depth": ["# timestamp filename"]}
+    lists = {name: ["# timestamp filename"] for name in ("rgb", "depth", "movers")}
     for frame in tqdm(source, total=len(source), desc=f"{path_m:.1f} m"):
         stamp = format_time_ns(frame.time_ns)
         write_color(options.out / "rgb" / f"{stamp}.jpg", frame.image)
@@ -50,6 +55,9 @@ def main() -> None:
         if frame.depth is not None:
             write_depth(options.out / "depth" / f"{stamp}.png", frame.depth)
             lists["depth"].append(f"{stamp} depth/{stamp}.png")
+        if source.movers is not None:
+            write_mask(options.out / "movers" / f"{stamp}.png", source.mover_masks(frame.id, frame.id + 1)[0])
+            lists["movers"].append(f"{stamp} movers/{stamp}.png")
     for name, lines in lists.items():
         if len(lines) > 1:
             (options.out / f"{name}.txt").write_text("\n".join(lines) + "\n")

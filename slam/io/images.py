@@ -1,4 +1,4 @@
-"""Image files: colour, 16-bit depth, 8-bit confidence.
+"""Image files: colour, 16-bit depth, 8-bit confidence and masks.
 
 OpenCV is used here only to encode and decode; the bytes go through Python, which reports a full disk (imwrite does
 not) and takes any path. Its BGR order stays inside this file.
@@ -81,6 +81,19 @@ def read_confidence(path: Path) -> np.ndarray:
     if values.dtype != np.uint8 or values.ndim != 2:
         raise SourceError(f"{path} is no confidence image: expected one channel of 8 bits, got {values.dtype}")
     return values.astype(np.float32) / np.float32(255)
+
+
+def write_mask(path: Path, mask: np.ndarray) -> None:
+    """Write (H, W) bool as an 8-bit PNG, 255 = True; raises OutputError."""
+    _encode(path, np.where(mask, 255, 0).astype(np.uint8))
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """Read an 8-bit PNG as (H, W) bool, True from 128; raises SourceError."""
+    values = _decode(_bytes(path), path, cv2.IMREAD_UNCHANGED)
+    if values.dtype != np.uint8 or values.ndim != 2:
+        raise SourceError(f"{path} is no mask: expected one channel of 8 bits, got {values.dtype} {values.shape}")
+    return values >= 128
 
 
 def _encode(path: Path, pixels: np.ndarray) -> None:

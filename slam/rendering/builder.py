@@ -129,7 +129,7 @@ class SceneBuilder:
             face_material=f32[:, 16:22].long(),
             uv_offset=f32[:, 22:24],
             material=torch.from_numpy(np.stack(self.materials)).to(device, torch.float32),
-            light=torch.from_numpy(np.stack(self.lights)).to(device, torch.float32),
+            light=torch.from_numpy(np.reshape(self.lights, (-1, 6))).to(device, torch.float32),
             ambient=torch.from_numpy(self.ambient).to(device, torch.float32),
             atlas=self.atlas,
             name=name,

@@ -222,6 +222,10 @@ def on_wall(b: SceneBuilder, wall: int, along: float, height: float, size: tuple
     b.add(BOX, position, extent, np.eye(3), material)
 
 
+# of a standing person's primitives, those that swing as one about the upper end of their first: leg, arm, leg, arm
+LIMBS = ((0,), (1, 2), (3,), (4, 5))
+
+
 def person(b: SceneBuilder, x: float, y: float, z: float, yaw: float, is_sitting: bool = False) -> None:
     """Somebody who stands, or sits on something 0.45 m high, facing -z."""
     rng = b.rng

@@ -5,6 +5,7 @@ World axes: y down, the floor at y = 0, the room around the origin; metres. Prim
 
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -95,6 +96,19 @@ class Scenes:
         """Some of the scenes, repeated where the index repeats."""
         keep = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name != "atlas"}
         return replace(self, **keep)
+
+    def joined(self, added: "Scenes") -> "Scenes":
+        """The S scenes with the primitives and materials of S others behind their own, under their own lights."""
+        moved = replace(added, face_material=added.face_material + self.material.shape[1])
+        names = ("kind", "R", "centre", "half", "face_material", "uv_offset", "material")
+        both: dict[str, Any] = {n: torch.cat([getattr(self, n), getattr(moved, n)], 1) for n in names}
+        return replace(self, **both)
+
+    def lit_as(self, one: "Scenes") -> "Scenes":
+        """The same scenes with the soft light of one other scene: nothing is baked, what differs casts no shadow."""
+        scenes = replace(self)
+        vars(scenes)["light_volume"] = one.light_volume.expand(len(self), -1, -1)  # where cached_property looks
+        return scenes
 
     def to(self, device: torch.device | str) -> "Scenes":
         """The same scenes on another device."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from slam.geometry.camera import scaled_intrinsics
-from slam.rendering.casting import cast, make_rays
+from slam.rendering.casting import Rays, cast, make_rays
 from slam.rendering.primitives import Scenes
 from slam.rendering.shading import shade
 
@@ -68,8 +68,23 @@ def render(
 
 def render_depth(scenes: Scenes, T_wc: Tensor, K: Tensor, height: int, width: int) -> Tensor:
     """(B, H, W) z-depth alone, arguments as for `render`."""
+    rays = _rays(scenes, T_wc, K, height, width, None)
+    return rays.image(cast(scenes, rays).depth[:, None], height, width)[:, 0].contiguous()
+
+
+def render_primitives(
+    scenes: Scenes, T_wc: Tensor, K: Tensor, height: int, width: int, *, row_T_wc: Tensor | None = None
+) -> Tensor:
+    """(B, H, W) int64 which primitive of its scene each pixel centre shows, arguments as for `render`."""
+    rays = _rays(scenes, T_wc, K, height, width, row_T_wc)
+    index = cast(scenes, rays).primitive % scenes.kind.shape[1]
+    return rays.image(index[:, None], height, width)[:, 0].contiguous()
+
+
+def _rays(scenes: Scenes, T_wc: Tensor, K: Tensor, height: int, width: int, row_T_wc: Tensor | None) -> Rays:
     B = len(T_wc)
     T_wc = T_wc.to(scenes.device, torch.float32)
     K = K.to(scenes.device, torch.float32).expand(B, 3, 3)
-    rays = make_rays(T_wc, K, height, width, B // len(scenes), None)
-    return rays.image(cast(scenes, rays).depth[:, None], height, width)[:, 0].contiguous()
+    if row_T_wc is not None:
+        row_T_wc = row_T_wc.to(scenes.device, torch.float32)
+    return make_rays(T_wc, K, height, width, B // len(scenes), row_T_wc)

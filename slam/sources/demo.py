@@ -12,12 +12,14 @@ from slam.frames import Frame, Trajectory
 from slam.geometry import se3
 from slam.geometry.camera import Camera
 from slam.rendering.effects import convolve, rolling_shutter_poses, streak_kernels
+from slam.rendering.movers import MOVER_KINDS, Movers, make_movers
 from slam.rendering.paths import PATH_VARIANTS, handheld_path
-from slam.rendering.renderer import render
-from slam.rendering.scenes import SCENE_KINDS, make_scene, stack
+from slam.rendering.renderer import render, render_primitives
+from slam.rendering.scenes import SCENE_KINDS, Scenes, make_scene, stack
 
 START_NS = 1_000_000_000  # time of the first frame
 BATCH = 4  # frames rendered at a time
+MOVERS = ("none", *MOVER_KINDS)
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,15 @@ class DemoConfig:
     exposure_drift_stops: float = 0.15  # slow change of exposure
     blur_px: float = 0.45  # standard deviation of the lens blur
     readout_s: float = 0.0  # time from the first row's exposure to the last's: a rolling shutter, about its middle row
+    movers: str = "none"  # one of MOVERS: what moves through the scene; still while a frame is read out
 
     def __post_init__(self) -> None:
         if self.kind not in SCENE_KINDS:
             raise ConfigError(f"demo.kind must be one of {', '.join(SCENE_KINDS)}, got '{self.kind}'")
         if self.variant not in PATH_VARIANTS:
             raise ConfigError(f"demo.variant must be one of {', '.join(PATH_VARIANTS)}, got '{self.variant}'")
+        if self.movers not in MOVERS:
+            raise ConfigError(f"demo.movers must be one of {', '.join(MOVERS)}, got '{self.movers}'")
         for name in ("frames", "width", "height", "fps"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"demo.{name} must be positive, got {getattr(self, name)}")
@@ -69,6 +74,9 @@ class DemoSource:
         generator = torch.Generator().manual_seed(config.seed)
         self._scenes = stack([make_scene(config.kind, generator, device)])
         self._T_wc = handheld_path(self._scenes, config.frames, config.fps, generator, config.variant)
+        self.movers: Movers | None = None
+        if config.movers != "none":
+            self.movers = make_movers(config.movers, self._scenes, self._T_wc, config.fps, self.camera, generator)
         self._time_ns = START_NS + np.round(np.arange(config.frames) * 1e9 / config.fps).astype(np.int64)
         phase = torch.linspace(0, 4 * torch.pi, config.frames)
         self._exposure = 2 ** (config.exposure_drift_stops * torch.sin(phase))
@@ -82,12 +90,21 @@ class DemoSource:
         for start in range(0, len(self), BATCH):
             yield from self._rendered(start, min(start + BATCH, len(self)), generator)
 
+    def mover_masks(self, start: int, stop: int) -> np.ndarray:
+        """(n, H, W) bool of the frames start .. stop - 1: the pixel centre shows something that moves."""
+        c = self.config
+        if self.movers is None:
+            return np.zeros((stop - start, c.height, c.width), bool)
+        with torch.inference_mode():
+            scenes, T_wc, rows = self._views(start, stop)
+            shown = render_primitives(scenes, T_wc, self.camera.matrix(), c.height, c.width, row_T_wc=rows)
+            return (shown >= self._scenes.kind.shape[1]).cpu().numpy()
+
     def _rendered(self, start: int, stop: int, generator: torch.Generator) -> list[Frame]:
         c = self.config
         with torch.inference_mode():
-            rows = self._row_poses(start, stop) if c.readout_s and c.frames > 1 else None
-            T_wc, K = self._T_wc[start:stop], self.camera.matrix()
-            views = render(self._scenes, T_wc, K, c.height, c.width, row_T_wc=rows)
+            scenes, T_wc, rows = self._views(start, stop)
+            views = render(scenes, T_wc, self.camera.matrix(), c.height, c.width, row_T_wc=rows)
             image = convolve(views.image, self._lens.to(views.image).expand(stop - start, -1, -1)).cpu()
             image = image * self._exposure[start:stop, None, None, None]
             image = image + c.noise * torch.randn(image.shape, generator=generator)
@@ -97,6 +114,13 @@ class DemoSource:
             Frame(start + k, int(self._time_ns[start + k]), pixels[k], self.camera, depth[k])
             for k in range(stop - start)
         ]
+
+    def _views(self, start: int, stop: int) -> tuple[Scenes, Tensor, Tensor | None]:
+        """Of frames start .. stop - 1: one scene, or one each; poses; poses of the rows, of a rolling shutter."""
+        c = self.config
+        scenes = self._scenes if self.movers is None else self.movers.within(self._scenes, slice(start, stop))
+        rows = self._row_poses(start, stop) if c.readout_s and c.frames > 1 else None
+        return scenes, self._T_wc[start:stop], rows
 
     def _row_poses(self, start: int, stop: int) -> Tensor:
         """(B, H, 4, 4) of the rows of frames, each moving on as from this frame to the next."""

@@ -5,7 +5,16 @@ import numpy as np
 import pytest
 
 from slam.errors import OutputError, SourceError
-from slam.io.images import read_color, read_confidence, read_depth, write_color, write_confidence, write_depth
+from slam.io.images import (
+    read_color,
+    read_confidence,
+    read_depth,
+    read_mask,
+    write_color,
+    write_confidence,
+    write_depth,
+    write_mask,
+)
 
 
 def image(h: int = 48, w: int = 64) -> np.ndarray:
@@ -79,6 +88,8 @@ def test_colour_is_no_depth(tmp_path):
         read_depth(tmp_path / "a.png")
     with pytest.raises(SourceError, match="is no confidence image"):
         read_confidence(tmp_path / "a.png")
+    with pytest.raises(SourceError, match="is no mask"):
+        read_mask(tmp_path / "a.png")
 
 
 def test_confidence_round_trip(tmp_path):
@@ -95,3 +106,10 @@ def test_unwritable(tmp_path):
         write_color(tmp_path / "file" / "a.png", image())
     with pytest.raises(ValueError, match="uint8"):
         write_color(tmp_path / "a.png", image().astype(np.float32))
+
+
+def test_mask_round_trip(tmp_path):
+    mask = np.array([[True, False, False], [False, True, True]])
+    write_mask(tmp_path / "m.png", mask)
+    assert np.array_equal(read_mask(tmp_path / "m.png"), mask)
+    assert set(np.unique(read_confidence(tmp_path / "m.png"))) == {0.0, 1.0}  # 0 and 255 in the file
