@@ -45,10 +45,8 @@ class KeyframeRecord:
     parent_id: int = -1  # the keyframe it was tracked against; -1 of the first
 
     def __post_init__(self) -> None:
-        for name, size in (("K", 3), ("T_wc", 4)):
-            rows = getattr(self, name)
-            if len(rows) != size or any(len(row) != size for row in rows):
-                raise ConfigError(f"{name} must be {size}x{size}")
+        require_square("K", self.K, 3)
+        require_square("T_wc", self.T_wc, 4)
 
 
 def write_record(run: RunDirectory, record: RunRecord) -> None:
@@ -93,14 +91,15 @@ def _write_keyframe(run: RunDirectory, keyframe: Keyframe) -> KeyframeRecord:
         depth=depth_file,
         confidence=confidence,
         depth_scale=scale,
-        K=_rows(keyframe.view.K),
+        K=rows_of(keyframe.view.K),
         width=inv_depth.shape[1],
         height=inv_depth.shape[0],
-        T_wc=_rows(keyframe.T_wc),
+        T_wc=rows_of(keyframe.T_wc),
     )
 
 
-def _rows(matrix: torch.Tensor) -> tuple[tuple[float, ...], ...]:
+def rows_of(matrix: torch.Tensor) -> tuple[tuple[float, ...], ...]:
+    """A matrix as a record holds it."""
     return tuple(tuple(row) for row in matrix.tolist())
 
 
@@ -127,7 +126,7 @@ class Run:
 
     def record(self) -> RunRecord:
         """What `run.json` says."""
-        return _checked(RunRecord, read_json(self.path / RECORD, dict), self.path / RECORD)
+        return checked(RunRecord, read_json(self.path / RECORD, dict), self.path / RECORD)
 
     def trajectory(self, online: bool = False) -> Trajectory:
         """T_wc of every frame; `online`: as first estimated, also of a run that was killed."""
@@ -141,7 +140,7 @@ class Run:
         """The entries of `keyframes.json`, oldest first."""
         listing = self.path / LISTING
         entries = read_json(listing, list)
-        return [_checked(KeyframeRecord, entry, listing, f"entry {n}") for n, entry in enumerate(entries)]
+        return [checked(KeyframeRecord, entry, listing, f"entry {n}") for n, entry in enumerate(entries)]
 
     def depth(self, record: KeyframeRecord) -> np.ndarray:
         """(h, w) float32 depth of a keyframe, map units, 0 unknown."""
@@ -190,8 +189,18 @@ def read_json(path: Path, kind: type) -> Any:
     return values
 
 
-def _checked(cls: type, values: Any, path: Path, where: str = "") -> Any:
-    """A dataclass from what a file holds."""
+def require_square(name: str, rows: tuple[tuple[float, ...], ...], size: int) -> None:
+    """Refuse a matrix of a record that has another size; raises ConfigError."""
+    if len(rows) != size or any(len(row) != size for row in rows):
+        raise ConfigError(f"{name} must be {size}x{size}")
+
+
+def checked(cls: type, values: Any, path: Path, where: str = "") -> Any:
+    """A dataclass from what a file holds.
+
+    Raises:
+        SourceError: naming the file, if the values do not fit.
+    """
     try:
         return build_config(cls, values)
     except ConfigError as error:
