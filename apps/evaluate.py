@@ -8,9 +8,9 @@ from pathlib import Path
 
 from apps.common import add_verbosity, guarded, set_up_logging
 from slam.errors import OutputError, UsageError
-from slam.evaluation.depth import keyframe_depths, mean_depth, stamped_images
 from slam.evaluation.plots import plot_trajectory
 from slam.evaluation.report import table, trajectory_report
+from slam.evaluation.run_depth import depth_report
 from slam.io.run import Run, read_json
 from slam.io.run_directory import RunDirectory
 from slam.io.trajectory import read_tum
@@ -23,7 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="v2d-eval", description=__doc__)
     parser.add_argument("run", type=Path, help="run directory, or a trajectory file in TUM format")
     parser.add_argument("--groundtruth", type=Path, required=True, help="TUM trajectory, or the folder of a sequence")
-    parser.add_argument("--depth", type=Path, help="TUM depth/ folder: also compare the keyframes' depth")
+    parser.add_argument("--depth", type=Path, help="TUM depth/ folder: also compare the run's depth")
     parser.add_argument("--online", action="store_true", help="poses as first estimated, not the final ones")
     parser.add_argument("--max-difference", type=float, default=0.02, help="of matched stamps, s (default %(default)s)")
     parser.add_argument("--min-confidence", type=float, default=0.5, help="of compared depths (default %(default)s)")
@@ -53,22 +53,20 @@ def evaluate(options: argparse.Namespace) -> int:
     truth = read_groundtruth(options.groundtruth)
     seen = run.record().frames_seen if run is not None and run.has_record else None
     report = trajectory_report(estimate, truth, max_difference_ns, seen)
-    depths = None
+    depth = None
     if options.depth is not None:
         folder = run or Run(options.run.parent)
-        true_depth = stamped_images(options.depth)
-        estimates = ((k.time_ns, folder.depth(k), folder.confidence(k)) for k in folder.keyframe_records())
-        depths = keyframe_depths(estimates, true_depth, max_difference_ns, options.min_confidence)
+        depth = depth_report(folder, options.depth, max_difference_ns, options.min_confidence)
     if not options.quiet:
         print(f"{'online' if options.online else 'final'} trajectory of {options.run} against {options.groundtruth}")
-        print(table(report, depths))
+        print(table(report, depth))
     out_folder: Path | None = options.out or (None if run is None else run.path)
     if out_folder is None:
         return 0
     out = RunDirectory(out_folder)
     numbers = {"online": options.online, "groundtruth": str(options.groundtruth), **report.numbers()}
-    if depths is not None:
-        numbers["depth"] = {"keyframes": len(depths), **mean_depth(depths).numbers()}
+    if depth is not None:
+        numbers |= depth.numbers()
     metrics = read_json(out.path / "metrics.json", dict) if (out.path / "metrics.json").is_file() else {}
     section = "evaluation_online" if options.online else "evaluation"  # beside what the run itself wrote
     out.write_json("metrics.json", {**metrics, section: numbers})

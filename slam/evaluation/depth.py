@@ -4,7 +4,7 @@ Reference: Eigen, Puhrsch, Fergus, Depth map prediction from a single image, NIP
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 STRAY_SHARE = 0.05  # of depth, off the median of 5x5: no surface
 DELTA = 1.25  # a pixel counts as right when estimate and truth differ by less than this factor
+
+DepthEstimate = tuple[int, np.ndarray, np.ndarray]  # time in ns, depth (h, w), confidence (h, w)
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,20 @@ class DepthResult:
     def numbers(self) -> dict[str, float]:
         """The scores by name."""
         return dict(vars(self))
+
+
+@dataclass(frozen=True, eq=False)
+class DepthPair:
+    """An estimate with the truth of its time; all (h, w)."""
+
+    time_ns: int
+    depth: np.ndarray  # any unit, 0 unknown
+    truth: np.ndarray  # metres, 0 unknown
+    confidence: np.ndarray | None = None  # in [0, 1]; None: every known pixel counts
+
+    def compared(self, min_confidence: float) -> np.ndarray:
+        """(h, w) bool: where both are known and the estimate is sure enough."""
+        return _compared(self.depth, self.truth, self.confidence, min_confidence)
 
 
 def compare_depth(
@@ -59,10 +75,8 @@ def compare_depth(
     if depth.shape != truth.shape or (confidence is not None and confidence.shape != depth.shape):
         shapes = [image.shape for image in (depth, truth, confidence) if image is not None]
         raise ValueError(f"depth, truth and confidence need one shape, got {shapes}")
-    has_truth = np.isfinite(truth) & (truth > 0)
-    compared = has_truth & np.isfinite(depth) & (depth > 0)
-    if confidence is not None:
-        compared &= confidence >= min_confidence
+    has_truth = is_known(truth)
+    compared = _compared(depth, truth, confidence, min_confidence)
     if not compared.any():
         raise EvaluationError(
             f"no pixel to compare: {int(has_truth.sum())} of {truth.size} have ground truth, none of them "
@@ -79,6 +93,16 @@ def compare_depth(
         confident_share=float(compared.sum() / has_truth.sum()),
         pixels=int(compared.sum()),
     )
+
+
+def is_known(depth: np.ndarray) -> np.ndarray:
+    """(h, w) bool: where a depth map has a depth."""
+    return np.isfinite(depth) & (depth > 0)
+
+
+def _compared(depth: np.ndarray, truth: np.ndarray, confidence: np.ndarray | None, min_confidence: float) -> np.ndarray:
+    compared = is_known(truth) & is_known(depth)
+    return compared if confidence is None else compared & (confidence >= min_confidence)
 
 
 def without_strays(depth: np.ndarray) -> np.ndarray:
@@ -110,8 +134,24 @@ def mean_depth(results: Sequence[DepthResult]) -> DepthResult:
     )
 
 
+def with_truth(
+    estimates: Iterable[DepthEstimate], truth: Mapping[int, Path], max_difference_ns: int
+) -> Iterator[DepthPair]:
+    """The estimates that have a truth image near in time, each with it.
+
+    Args:
+        truth: 16-bit depth images by their time, 5000 to the metre.
+    """
+    stamps = np.array(sorted(truth))
+    for time_ns, depth, confidence in estimates:
+        nearest = int(stamps[np.abs(stamps - time_ns).argmin()])
+        if abs(nearest - time_ns) <= max_difference_ns:
+            true_depth = resized_nearest(read_depth(truth[nearest], DEPTH_SCALE), *depth.shape)
+            yield DepthPair(time_ns, depth, true_depth, confidence)
+
+
 def keyframe_depths(
-    estimates: Iterable[tuple[int, np.ndarray, np.ndarray]],
+    estimates: Iterable[DepthEstimate],
     truth: Mapping[int, Path],
     max_difference_ns: int,
     min_confidence: float = 0.5,
@@ -120,22 +160,17 @@ def keyframe_depths(
     pixels.
 
     Args:
-        estimates: time, depth (h, w) and confidence (h, w) of the keyframes.
         truth: 16-bit depth images by their time, 5000 to the metre.
 
     Raises:
         EvaluationError: if no keyframe has any truth.
     """
-    stamps, results, without = np.array(sorted(truth)), [], []
-    for time_ns, depth, confidence in estimates:
-        nearest = int(stamps[np.abs(stamps - time_ns).argmin()])
-        if abs(nearest - time_ns) > max_difference_ns:
-            continue
-        true_depth = resized_nearest(read_depth(truth[nearest], DEPTH_SCALE), *depth.shape)
+    results, without = [], []
+    for pair in with_truth(estimates, truth, max_difference_ns):
         try:
-            results.append(compare_depth(depth, true_depth, confidence, min_confidence))
+            results.append(compare_depth(pair.depth, pair.truth, pair.confidence, min_confidence))
         except EvaluationError as error:
-            without.append(f"at {format_time_ns(time_ns)} s {error}")
+            without.append(f"at {format_time_ns(pair.time_ns)} s {error}")
     if without:
         log.warning("%d keyframes of %d are left out: %s", len(without), len(without) + len(results), without[0])
     if not results:

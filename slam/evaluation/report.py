@@ -1,13 +1,13 @@
 """All scores of one run, as a table for people and as plain values for files."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
 from slam.errors import EvaluationError
 from slam.evaluation.depth import DepthResult, mean_depth
 from slam.evaluation.drift import DriftResult, drift
+from slam.evaluation.run_depth import DepthReport
 from slam.evaluation.trajectory import (
     MAX_DIFFERENCE_NS,
     Alignment,
@@ -85,7 +85,7 @@ def trajectory_report(
     return TrajectoryReport(ates, rpes, len(estimate), frames_seen, travelled, drifted)
 
 
-def table(report: TrajectoryReport, depths: Sequence[DepthResult] | None = None) -> str:
+def table(report: TrajectoryReport, depth: DepthReport | None = None) -> str:
     """The scores as lines of text, every alignment named."""
     lines = [f"{'ATE (m)':<24}{'rmse':>10}{'median':>10}{'mean':>10}{'max':>10}"]
     for name, a in report.ate.items():
@@ -112,11 +112,22 @@ def table(report: TrajectoryReport, depths: Sequence[DepthResult] | None = None)
             f"{'scale drift':<24}{report.drift.scale_drift:10.4f}  growth of the unit from start to end, "
             f"spread {100 * report.drift.scale_spread:.1f} %",
         ]
-    if depths is not None:
-        mean = mean_depth(depths)
+    if depth is not None:
+        one_scale = [_depth_line(f"{depth.keyframes_one_scale.frames} keyframes", depth.keyframes_one_scale.mean)]
+        if depth.frames is not None:
+            one_scale.append(_depth_line(f"{depth.frames.frames} frames", depth.frames.mean))
+        columns = f"{'AbsRel':>10}{'rmse m':>10}{'d<1.25':>10}{'confident':>10}"
         lines += [
-            f"{'depth, median-scaled':<24}{'AbsRel':>10}{'rmse m':>10}{'d<1.25':>10}{'confident':>10}",
-            f"  {f'{len(depths)} keyframes':<22}{mean.abs_rel:10.4f}{mean.rmse:10.4f}{mean.delta_125:10.3f}"
-            f"{100 * mean.confident_share:9.1f}%",
+            f"{'depth, median-scaled':<24}{columns}",
+            _depth_line(f"{len(depth.keyframes)} keyframes", mean_depth(depth.keyframes)),
+            f"{'depth, one scale a video':<24}{columns}",
+            *one_scale,
         ]
     return "\n".join(lines)
+
+
+def _depth_line(of: str, result: DepthResult) -> str:
+    return (
+        f"  {of:<22}{result.abs_rel:10.4f}{result.rmse:10.4f}{result.delta_125:10.3f}"
+        f"{100 * result.confident_share:9.1f}%"
+    )

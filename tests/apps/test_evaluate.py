@@ -5,10 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from apps.evaluate import main
-from slam.frames import Trajectory
-from slam.io.trajectory import write_tum
+from slam.frames import Image, Keyframe, Trajectory, View
+from slam.inv_depth import InvDepth
+from slam.io.images import write_depth
+from slam.io.refined import FramesWriter
+from slam.io.run import write_keyframes
+from slam.io.run_directory import RunDirectory
+from slam.io.trajectory import format_time_ns, write_tum
 
 
 @pytest.fixture
@@ -63,3 +69,60 @@ def test_a_mistake_gets_one_line_and_its_exit_code(places, monkeypatch, capsys, 
     output = capsys.readouterr()
     assert message in output.err and output.err.startswith("v2d-eval: ") and output.err.count("\n") == 1
     assert output.out == ""
+
+
+@pytest.fixture
+def with_depth(places) -> Path:
+    """The run with depth of its ten frames; truth is 2 m. Nine say 1 and the last 1.5, in the upper half; the lower one
+    is not sure. Frames 0, 1 and 9 are keyframes."""
+    size, K, T_wc = (8, 12), torch.eye(3, dtype=torch.float64), torch.eye(4, dtype=torch.float64)
+    confidence = torch.tensor([0.9, 0.1]).repeat_interleave(4)[:, None].expand(size)
+    run, keyframes = RunDirectory(places / "run"), []
+    with FramesWriter(run, K, size, 1000.0, (0.5, 2.0)) as writer:
+        for n in range(10):
+            depth = InvDepth.from_confidence(torch.full(size, 1 / 1.5 if n == 9 else 1.0), confidence)
+            view = View(n, 10**9 + 10**8 * n, Image(np.zeros((*size, 3), np.uint8)), K)
+            writer.add(view, T_wc, depth, depth)
+            write_depth(places / "depth" / f"{format_time_ns(view.time_ns)}.png", np.full((16, 24), 2.0))
+            if n in (0, 1, 9):
+                keyframes.append(Keyframe(n, view, T_wc, depth, depth))
+    write_keyframes(run, keyframes)
+    assert not run.missing
+    return places
+
+
+def test_depth_of_every_frame_is_scored_with_one_scale(with_depth, capsys):
+    """The last frame is 50 % too far: a scale of its own hides that, one scale for the video does not."""
+    (with_depth / "run/metrics.json").write_text(json.dumps({"before": {"drift": 0.2}, "after": {"drift": 0.1}}))
+    options = ["--groundtruth", str(with_depth / "groundtruth.txt"), "--depth", str(with_depth / "depth"), "--no-plots"]
+    assert main([str(with_depth / "run"), *options]) == 0
+    metrics = json.loads((with_depth / "run/metrics.json").read_text())
+    assert (metrics["before"], metrics["after"]) == ({"drift": 0.2}, {"drift": 0.1})
+    depth, video = metrics["evaluation"]["depth"], metrics["evaluation"]["video_depth"]
+    assert (depth["keyframes"], depth["abs_rel"]) == (3, pytest.approx(0, abs=1e-3))  # 16 bits of 20,000 levels
+    assert depth["one_scale"]["abs_rel"] == pytest.approx(0.5 / 3, abs=1e-3)
+    assert (video["frames"], video["frames_with_truth"], video["pixels"]) == (10, 10, 10 * 48)
+    assert video["scale"] == pytest.approx(2.0)
+    assert video["abs_rel"] == pytest.approx(0.05)
+    assert video["rmse"] == pytest.approx(0.1)
+    assert (video["delta_125"], video["confident_share"]) == (pytest.approx(0.9), 0.5)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    start = lines.index(["depth,", "one", "scale", "a", "video", "AbsRel", "rmse", "m", "d<1.25", "confident"])
+    assert [line[:3] for line in lines[start + 1 :]] == [["3", "keyframes", "0.1667"], ["10", "frames", "0.0500"]]
+    assert lines[-1] == ["10", "frames", "0.0500", "0.1000", "0.900", "50.0%"]
+
+
+def test_a_run_without_depth_of_every_frame_has_that_of_its_keyframes(with_depth, capsys):
+    (with_depth / "run/frames/frames.json").unlink()
+    options = ["--groundtruth", str(with_depth / "groundtruth.txt"), "--depth", str(with_depth / "depth"), "--no-plots"]
+    assert main([str(with_depth / "run"), *options]) == 0
+    assert "video_depth" not in json.loads((with_depth / "run/metrics.json").read_text())["evaluation"]
+    assert "10 frames" not in capsys.readouterr().out
+
+
+def test_a_missing_map_of_a_frame_is_one_line(with_depth, capsys):
+    (with_depth / "run/frames/1.300000000_depth.png").unlink()
+    options = ["--groundtruth", str(with_depth / "groundtruth.txt"), "--depth", str(with_depth / "depth"), "--no-plots"]
+    assert main([str(with_depth / "run"), *options]) == 1
+    error = capsys.readouterr().err
+    assert "1.300000000_depth.png" in error and error.count("\n") == 1
