@@ -32,6 +32,7 @@ def main(argv: list[str] | None = None) -> int:
 def view(options: argparse.Namespace) -> int:
     """Read the run, then draw it."""
     from slam.io.images import write_color
+    from slam.io.refined import REFINED, has_frames
     from slam.io.run_directory import latest_run
     from slam.viewer.run import FinishedRun, Playback
 
@@ -39,6 +40,8 @@ def view(options: argparse.Namespace) -> int:
     if min(width, height) < 64 or max(width, height) > 8192:
         raise UsageError(f"--size {width} {height}: both must be from 64 to 8192")
     run = FinishedRun(options.run or latest_run())
+    if has_frames(run.path / REFINED):
+        log.info("there is refined depth of this run, which v2d-view %s shows", run.path / REFINED)
     window = import_window()
     if options.screenshot is None:
         with stop_on_signals() as stop:

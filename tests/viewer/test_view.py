@@ -1,6 +1,7 @@
 """v2d-view in a process of its own: the renderer cannot be closed and opened again within one."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,10 @@ import pytest
 
 from apps.view import main
 from slam.io.images import read_color
+from slam.io.refined import FramesWriter
+from slam.io.run_directory import RunDirectory
 from slam.viewer.driver import count_devices
+from slam.viewer.run import FinishedRun
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,6 +58,29 @@ def test_no_display_is_one_line(run_path):
         done = view(run_path, DISPLAY=display)
         assert done.returncode == 1
         assert done.stderr.startswith(f"v2d-view: {words}") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="displays are asked for only on Linux")
+def test_refined_depth_is_mentioned_and_is_a_run_itself(run_path, monkeypatch, caplog):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+
+    def infos(path: Path) -> list[str]:
+        """Lines of a viewer that ends for want of a display, after the run was read."""
+        caplog.clear()
+        assert main([str(path)]) == 1
+        return [record.getMessage() for record in caplog.records if record.name == "apps.view"]
+
+    assert infos(run_path) == []
+    refined = run_path / "refined"
+    shutil.copytree(run_path, refined)
+    assert infos(run_path) == []  # broken off before its listing
+    one = FinishedRun(run_path).keyframes[0]
+    with FramesWriter(RunDirectory(refined), one.view.K, one.dense.size, 5000.0, (1.0, 4.0)) as writer:
+        writer.add(one.view, one.T_wc, one.dense, one.dense)
+    (line,) = infos(run_path)
+    assert f"v2d-view {refined}" in line
+    assert infos(refined) == [] and len(FinishedRun(refined).keyframes) == 4
 
 
 def test_mistakes_are_one_line(run_path, tmp_path, capsys):
