@@ -32,6 +32,10 @@ class SourceError(SlamError):
     """A data set, video or camera cannot be read."""
 
 
+class RefinementError(SlamError):
+    """Refined depth is not better than the depth that there was."""
+
+
 class CalibrationError(SlamError):
     """The camera calibration is missing, unreadable or for other images."""
 

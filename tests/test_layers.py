@@ -24,7 +24,7 @@ LAYERS = [
     {"matching", "recognition"},
     {"stereo"},
     {"frontend", "backend", "viewer", "evaluation"},
-    {"training", "config", "report"},
+    {"training", "config", "report", "refinement"},
     {"parts"},
     {"system", "warm_up"},
     {"build"},

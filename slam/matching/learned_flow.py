@@ -27,13 +27,16 @@ class LearnedFlowConfig:
 class LearnedFlow:
     """A correspondence; its features are those of the encoder, which the stereo network reads too."""
 
-    def __init__(self, network: FlowSE3, config: LearnedFlowConfig = LearnedFlowConfig()) -> None:
+    def __init__(
+        self, network: FlowSE3, config: LearnedFlowConfig = LearnedFlowConfig(), kept_for_stereo: int = KEPT_IMAGES
+    ) -> None:
+        """`kept_for_stereo`: images whose maps for stereo, 0.6 MB each at 256x192, are kept."""
         self.network = network
         self.stride = network.stride
         self.max_updates = config.updates
         self.device = next(network.parameters()).device
         self._maps = lru_cache(KEPT_IMAGES)(self._encoded)
-        self._stereo_maps = lru_cache(KEPT_IMAGES)(self._encoded_for_stereo)
+        self._stereo_maps = lru_cache(kept_for_stereo)(self._encoded_for_stereo)
         self._context = lru_cache(KEPT_IMAGES)(network.context)
 
     def encode(self, images: Sequence[Image]) -> list[FeatureMaps]:

@@ -1,0 +1,204 @@
+"""v2d-refine: consistent depth for every frame of a finished run."""
+
+import argparse
+import logging
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from apps.common import add_verbosity, guarded, set_up_logging, stop_on_signals
+from slam.errors import OutputError, RefinementError, SourceError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from slam.frames import Keyframe
+    from slam.io.run import Run
+    from slam.io.run_record import RunRecord
+    from slam.refinement.refiner import RefineConfig, Tools
+
+log = logging.getLogger(__name__)
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads starve the other workers
+
+TOLD_EVERY_S = 0.5  # on a terminal; elsewhere twenty times as long
+WORK = "refined.work"  # folder of what an interrupted refinement goes on from
+PARTIAL = "refined.partial"  # folder of the result until it is whole
+ENDINGS = """The poses and the map stay as they are; the result is RUN/refined, a run directory that v2d-view and
+v2d-eval read, with the depth of every frame and preview.mp4. Ctrl-C and SIGTERM keep the best so far; the same
+command then goes on. What the frames held out do not confirm is not used: exit code 1, and nothing is written."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of v2d-refine."""
+    p = argparse.ArgumentParser(
+        prog="v2d-refine", description="Consistent depth for every frame of a finished run.", epilog=ENDINGS
+    )
+    p.add_argument("run", type=Path, nargs="?", metavar="RUN", help="run directory (default results/latest)")
+    modes = "fast: depth is optimised directly; train: the single-picture network learns this video first"
+    p.add_argument("--mode", choices=("fast", "train"), default="fast", help=modes)
+    p.add_argument("--minutes", type=float, default=float("inf"), help="end after so long, with the best so far")
+    p.add_argument("--again", action="store_true", help="replace an earlier result")
+    p.add_argument("--device", metavar="NAME", default="auto", help="auto (a GPU that works, else the CPU), cpu, cuda")
+    p.add_argument("--weights", type=Path, metavar="FILE", help="network weights, of a run that used others")
+    p.add_argument("--set", action="append", default=[], metavar="A.B=V", help="override a setting of the refinement")
+    add_verbosity(p)
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    options = build_parser().parse_args(argv)
+    set_up_logging(options)
+    return guarded("v2d-refine", lambda: refine(options))
+
+
+def refine(options: argparse.Namespace) -> int:
+    """Read the run, refine it, write the result."""
+    from slam.io.run import Run
+    from slam.io.run_directory import latest_run
+    from slam.refinement.refiner import RefineConfig
+    from slam.settings import load_config
+    from slam.sources.reopen import reopened
+    from slam.threads import limit_threads
+
+    if not options.minutes > 0:
+        raise UsageError(f"--minutes must be positive, got {options.minutes:g}")
+    limit_threads()
+    run = Run(options.run or latest_run())
+    config = load_config(RefineConfig, None, [f"mode={options.mode}", *options.set])
+    record, keyframes = finished(run, options.again)
+    tools = tools_of(run, options, config, keyframes)
+    source = reopened(record.source)
+    try:
+        with stop_on_signals() as stop:
+            status = Status(None if options.quiet else sys.stderr)
+            return refine_and_write(run, record, keyframes, source, tools, config, options.minutes, status, stop.is_set)
+    finally:
+        source.close()
+
+
+class Status:
+    """Shows what is done, a few times a second in place on a terminal, as lines every 10 s elsewhere."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self._shown_s = 0.0
+
+    def __call__(self, words: str) -> None:
+        """Show words, if it is time to."""
+        now_s = time.monotonic()
+        if self.stream is None or now_s - self._shown_s < TOLD_EVERY_S * (1 if self.stream.isatty() else 20):
+            return
+        self._shown_s = now_s
+        self.stream.write(f"\r{words}\033[K" if self.stream.isatty() else f"{words}\n")
+        self.stream.flush()
+
+
+def finished(run: "Run", again: bool) -> "tuple[RunRecord, tuple[Keyframe, ...]]":
+    """The record and the keyframes of a run that can be refined.
+
+    Raises:
+        SourceError: if it has not ended, or has too little to work on.
+        UsageError: if it was refined before.
+    """
+    from slam.io.refined import REFINED, has_frames
+
+    if has_frames(run.path):
+        raise UsageError(f"{run.path} is the result of v2d-refine; name the run that it came from")
+    if not run.has_record:
+        raise SourceError(f"{run.path} has not ended, or was killed: a run is refined when its run.json is there")
+    record = run.record()
+    if record.missing:
+        raise SourceError(f"{run.path} is still being written, or incomplete: {', '.join(list(record.missing)[:3])}")
+    keyframes = run.keyframes()
+    if len(keyframes) < 2:
+        raise SourceError(f"{run.path} has {len(keyframes)} keyframe: there is nothing that its depth could agree with")
+    if again:
+        shutil.rmtree(run.path / WORK, ignore_errors=True)
+    elif (run.path / WORK).exists():
+        log.info("an earlier refinement was stopped early: going on")
+    elif (run.path / REFINED).exists():
+        raise UsageError(f"{run.path / REFINED} is there already; --again replaces it")
+    return record, keyframes
+
+
+def tools_of(
+    run: "Run", options: argparse.Namespace, config: "RefineConfig", keyframes: "tuple[Keyframe, ...]"
+) -> "Tools":
+    """What measured in the run measures again; the networks also of a run without any, in mode train."""
+    from slam.config import SlamConfig, load_config
+    from slam.device import chosen_device
+    from slam.matching.dis import DisFlow
+    from slam.matching.learned_flow import LearnedFlow
+    from slam.networks.precision import prepare
+    from slam.networks.storage import load_networks
+    from slam.refinement.refiner import Tools
+    from slam.refinement.video import LENGTH, MARGIN
+    from slam.stereo.stereo import build_stereo
+    from slam.threads import Helpers
+
+    settings = load_config(SlamConfig, run.path / "config.yaml", [])
+    if not settings.uses_networks and config.mode == "fast":
+        stereo = build_stereo(settings.depth, None, None)
+        return Tools(DisFlow(), stereo, None, None, chosen_device("cpu"), Helpers(os.cpu_count() or 1))
+    device = chosen_device(options.device)
+    networks = load_networks(options.weights or settings.profile)
+    for network in (networks.motion, networks.stereo):
+        prepare(network, settings.precision, device)
+    flow = LearnedFlow(networks.motion, settings.correspondence.learned, LENGTH + 2 * MARGIN)
+    stereo = build_stereo(settings.depth, flow, networks.stereo)
+    helpers = Helpers(os.cpu_count() or 1) if device.type == "cpu" else Helpers()
+    return Tools(DisFlow(), stereo, flow, networks.prior.to(device), device, helpers)
+
+
+def refine_and_write(
+    run: "Run",
+    record: "RunRecord",
+    keyframes: "tuple[Keyframe, ...]",
+    source: Any,
+    tools: "Tools",
+    config: "RefineConfig",
+    minutes: float,
+    status: "Callable[[str], None]",
+    stop: "Callable[[], bool]",
+) -> int:
+    """Refine stretch by stretch, write the frames as they are done, and the rest at the end."""
+    from slam.io.refined import REFINED
+    from slam.io.run_directory import RunDirectory
+    from slam.refinement.result import Result
+    from slam.refinement.video import refine_video
+
+    partial, work = run.path / PARTIAL, run.path / WORK
+    shutil.rmtree(partial, ignore_errors=True)
+    result = Result(RunDirectory(partial), run, record, keyframes)
+    h, w = keyframes[0].view.image.size
+    begin_s = time.monotonic()
+    try:
+        for refined, own in refine_video(
+            *(record.source.name, source, h * w, run.trajectory(), keyframes, tools, config, work),
+            *(minutes, status, stop),
+        ):
+            result.add(refined, own)
+        if not result.accepted:
+            raise RefinementError(f"the result is not used, {run.path} stays as it is: {result.verdict()}")
+        end = "stopped by the user" if stop() else "complete"
+        words = result.finish(config, end, time.monotonic() - begin_s)
+        if result.directory.missing:
+            raise OutputError(f"{run.path / REFINED} is not written: {result.directory.missing_words()}")
+        shutil.rmtree(run.path / REFINED, ignore_errors=True)
+        partial.replace(run.path / REFINED)
+    finally:
+        result.close()
+        shutil.rmtree(partial, ignore_errors=True)
+    if not stop():
+        shutil.rmtree(work, ignore_errors=True)
+    log.info("%s\nresults in %s", words, run.path / REFINED)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Consistent depth of every frame of a video whose poses are known: measured, made to agree, accepted or not."""
