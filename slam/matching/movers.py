@@ -1,12 +1,12 @@
 """Probability that what a cell shows stands still, from measured flow, poses and depth of single pictures.
 
-Two kinds of evidence are voted on. Flow: where a cell is found in another view against where its depth and the pose
-say it should be; across the epipolar line no depth explains a difference, along it the sigma of the depth explains its
-share. Depth: what moves along its epipolar line has a stereo depth that fits all views and is wrong, but a network that
-sees one picture says another depth.
+Flow: where a cell is found in other views against where its depth and the pose say it should be. Across the epipolar
+line no depth explains a difference; along it the sigma of the depth explains its share. Depth: what moves along its
+epipolar line has a stereo depth that fits all views and is wrong; a network that sees one picture alone says another
+depth. Numbers by `tools/bench_movers.py`.
 
-References: Luo et al., Consistent video depth estimation, SIGGRAPH 2020 (the failure along the line); Bian et al.,
-Unsupervised scale-consistent depth learning, IJCV 2021 (M_s = 1 - D_diff); Li et al., MegaSaM, CVPR 2025.
+References: Luo et al., Consistent video depth estimation, SIGGRAPH 2020 (only flow: fails along the line); Bian et al.,
+Unsupervised scale-consistent depth learning from video, IJCV 2021 (masks by the disagreement of two depths).
 """
 
 from dataclasses import dataclass
@@ -15,32 +15,39 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from slam.geometry.camera import pixel_grid
 from slam.geometry.flow import in_image, reproject, reprojection_jacobians
 
-FLOW_SIGMA = 0.125  # cells: standard deviation of measured flow, half a pixel
-CONTRADICTED = 3.0  # standard deviations of a residual at which a cell is as likely to move as not
-STEEPNESS = 2.0  # log odds for a cell without any residual
-MOST_MOVING = 4.0  # log odds against a cell that one view can bring
-MIN_PARTNERS = 3  # views that must have something to say of a cell, of those that a frame has
-DILATION = 1  # cells by which what moves is enlarged: the flow at its edge is that of either side
-MAX_MASKED = 0.6  # share of a frame: if more seems to move, its pose is wrong
+FLOW_SIGMA = 0.0625  # cells: standard deviation of flow of full weight; a quarter of a pixel
+LEAST_WEIGHT = 1e-3  # of a flow, when its variance is divided by it
+PRIOR_SIGMA = 0.2  # relative standard deviation of the depth of a single picture, where it fits the frame well
+CONTRADICTED = 3.0  # standard deviations at which a cell is as likely to move as to stand still
+STILL = 2.0  # log odds of a cell that nothing contradicts, or of which nothing is known
+MOST_MOVING = 4.0  # log odds that one view can bring up against a cell
+MIN_PARTNERS = 3  # views that must see a cell before their vote counts, or all that its frame has
+DILATION = 1  # cells by which moving areas grow: at their edges flow and depth are those of either side
+MAX_MASKED = 0.6  # share of a frame: if more seems to move, it is the camera's pose that is wrong
+FIT_STEPS = 10  # of the depth of a single picture to stereo; each weighs anew
+FIT_DEVIATIONS = 1.5  # standard deviations at which a cell counts half in that fit
+LEAST_SPREAD = 0.03  # of the log ratio of two depths, in that fit
+RIDGE = 1e-3  # share of the weights, against a picture with a constant depth
 MAD_TO_SIGMA = 1.4826  # of a Gaussian
 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What speaks for or against cells standing still."""
+    """What E views say of cells."""
 
     log_odds: Tensor  # (E, h, w) of standing still against moving; 0 where nothing is said
-    speaks: Tensor  # (E, h, w) bool: there is something to say
+    speaks: Tensor  # (E, h, w) bool: something is said
 
 
 @dataclass(frozen=True, eq=False)
 class StaticCells:
-    """Which cells of N frames stand still."""
+    """How likely the cells of N frames stand still."""
 
-    probability: Tensor  # (N, h, w) in [0, 1]; 1 in suspect frames, one half or more where nothing is known
-    suspect: Tensor  # (N,) bool: too much would move, so the pose is not to be trusted
+    probability: Tensor  # (N, h, w) in [0, 1], that of STILL where nothing is known; 1 in suspect frames
+    suspect: Tensor  # (N,) bool: too much would move; the frame's pose is not to be trusted
 
 
 def flow_evidence(
@@ -48,71 +55,108 @@ def flow_evidence(
 ) -> Evidence:
     """Measured flow of E pairs of views against the flow that depth and pose induce.
 
+    The residual r counts by its Mahalanobis distance under the covariance diag(FLOW_SIGMA^2 / weight) + s s^T, where s
+    is the way along the epipolar line for one sigma of the depth.
+
     Args:
-        inv_depth: (E, h, w) of views i at cells; 0 is unknown: such a cell says nothing.
+        inv_depth: (E, h, w) of views i at cells; 0 is unknown: nothing is said.
         relative_sigma: (E, h, w) standard deviation of that, relative to it.
         uv_ij: (E, h, w, 2) measured positions in views j, cells.
-        weight: (E, h, w) of the flow in [0, 1]; it scales what is said.
+        weight: (E, h, w, 2) confidence of their u and v in [0, 1]; where both are 0 nothing is said.
         T_ji: (E, 4, 4) view j from view i.
         K: (3, 3) or (E, 3, 3) intrinsics at cells.
+
+    Returns:
+        what views j say of the cells of views i.
     """
     E, h, w = inv_depth.shape
-    K = K.to(inv_depth).expand(E, 3, 3)
-    T_ji = T_ji.to(inv_depth)
+    T_ji, K = T_ji.to(inv_depth), K.to(inv_depth).expand(E, 3, 3)
     uv, q, in_front = reproject(inv_depth, T_ji, K)
     _, J_depth = reprojection_jacobians(q, inv_depth, T_ji, K)
-    shift = J_depth * (relative_sigma * inv_depth)[..., None]  # cells along the epipolar line for one sigma
+    shift = J_depth * (relative_sigma * inv_depth)[..., None]  # s, cells
+    information = weight.clamp_min(LEAST_WEIGHT) / FLOW_SIGMA**2
     residual = uv_ij - uv
-    explained = (residual * shift).sum(-1).square() / (FLOW_SIGMA**2 + shift.square().sum(-1))
-    deviations = (residual.square().sum(-1) - explained).clamp_min(0).sqrt() / FLOW_SIGMA  # Mahalanobis distance
-    speaks = (weight > 0) & (inv_depth > 0) & in_front & in_image(uv_ij, h, w)
-    log_odds = (STEEPNESS * (1 - deviations / CONTRADICTED)).clamp_min(-MOST_MOVING) * weight
-    return Evidence(torch.where(speaks, log_odds, torch.zeros_like(log_odds)), speaks)
+    unexplained = (information * residual.square()).sum(-1)
+    along = (information * residual * shift).sum(-1)
+    explained = along.square() / (1 + (information * shift.square()).sum(-1))  # Sherman & Morrison
+    speaks = (weight > 0).any(-1) & (inv_depth > 0) & in_front & in_image(uv_ij, h, w)
+    return _evidence((unexplained - explained).clamp_min(0).sqrt(), speaks)
 
 
 def depth_evidence(inv_depth: Tensor, relative_sigma: Tensor, inv_depth_prior: Tensor) -> Evidence:
     """Stereo depth of N frames against the depth that a network sees in each picture alone.
 
+    The latter is first brought to the former by the robust fit of a power, a factor and a bend over the image, and
+    then weighed by how well the frame as a whole fits. Bian et al. compare by D = |z - z'| / (z + z'), here it is
+    |log z / z'| = 2 artanh D.
+
     Args:
-        inv_depth: (N, h, w) at cells, 0 is unknown.
+        inv_depth: (N, h, w) at cells, 0 is unknown: nothing is said.
         relative_sigma: (N, h, w) standard deviation of that, relative to it.
-        inv_depth_prior: (N, h, w) in any unit, another one for each frame.
+        inv_depth_prior: (N, h, w) in any unit, of each frame another; 0 is unknown.
     """
     known = (inv_depth > 0) & (inv_depth_prior > 0)
-    log_ratio = inv_depth.clamp_min(1e-9).log() - inv_depth_prior.clamp_min(1e-9).log()
-    offset = _median(log_ratio, known)
-    difference = (log_ratio - offset).abs()
-    spread = (MAD_TO_SIGMA * _median(difference, known)).clamp_min(0.02)
-    deviations = difference / (spread.square() + relative_sigma.square()).sqrt()
-    log_odds = (STEEPNESS * (1 - deviations / CONTRADICTED)).clamp_min(-MOST_MOVING)
-    return Evidence(torch.where(known, log_odds, torch.zeros_like(log_odds)), known)
+    log_stereo, log_prior = (torch.where(known, x, torch.ones_like(x)).log() for x in (inv_depth, inv_depth_prior))
+    misfit = _misfit(log_stereo, log_prior, known)
+    variance = _spread(misfit, known).square() + PRIOR_SIGMA**2 + relative_sigma.square()
+    return _evidence(misfit.abs() / variance.sqrt(), known)
 
 
 def static_probability(flow: Evidence, i: Tensor, frames: int, depth: Evidence | None = None) -> StaticCells:
-    """Probability of standing still by the vote of all pairs of each frame.
+    """How likely cells stand still, by a vote of the views that each frame was compared with.
 
     Args:
         flow: of E pairs (i, j).
-        i: (E,) int64 frame of each pair whose cells are judged.
-        frames: N, how many there are.
+        i: (E,) int64 the frames whose cells are judged, 0 .. N - 1.
+        frames: N.
         depth: of the N frames, if there is a depth of single pictures.
     """
     i = i.to(flow.log_odds.device)
-    shape = (frames, *flow.log_odds.shape[1:])
-    votes = flow.log_odds.new_zeros(shape).index_add_(0, i, flow.speaks.to(flow.log_odds))
-    total = flow.log_odds.new_zeros(shape).index_add_(0, i, flow.log_odds)
-    partners = torch.bincount(i, minlength=frames)[:, None, None]
-    heard = (votes >= partners.clamp(1, MIN_PARTNERS)) & (votes > 0)
-    log_odds = torch.where(heard, total / votes.clamp_min(1), torch.zeros_like(total))
+    none = flow.log_odds.new_zeros(frames, *flow.log_odds.shape[1:])
+    votes, total = (none.index_add(0, i, x.to(none)) for x in (flow.speaks, flow.log_odds))
+    needed = i.bincount(minlength=frames).clamp(1, MIN_PARTNERS)[:, None, None]
+    log_odds = torch.where(votes >= needed, (STILL + total) / (1 + votes), STILL)  # one more vote, for standing still
     if depth is not None:
-        log_odds = log_odds + depth.log_odds.clamp_max(0)
-    moving = 1 - torch.sigmoid(2 * log_odds)
-    moving = F.max_pool2d(moving[:, None], 2 * DILATION + 1, 1, DILATION)[:, 0]
+        log_odds = torch.where(depth.speaks, torch.minimum(log_odds, depth.log_odds), log_odds)
+    log_odds = F.avg_pool2d(log_odds[:, None], 3, 1, 1, count_include_pad=False)
+    moving = F.max_pool2d(torch.sigmoid(-log_odds), 2 * DILATION + 1, 1, DILATION)[:, 0]
     suspect = (moving > 0.5).float().mean((1, 2)) > MAX_MASKED
-    return StaticCells(torch.where(suspect[:, None, None], torch.ones_like(moving), 1 - moving), suspect)
+    return StaticCells(torch.where(suspect[:, None, None], 1.0, 1 - moving), suspect)
+
+
+def _evidence(deviations: Tensor, speaks: Tensor) -> Evidence:
+    """Log odds by a disagreement in standard deviations (E, h, w), where there is one."""
+    log_odds = (STILL * (1 - deviations / CONTRADICTED)).clamp_min(-MOST_MOVING)
+    return Evidence(torch.where(speaks, log_odds, torch.zeros_like(log_odds)), speaks)
+
+
+def _misfit(values: Tensor, model: Tensor, known: Tensor) -> Tensor:
+    """(N, h, w) what is left of values after a robust fit of a constant, the model and a quadric over the image."""
+    N, h, w = values.shape
+    x, y = (2 * pixel_grid(h, w, like=values.double()) / values.new_tensor([w - 1, h - 1]).clamp_min(1) - 1).unbind(-1)
+    bend = torch.stack([torch.ones_like(x), x, y, x * x, x * y, y * y], -1).expand(N, h, w, 6)
+    known_share = known.double()
+    centred = (model - _median(model, known)).double()
+    A = torch.cat([bend, centred[..., None]], -1).flatten(1, 2)  # (N, h w, 7)
+    b = (values.double() - model.double()).flatten(1)[..., None]
+    damping = torch.diag(b.new_tensor([1e-9, *[RIDGE] * 6]))
+    weight, misfit = known_share, values.double()
+    for _ in range(FIT_STEPS):
+        WA = weight.flatten(1)[..., None] * A
+        amount = weight.sum((1, 2)).clamp_min(1)[:, None, None]
+        solution = torch.linalg.solve(A.mT @ WA + amount * damping, WA.mT @ b)
+        misfit = (b - A @ solution).view(N, h, w)
+        scale = FIT_DEVIATIONS * _spread(misfit, known).clamp_min(LEAST_SPREAD)
+        weight = known_share / (1 + (misfit / scale).square())  # Cauchy
+    return misfit.to(values)
+
+
+def _spread(values: Tensor, known: Tensor) -> Tensor:
+    """(N, 1, 1) robust standard deviation about 0 of known values (N, h, w)."""
+    return MAD_TO_SIGMA * _median(values.abs(), known)
 
 
 def _median(values: Tensor, known: Tensor) -> Tensor:
-    """(N, 1, 1) median of each of N maps where it is known; 0 where it is known nowhere."""
-    nan = torch.full_like(values, torch.nan)
-    return torch.where(known, values, nan).flatten(1).nanmedian(1).values.nan_to_num(0.0)[:, None, None]
+    """(N, 1, 1) median of known values (N, h, w); 0 where none is."""
+    seen = torch.where(known, values, torch.full_like(values, torch.nan))
+    return seen.flatten(1).nanmedian(1).values.nan_to_num(0.0)[:, None, None]
