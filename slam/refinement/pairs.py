@@ -27,5 +27,5 @@ def held_out_pairs(count: int) -> list[tuple[int, int]]:
     length = max(round(HELD_OUT_SHARE * count / HELD_OUT_BLOCKS), 1)
     starts = sorted({round((n + 0.5) * (count - length) / HELD_OUT_BLOCKS) for n in range(HELD_OUT_BLOCKS)})
     first = sorted({i for start in starts for i in range(start, start + length)})
-    pairs = [(i, i + gap) for i in first for gap in HELD_OUT_GAPS if i >= 0 and i + gap < count]
-    return pairs[:: -(-len(pairs) // MOST_HELD_OUT) or 1]
+    first = first[:: -(-len(first) * len(HELD_OUT_GAPS) // MOST_HELD_OUT) or 1]  # all gaps of fewer frames
+    return [(i, i + gap) for i in first for gap in HELD_OUT_GAPS if i + gap < count]
