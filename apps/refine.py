@@ -58,10 +58,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def refine(options: argparse.Namespace) -> int:
     """Read the run, refine it, write the result."""
+    from slam.config import SlamConfig, load_config
     from slam.io.run import Run
     from slam.io.run_directory import latest_run
+    from slam.refinement.build import build_tools
     from slam.refinement.refiner import RefineConfig
-    from slam.settings import load_config
     from slam.sources.reopen import reopened
     from slam.threads import limit_threads
 
@@ -71,7 +72,8 @@ def refine(options: argparse.Namespace) -> int:
     run = Run(options.run or latest_run())
     config = load_config(RefineConfig, None, [f"mode={options.mode}", *options.set])
     record, keyframes = finished(run, options.again)
-    tools = tools_of(run, options, config, keyframes)
+    settings = load_config(SlamConfig, run.path / "config.yaml", [])
+    tools = build_tools(settings, config.mode, options.device, options.weights)
     source = reopened(record.source)
     try:
         with stop_on_signals() as stop:
@@ -124,35 +126,6 @@ def finished(run: "Run", again: bool) -> "tuple[RunRecord, tuple[Keyframe, ...]]
     elif (run.path / REFINED).exists():
         raise UsageError(f"{run.path / REFINED} is there already; --again replaces it")
     return record, keyframes
-
-
-def tools_of(
-    run: "Run", options: argparse.Namespace, config: "RefineConfig", keyframes: "tuple[Keyframe, ...]"
-) -> "Tools":
-    """What measured in the run measures again; the networks also of a run without any, in mode train."""
-    from slam.config import SlamConfig, load_config
-    from slam.device import chosen_device
-    from slam.matching.dis import DisFlow
-    from slam.matching.learned_flow import LearnedFlow
-    from slam.networks.precision import prepare
-    from slam.networks.storage import load_networks
-    from slam.refinement.refiner import Tools
-    from slam.refinement.video import LENGTH, MARGIN
-    from slam.stereo.stereo import build_stereo
-    from slam.threads import Helpers
-
-    settings = load_config(SlamConfig, run.path / "config.yaml", [])
-    if not settings.uses_networks and config.mode == "fast":
-        stereo = build_stereo(settings.depth, None, None)
-        return Tools(DisFlow(), stereo, None, None, chosen_device("cpu"), Helpers(os.cpu_count() or 1))
-    device = chosen_device(options.device)
-    networks = load_networks(options.weights or settings.profile)
-    for network in (networks.motion, networks.stereo):
-        prepare(network, settings.precision, device)
-    flow = LearnedFlow(networks.motion, settings.correspondence.learned, LENGTH + 2 * MARGIN)
-    stereo = build_stereo(settings.depth, flow, networks.stereo)
-    helpers = Helpers(os.cpu_count() or 1) if device.type == "cpu" else Helpers()
-    return Tools(DisFlow(), stereo, flow, networks.prior.to(device), device, helpers)
 
 
 def refine_and_write(

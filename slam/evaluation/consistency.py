@@ -21,6 +21,7 @@ from slam.geometry.flow import reproject
 GAPS = (1, 2, 5, 10, 25)  # frames apart: flicker shows at the small ones, drift at the large
 MAX_PAIRS = 200  # of frames at one gap, each compared both ways
 BATCH = 8  # pairs at a time
+SAME_POINT = 0.03  # of depth: true depths of two frames that differ by less, as poses are not exact, are of one point
 MAX_ERROR = 0.5  # of depth: more counts no more
 UNKNOWN_SHARE = 1e-4  # weight in a bilinear sample that unknown pixels may have, for the rounding of float32
 
@@ -42,7 +43,14 @@ def known_sample(inv_depth: Tensor, uv: Tensor, mask: Tensor | None = None) -> t
     return value / weight.clamp_min(1 - UNKNOWN_SHARE), weight > 1 - UNKNOWN_SHARE
 
 
-def temporal_alignment_error(inv_depth: Tensor, T_wc: Tensor, K: Tensor, gap: int, mask: Tensor | None = None) -> float:
+def temporal_alignment_error(
+    inv_depth: Tensor,
+    T_wc: Tensor,
+    K: Tensor,
+    gap: int,
+    mask: Tensor | None = None,
+    true_inv_depth: Tensor | None = None,
+) -> float:
     """Mean difference of depth, percent of depth, between frames i and i + gap, both ways.
 
     The points of one frame are moved into the other by depth and poses, and their depth is compared with that frame's
@@ -58,6 +66,7 @@ def temporal_alignment_error(inv_depth: Tensor, T_wc: Tensor, K: Tensor, gap: in
         inv_depth, T_wc, K: of the video.
         gap: frames between i and j.
         mask: (N, h, w) bool, pixels that may count (of both frames); None takes all.
+        true_inv_depth: (N, h, w) 1 / map unit, 0 unknown: with it only points count that both frames truly see.
 
     Raises:
         EvaluationError: if no pixel can be compared.
@@ -69,6 +78,8 @@ def temporal_alignment_error(inv_depth: Tensor, T_wc: Tensor, K: Tensor, gap: in
         seen, known = known_sample(inv_depth[j], uv, None if mask is None else mask[j])
         counts = known & is_in_front & (inv_depth[i] > 0)
         counts = counts if mask is None else counts & mask[i]
+        if true_inv_depth is not None:
+            counts = counts & _truly_seen(true_inv_depth, T_wc, K, i, j)
         z_warped = q[..., 2] / inv_depth[i].clamp_min(1e-12)
         error = (z_warped * seen - 1).abs()[counts]  # |z_warped - z_j| / z_j
         total += float(error.clamp(max=MAX_ERROR).double().sum())
@@ -78,15 +89,28 @@ def temporal_alignment_error(inv_depth: Tensor, T_wc: Tensor, K: Tensor, gap: in
     return 100 * total / count
 
 
+def _truly_seen(true_inv_depth: Tensor, T_wc: Tensor, K: Tensor, i: Tensor, j: Tensor) -> Tensor:
+    """(B, h, w) bool: the true point of a pixel of frames i is what frames j truly show there."""
+    uv, q, is_in_front = _warped(true_inv_depth, T_wc, K, i, j)
+    there = sample(true_inv_depth[j][:, None], uv, mode="nearest")[:, 0]
+    ratio = q[..., 2] / true_inv_depth[i].clamp_min(1e-12) * there
+    return is_in_front & (true_inv_depth[i] > 0) & (there > 0) & ((ratio - 1).abs() < SAME_POINT)
+
+
 def temporal_alignment_errors(
-    inv_depth: Tensor, T_wc: Tensor, K: Tensor, mask: Tensor | None = None, gaps: Sequence[int] = GAPS
+    inv_depth: Tensor,
+    T_wc: Tensor,
+    K: Tensor,
+    mask: Tensor | None = None,
+    gaps: Sequence[int] = GAPS,
+    true_inv_depth: Tensor | None = None,
 ) -> dict[int, float]:
     """The temporal alignment error by gap, without gaps longer than the video or whose frames share no known depth."""
     errors = {}
     for gap in gaps:
         if gap < len(inv_depth):
             try:
-                errors[gap] = temporal_alignment_error(inv_depth, T_wc, K, gap, mask)
+                errors[gap] = temporal_alignment_error(inv_depth, T_wc, K, gap, mask, true_inv_depth)
             except EvaluationError:
                 continue
     return errors
