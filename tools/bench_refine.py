@@ -212,7 +212,8 @@ def compared(video: Video, tools: Tools, options: argparse.Namespace) -> dict[st
     table.add("before", before)
     table.add("constant", constant_like(before))
     table.add("blurred", temporally_blurred(before, BLUR))
-    trials = {mode: (load_config(RefineConfig, None, [f"mode={mode}", *options.set]), None) for mode in options.modes}
+    trials: dict[str, tuple[RefineConfig, Tensor | None]] = {}
+    trials |= {mode: (load_config(RefineConfig, None, [f"mode={mode}", *options.set]), None) for mode in options.modes}
     if options.ablate:
         trials |= {name: (config, None) for name, config in ABLATIONS.items()}
         trials["poses 1 %"] = RefineConfig(), disturbed(video.T_wc, 0.01, 0.0)

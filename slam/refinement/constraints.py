@@ -46,8 +46,8 @@ class Constraints:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Consistency loss of pairs (B,) by the log inverse depth (B, h, w) of their frames."""
         errors = self.errors(edges, log_i.exp(), log_j.exp())
-        texture = self.flows.texture[edges].float() * self.flows.mutual[edges]
-        return consistency_loss(errors, texture, self.weight(edges), weights)
+        trust = self.flows.confidence[edges].float().mean(-1) * self.flows.mutual[edges]
+        return consistency_loss(errors, trust, self.weight(edges), weights)
 
 
 def averaged(log_inv_depth: Tensor, relative_sigma: Tensor, constraints: Constraints) -> tuple[Tensor, Tensor]:

@@ -29,7 +29,7 @@ class Flows:
 
     index: Tensor  # (E, 2) int64 frames i and j
     displacement: Tensor  # (E, h, w, 2) float16, cells
-    texture: Tensor  # (E, h, w) float16 in [0, 1]: how well each was measured
+    confidence: Tensor  # (E, h, w, 2) float16 in [0, 1], of u and v
     mutual: Tensor  # (E, h, w) bool: there and back ends where it began, so both frames see it
 
     def __len__(self) -> int:
@@ -43,12 +43,12 @@ class Flows:
 
     def to(self, device: torch.device) -> "Flows":
         """The same on a device, the frame numbers stay on the host."""
-        maps = (x.to(device) for x in (self.displacement, self.texture, self.mutual))
+        maps = (x.to(device) for x in (self.displacement, self.confidence, self.mutual))
         return Flows(self.index, *maps)
 
     def chosen(self, edges: Tensor) -> "Flows":
         """Some of the pairs, (B,) int64 or (E,) bool."""
-        return Flows(self.index[edges], *(x[edges] for x in (self.displacement, self.texture, self.mutual)))
+        return Flows(self.index[edges], *(x[edges] for x in (self.displacement, self.confidence, self.mutual)))
 
     def save(self, path: Path, key: str) -> None:
         """Write a file; `key` says what was measured.
@@ -101,7 +101,7 @@ def measured_flows(
     K = scaled_intrinsics(clip.K, 1 / correspondence.stride)
 
     def measure(chunk: Sequence[tuple[int, int]]) -> list[tuple[tuple[int, int], Tensor, Tensor]]:
-        """Frames, uv (2, h, w, 2) and texture (2, h, w), of those that overlap."""
+        """Frames, uv (2, h, w, 2) and confidence (2, h, w, 2), of those that overlap."""
         found = []
         for pair in chunk:
             if stop():
@@ -118,27 +118,28 @@ def measured_flows(
 
 
 def _matched(images: Sequence[Image], start: Tensor, correspondence: Correspondence) -> tuple[Tensor, Tensor]:
-    """Positions (2, h, w, 2) and their texture weight (2, h, w) of a pair, there and back."""
+    """Positions (2, h, w, 2) and their confidence (2, h, w, 2) of a pair, there and back."""
     a, b = correspondence.encode(images)
     state, uv = correspondence.start([a, b], [b, a]), start
     weight = torch.ones_like(start)
     for _ in range(correspondence.max_updates):
         state, residual, weight = correspondence.update(state, uv)
         uv = uv + residual
-    return uv.cpu(), weight.amin(-1).cpu()
+    return uv.cpu(), weight.cpu()
 
 
 def _mutual(found: Sequence[tuple[tuple[int, int], Tensor, Tensor]], size: tuple[int, int], stride: int) -> Flows:
     """The flows of pairs that match well enough both ways."""
     good: list[tuple[tuple[int, int], Tensor, Tensor, Tensor]] = []
-    for pair, uv, texture in found:
+    for pair, uv, confidence in found:
         mutual = mismatch(uv, uv.flip(0)) * stride < MAX_MISMATCH_PX
         if float(mutual.float().mean((1, 2)).min()) >= MIN_MATCHED:
             displacement = (uv - pixel_grid(*size, like=uv)).half()
-            good.append((pair, displacement, texture.half(), mutual))
+            good.append((pair, displacement, confidence.half(), mutual))
     index = torch.tensor([pair for pair, *_ in good], dtype=torch.int64).view(-1, 2)
     if not good:
         none = torch.zeros(0, *size)
-        return Flows(index, none[..., None].expand(-1, -1, -1, 2).half(), none.half(), none.bool())
+        both = none[..., None].expand(-1, -1, -1, 2).half()
+        return Flows(index, both, both, none.bool())
     maps = [torch.stack(each, 1).flatten(0, 1) for each in list(zip(*good))[1:]]
     return Flows(torch.cat([index, index.flip(1)]), *maps)

@@ -87,12 +87,12 @@ def reference_loss(errors: PairErrors, mask: Tensor) -> Tensor:
 
 
 def consistency_loss(
-    errors: PairErrors, texture: Tensor, static: Tensor, weights: ConsistencyWeights = ConsistencyWeights()
+    errors: PairErrors, confidence: Tensor, static: Tensor, weights: ConsistencyWeights = ConsistencyWeights()
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """What is optimised: robust, and without a unit of length.
 
     Args:
-        texture: (E, h, w) trust in the flow as a measurement, for the spatial part.
+        confidence: (E, h, w) of the flow, for the spatial part.
         static: (E, h, w) share of a pixel that is seen in both frames and does not move, for the ratio.
 
     Returns:
@@ -102,7 +102,7 @@ def consistency_loss(
     ratio = errors.log_ratio / (1 + errors.log_ratio / NEAR_LOG)
     support = errors.valid.float().sum().clamp_min(1)
     parts = {
-        "spatial": (spatial * texture * static * errors.valid).sum() / support,
+        "spatial": (spatial * confidence * static * errors.valid).sum() / support,
         "ratio": (ratio * static * errors.valid).sum() / support,
     }
     loss = weights.spatial * parts["spatial"] + weights.ratio * parts["ratio"]

@@ -214,7 +214,7 @@ class Refiner:
             edges = torch.arange(n, min(n + AT_ONCE, len(constraints)))
             i = flows.index[edges, 0]
             inv_depth, sigma = measured.log_inv_depth[i].exp(), measured.relative_sigma[i]
-            texture = flows.texture[edges].float() * flows.mutual[edges]
+            confidence = flows.confidence[edges].float() * flows.mutual[edges][..., None]
             weight = texture[..., None].expand(-1, -1, -1, 2)  # of both axes
             parts.append(
                 flow_evidence(inv_depth, sigma, flows.uv(edges), weight, constraints.T_ji[edges], constraints.K)
@@ -324,7 +324,10 @@ def _believed(constraints: Constraints, measured: Measured) -> Constraints:
         edges = torch.arange(n, min(n + AT_ONCE, len(constraints)))
         i = constraints.flows.index[edges, 0]
         flows, T_ji = constraints.flows, constraints.T_ji[edges]
-        inv_depth, measurable = measured.log_inv_depth[i].exp(), flows.texture[edges] * flows.mutual[edges] > 0
+        inv_depth, measurable = (
+            measured.log_inv_depth[i].exp(),
+            flows.mutual[edges] & (flows.confidence[edges] > 0).all(-1),
+        )
         error, cells = reprojection_px(inv_depth, flows.uv(edges), measurable, T_ji, constraints.K, STRIDE)
         keep[edges] = ((error < MAX_RESIDUAL_PX) & (cells > 0)).cpu()
     if not keep.any() and len(keep):
