@@ -215,9 +215,8 @@ class Refiner:
             i = flows.index[edges, 0]
             inv_depth, sigma = measured.log_inv_depth[i].exp(), measured.relative_sigma[i]
             confidence = flows.confidence[edges].float() * flows.mutual[edges][..., None]
-            weight = texture[..., None].expand(-1, -1, -1, 2)  # of both axes
             parts.append(
-                flow_evidence(inv_depth, sigma, flows.uv(edges), weight, constraints.T_ji[edges], constraints.K)
+                flow_evidence(inv_depth, sigma, flows.uv(edges), confidence, constraints.T_ji[edges], constraints.K)
             )
         evidence = type(parts[0])(*(torch.cat([getattr(p, n) for p in parts]) for n in ("log_odds", "speaks")))
         depth = self._depth_evidence(measured)
