@@ -55,7 +55,7 @@ class Room:
         uv = self.uv(*index.unbind(1)).float()
         mutual = mismatch(uv, torch.cat([uv[len(pairs) :], uv[: len(pairs)]])) * STRIDE < 1
         displacement = uv - pixel_grid(*self.cells.shape[1:], like=uv)
-        return Flows(index, displacement.half(), torch.ones_like(uv[..., 0]).half(), mutual)
+        return Flows(index, displacement.half(), torch.ones_like(uv).half(), mutual)
 
     def constraints(self, pairs: Sequence[tuple[int, int]]) -> Constraints:
         """Of exact flow and poses, all at rest."""
