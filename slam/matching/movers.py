@@ -19,11 +19,13 @@ from slam.geometry.camera import pixel_grid
 from slam.geometry.flow import in_image, reproject, reprojection_jacobians
 
 FLOW_SIGMA = 0.0625  # cells: standard deviation of flow of full weight; a quarter of a pixel
+MOST_TYPICAL = 0.25  # cells: residual of a pair as a whole that is put down to the poses; a pixel
+RAYLEIGH_MEDIAN = 1.1774  # of the length of a vector, standard deviations of its coordinates
 LEAST_WEIGHT = 1e-3  # of a flow, when its variance is divided by it
 PRIOR_SIGMA = 0.2  # relative standard deviation of the depth of a single picture, where it fits the frame well
 CONTRADICTED = 3.0  # standard deviations at which a cell is as likely to move as to stand still
-STILL = 2.0  # log odds of a cell that nothing contradicts, or of which nothing is known
-MOST_MOVING = 4.0  # log odds that one view can bring up against a cell
+STILL = 4.0  # log odds of a cell that nothing contradicts, or of which nothing is known
+MOST_MOVING = 8.0  # log odds that one view can bring up against a cell
 MIN_PARTNERS = 3  # views that must see a cell before their vote counts, or all that its frame has
 DILATION = 1  # cells by which moving areas grow: at their edges flow and depth are those of either side
 MAX_MASKED = 0.6  # share of a frame: if more seems to move, it is the camera's pose that is wrong
@@ -55,8 +57,9 @@ def flow_evidence(
 ) -> Evidence:
     """Measured flow of E pairs of views against the flow that depth and pose induce.
 
-    The residual r counts by its Mahalanobis distance under the covariance diag(FLOW_SIGMA^2 / weight) + s s^T, where s
-    is the way along the epipolar line for one sigma of the depth.
+    A residual counts by its Mahalanobis distance under the covariance diag(FLOW_SIGMA^2 / weight + m^2) + s s^T. Here s
+    is the way along the epipolar line for one sigma of the depth, and m the median residual of the pair, as a standard
+    deviation: the poses are not exact. Beyond MOST_TYPICAL they are wrong, and most cells are contradicted.
 
     Args:
         inv_depth: (E, h, w) of views i at cells; 0 is unknown: nothing is said.
@@ -74,13 +77,12 @@ def flow_evidence(
     uv, q, in_front = reproject(inv_depth, T_ji, K)
     _, J_depth = reprojection_jacobians(q, inv_depth, T_ji, K)
     shift = J_depth * (relative_sigma * inv_depth)[..., None]  # s, cells
-    information = weight.clamp_min(LEAST_WEIGHT) / FLOW_SIGMA**2
     residual = uv_ij - uv
-    unexplained = (information * residual.square()).sum(-1)
-    along = (information * residual * shift).sum(-1)
-    explained = along.square() / (1 + (information * shift.square()).sum(-1))  # Sherman & Morrison
     speaks = (weight > 0).any(-1) & (inv_depth > 0) & in_front & in_image(uv_ij, h, w)
-    return _evidence((unexplained - explained).clamp_min(0).sqrt(), speaks)
+    variance = torch.full_like(residual, FLOW_SIGMA**2)
+    typical = FLOW_SIGMA * _median(_deviations(residual, shift, variance), speaks)[..., None] / RAYLEIGH_MEDIAN
+    variance = variance / weight.clamp_min(LEAST_WEIGHT) + typical.clamp_max(MOST_TYPICAL).square()
+    return _evidence(_deviations(residual, shift, variance), speaks)
 
 
 def depth_evidence(inv_depth: Tensor, relative_sigma: Tensor, inv_depth_prior: Tensor) -> Evidence:
@@ -122,6 +124,14 @@ def static_probability(flow: Evidence, i: Tensor, frames: int, depth: Evidence |
     moving = F.max_pool2d(torch.sigmoid(-log_odds), 2 * DILATION + 1, 1, DILATION)[:, 0]
     suspect = (moving > 0.5).float().mean((1, 2)) > MAX_MASKED
     return StaticCells(torch.where(suspect[:, None, None], 1.0, 1 - moving), suspect)
+
+
+def _deviations(residual: Tensor, shift: Tensor, variance: Tensor) -> Tensor:
+    """(E, h, w) Mahalanobis distance of residuals (E, h, w, 2) under diag(variance) + shift shift^T."""
+    unexplained = (residual.square() / variance).sum(-1)
+    along = (residual * shift / variance).sum(-1)
+    explained = along.square() / (1 + (shift.square() / variance).sum(-1))  # Sherman & Morrison
+    return (unexplained - explained).clamp_min(0).sqrt()
 
 
 def _evidence(deviations: Tensor, speaks: Tensor) -> Evidence:
