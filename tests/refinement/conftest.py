@@ -1,7 +1,7 @@
 """A rendered video with true depth and poses, at pixels and at cells, and the flow that follows from these."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -12,7 +12,11 @@ from slam.frames import Keyframe, Trajectory, View
 from slam.frontend.preparation import Preparation
 from slam.geometry.camera import pixel_grid, sample, scaled_intrinsics
 from slam.inv_depth import InvDepth
-from slam.networks.prior import STRIDE
+from slam.networks.encoder import EncoderConfig
+from slam.networks.motion import MotionNetConfig
+from slam.networks.prior import STRIDE, PriorNetConfig
+from slam.networks.stereo import StereoNetConfig
+from slam.networks.storage import NetworkConfig, Networks
 from slam.refinement.clip import Clip
 from slam.refinement.constraints import Constraints
 from slam.refinement.flows import Flows, mismatch
@@ -20,6 +24,15 @@ from slam.rendering.renderer import render_depth
 from slam.sources.demo import DemoConfig, DemoSource
 
 ATTIC = DemoConfig("attic", "orbit", frames=24, width=128, height=96, fps=10.0)
+TINY = NetworkConfig(
+    "tiny",
+    64,
+    48,
+    EncoderConfig(8, 16, 24, blocks_4=1, blocks_8=1, matching=24, stereo=8, image=8),
+    MotionNetConfig(hidden=16, motion=16, levels=2, radius=2),
+    StereoNetConfig(groups=4, width=8, planes=16),
+    PriorNetConfig(12, 16, 24, 24),
+)
 PLANAR = 2e-3  # relative: inverse depth of a plane is the mean of its neighbours, up to this
 
 
@@ -108,3 +121,16 @@ def rendered_room(config: DemoConfig) -> Room:
 def room() -> Room:
     """24 frames of an attic, 0.7 m from the first to the last, with large planes and things before them."""
     return rendered_room(ATTIC)
+
+
+@pytest.fixture(scope="session")
+def passage() -> Room:
+    """The same attic with things that move along their epipolar lines: a tenth of the cells show them."""
+    return rendered_room(replace(ATTIC, movers="epipolar"))
+
+
+@pytest.fixture(scope="session")
+def untrained() -> Networks:
+    """Small networks that know nothing."""
+    torch.manual_seed(0)
+    return Networks(TINY).eval()

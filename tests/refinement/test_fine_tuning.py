@@ -6,29 +6,13 @@ import pytest
 import torch
 
 from slam.matching.learned_flow import LearnedFlow
-from slam.networks.encoder import EncoderConfig
-from slam.networks.motion import MotionNetConfig
-from slam.networks.prior import PriorNetConfig
-from slam.networks.stereo import StereoNetConfig
-from slam.networks.storage import NetworkConfig, Networks
 from slam.refinement.fine_tuning import FineTuningConfig, TrunkMaps, TunedHead
-
-TINY = NetworkConfig(
-    "tiny",
-    64,
-    48,
-    EncoderConfig(8, 16, 24, blocks_4=1, blocks_8=1, matching=24, stereo=8, image=8),
-    MotionNetConfig(hidden=16, motion=16, levels=2, radius=2),
-    StereoNetConfig(groups=4, width=8, planes=16),
-    PriorNetConfig(12, 16, 24, 24),
-)
 
 
 @pytest.fixture(scope="module")
-def setting(room) -> SimpleNamespace:
+def setting(room, untrained) -> SimpleNamespace:
     """Untrained networks, the maps of the room's frames, its true depth as measured, and exact constraints."""
-    torch.manual_seed(0)
-    networks = Networks(TINY).eval()
+    networks = untrained
     maps = TrunkMaps.of(room.clip.views, LearnedFlow(networks.motion))
     constraints = room.constraints([(n, n + 1) for n in range(23)])
     sigma = torch.full_like(room.cells, 0.02)
@@ -108,7 +92,7 @@ def test_it_goes_on_from_its_state(setting):
     head = TunedHead(setting.networks.prior, setting.K)
     head.log_scale = 0.7
     fit(setting, head, 4)
-    other = TunedHead(Networks(TINY).prior, setting.K)
+    other = TunedHead(setting.networks.prior, setting.K)
     kept = state_of(head)
     other.restore(kept)
     assert (other.done, other.log_scale) == (4, pytest.approx(0.7))
