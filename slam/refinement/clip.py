@@ -10,11 +10,12 @@ from slam.errors import SourceError
 from slam.frames import Keyframe, Trajectory, View
 from slam.frontend.preparation import Preparation
 from slam.geometry import se3
-from slam.inv_depth import InvDepth
+from slam.inv_depth import UNMEASURED_SIGMA, InvDepth
 from slam.sources import Source
 
 MIN_FOUND = 0.98  # share of the frames with a pose that the source must still deliver
 FIRST_FRAMES = 100  # without any of the run's, after which the source is taken for another one
+SPARSE = 64  # pixels from one to the next of those whose median is taken
 SOURCES_OF_DEPTH = 3  # keyframes nearest in time that a frame's depth is taken from
 
 
@@ -92,21 +93,24 @@ def _stretch(views: list[View], T_of: dict[int, Tensor], begin: int, end: int, m
 
 def spread_depth(clip: Clip, keyframes: Sequence[Keyframe]) -> list[InvDepth]:
     """The depth of each frame as the map has it, known everywhere: its own if it is a keyframe, else that of the
-    keyframes nearest in time, seen from its place; the rest is inpainted.
+    keyframes nearest in time, seen from its place; the rest is inpainted. Where nothing is seen it is the median.
 
     Args:
-        keyframes: final, with dense depth of the clip's size; at least one.
+        keyframes: final, with dense depth of the clip's size; at least one that knows any.
     """
+    middle = torch.cat([k.dense.value[k.dense.known][::SPARSE] for k in keyframes]).median()
     stamps = torch.tensor([k.view.time_ns for k in keyframes])
     maps = []
     for view, T_wi in zip(clip.views, clip.T_wc, strict=True):
         nearest = (stamps - view.time_ns).abs().argsort()[:SOURCES_OF_DEPTH].tolist()
-        if keyframes[nearest[0]].view.time_ns == view.time_ns:
-            maps.append(keyframes[nearest[0]].dense.inpainted())
+        own = keyframes[nearest[0]]
+        if own.view.time_ns == view.time_ns and bool(own.dense.known.any()):
+            maps.append(own.dense.inpainted())
             continue
         depth = InvDepth.unknown(view.image.size)
         for n in reversed(nearest):  # the nearest has the last word
             T_ik = se3.inverse(T_wi) @ keyframes[n].T_wc
             depth = depth.composited(keyframes[n].dense.warped(T_ik, clip.K))
-        maps.append(depth.inpainted())
+        guess = torch.full(view.image.size, float(middle))
+        maps.append(depth.inpainted(None if bool(depth.known.any()) else InvDepth(guess, UNMEASURED_SIGMA * guess)))
     return maps

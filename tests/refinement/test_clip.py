@@ -8,7 +8,9 @@ import torch
 
 from slam.errors import SourceError
 from slam.frames import Frame, Trajectory
+from slam.geometry import se3
 from slam.geometry.camera import Camera
+from slam.inv_depth import UNMEASURED_SIGMA, InvDepth
 from slam.refinement import clip as clip_module
 from slam.refinement.clip import Clip, spread_depth, stretches
 
@@ -123,3 +125,17 @@ def test_the_nearest_keyframe_has_the_last_word(room):
     ]
     assert all(ratios[n] == pytest.approx(4 / 3, rel=0.1) for n in (6, 7, 8, 9, 10))
     assert all(ratios[n] == pytest.approx(1, rel=0.03) for n in (0, 1, 2))
+
+
+def test_a_frame_that_sees_nothing_of_the_map_gets_a_depth_all_the_same(room):
+    """The camera turned round, and a keyframe whose depth is unknown: the median, as a guess, and never 0."""
+    turned = se3.exp(torch.tensor([0, 0, 0, 0, 3.1, 0.0], dtype=torch.float64))
+    T_wc = room.clip.T_wc.clone()
+    T_wc[5] = T_wc[5] @ turned
+    keyframes = room.keyframes(8)
+    keyframes[1] = replace(keyframes[1], dense=InvDepth.unknown(keyframes[1].dense.size))
+    maps = spread_depth(Clip(room.clip.views, T_wc), keyframes)
+    assert all(bool(found.known.all()) for found in maps)
+    assert maps[5].value.median() == pytest.approx(float(room.inv_depth.median()), rel=0.2)
+    assert maps[5].relative_sigma.min() == pytest.approx(UNMEASURED_SIGMA)
+    assert (maps[8].value / room.inv_depth[8]).log().abs().median() < 0.02  # from the other keyframes
