@@ -27,6 +27,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning th
 TOLD_EVERY_S = 0.5  # on a terminal; elsewhere twenty times as long
 WORK = "refined.work"  # folder of what an interrupted refinement goes on from
 PARTIAL = "refined.partial"  # folder of the result until it is whole
+EARLIER = "refined.earlier"  # of an earlier result, while the new one takes its place
 ENDINGS = """The poses and the map stay as they are; the result is RUN/refined, a run directory that v2d-view and
 v2d-eval read, with the depth of every frame and preview.mp4. Ctrl-C and SIGTERM keep the best so far; the same
 command then goes on. What the frames held out do not confirm is not used: exit code 1, and nothing is written."""
@@ -119,6 +120,8 @@ def finished(run: "Run", again: bool) -> "tuple[RunRecord, tuple[Keyframe, ...]]
     keyframes = run.keyframes()
     if len(keyframes) < 2:
         raise SourceError(f"{run.path} has {len(keyframes)} keyframe: there is nothing that its depth could agree with")
+    if not any(bool(keyframe.dense.known.any()) for keyframe in keyframes):
+        raise SourceError(f"{run.path} has no depth (depth.stereo of its config.yaml): there is nothing to refine")
     if again:
         shutil.rmtree(run.path / WORK, ignore_errors=True)
     elif (run.path / WORK).exists():
@@ -156,14 +159,16 @@ def refine_and_write(
             *(minutes, status, stop),
         ):
             result.add(refined, own)
+        if not result.accepted and stop():
+            raise RefinementError(f"stopped before there was a result: {run.path} stays as it is; start again to go on")
         if not result.accepted:
+            shutil.rmtree(work, ignore_errors=True)
             raise RefinementError(f"the result is not used, {run.path} stays as it is: {result.verdict()}")
         end = "stopped by the user" if stop() else "complete"
         words = result.finish(config, end, time.monotonic() - begin_s)
         if result.directory.missing:
             raise OutputError(f"{run.path / REFINED} is not written: {result.directory.missing_words()}")
-        shutil.rmtree(run.path / REFINED, ignore_errors=True)
-        partial.replace(run.path / REFINED)
+        put_in_place(partial, run.path / REFINED)
     finally:
         result.close()
         shutil.rmtree(partial, ignore_errors=True)
@@ -171,6 +176,30 @@ def refine_and_write(
         shutil.rmtree(work, ignore_errors=True)
     log.info("%s\nresults in %s", words, run.path / REFINED)
     return 0
+
+
+def put_in_place(partial: Path, target: Path) -> None:
+    """Let a whole result take the place of an earlier one, which stays if that fails.
+
+    Raises:
+        OutputError: if the file system refuses.
+    """
+    from slam.io.files import reason
+
+    earlier = target.with_name(EARLIER)
+    shutil.rmtree(earlier, ignore_errors=True)
+    try:
+        if target.exists():
+            target.replace(earlier)
+        try:
+            partial.replace(target)
+        except OSError:
+            if earlier.exists():
+                earlier.replace(target)
+            raise
+    except OSError as error:
+        raise OutputError(f"cannot put the result at {target}: {reason(error)}") from error
+    shutil.rmtree(earlier, ignore_errors=True)
 
 
 if __name__ == "__main__":

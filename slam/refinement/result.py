@@ -73,6 +73,8 @@ class Result:
     def verdict(self) -> str:
         """What the held-out pairs say, in words."""
         before, after = _mean([v.before for v in self._verdicts]), _mean([v.after for v in self._verdicts])
+        if not before.pairs:
+            return "no two of the frames held out could be compared"
         return (
             f"on {before.pairs} pairs of frames held out, depths differ by {100 * before.log_ratio:.2f} % before and "
             f"{100 * after.log_ratio:.2f} % after, images by {before.reprojection_px:.2f} px before and "

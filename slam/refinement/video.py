@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from slam.errors import OutputError
 from slam.frames import Keyframe, Trajectory
+from slam.io.files import reason
 from slam.refinement.clip import stretches
 from slam.refinement.fine_tuning import TunedHead
 from slam.refinement.refiner import RefineConfig, Refined, Refiner, Tools
@@ -69,7 +71,10 @@ def refine_video(
         share = min(len(stretch.own) / max(total - done, 1), 1.0)
         left = 60 * minutes - (now - begin)
         own = folder / f"stretch-{number:03d}"
-        own.mkdir(parents=True, exist_ok=True)
+        try:
+            own.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot make {own}: {reason(error)}") from error
         if config.mode == "train" and tools.prior is not None and head is None:
             head = TunedHead(tools.prior, stretch.clip.K)
         elif head is not None:
