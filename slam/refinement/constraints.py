@@ -10,7 +10,6 @@ from slam.geometry.flow import reproject
 from slam.refinement.flows import Flows
 from slam.refinement.losses import ConsistencyWeights, PairErrors, consistency_loss, pair_errors
 
-UNSEEN = 0.25  # weight of a cell whose flow there and back differs: occluded, or too plain to be matched
 AT_ONCE = 128  # pairs
 AGREED = 0.1  # difference of log depth at which two measurements hardly support each other
 SWEEPS = 4  # of averaging
@@ -36,10 +35,11 @@ class Constraints:
         return pair_errors(inv_depth_i, inv_depth_j, self.flows.uv(edges), T_ji, self.K, self.stride, seen)
 
     def weight(self, edges: Tensor) -> Tensor:
-        """(B, h, w) how much a cell of pairs (B,) may count: seen in both frames, and at rest."""
+        """(B, h, w) how much a cell of pairs (B,) may count: at rest in both frames. What one of them does not see counts
+        too, by its depth; where something hides it, the robust losses leave it out."""
         i, j = self.flows.index[edges].unbind(1)
         there = sample(self.static[j][:, None], self.flows.uv(edges), padding="border")[:, 0]
-        return torch.where(self.flows.mutual[edges], 1.0, UNSEEN) * self.static[i] * there
+        return self.static[i] * there
 
     def loss(
         self, edges: Tensor, log_i: Tensor, log_j: Tensor, weights: ConsistencyWeights

@@ -17,7 +17,7 @@ from slam.refinement.constraints import Constraints
 from slam.refinement.losses import ConsistencyWeights
 
 BATCH = 96  # directed pairs of a step
-RATE = 0.01  # of Adam: at most 1 % of depth a step
+RATE = 0.02  # of Adam: about 2 % of depth a step, at first
 WARM_UP, LAST = 10, 0.1  # steps of rising rate; share of it at the end
 TRUSTED_SIGMA = 0.05  # relative: what is measured so well is held with weight one
 EDGE = 10.0  # of a gray level step of the whole range, in the exponent: how much an image edge loosens the smoothness
@@ -28,9 +28,9 @@ SEED = 5
 class DirectConfig:
     """The direct optimisation."""
 
-    steps: int = 150
+    steps: int = 200
     anchor: float = 1.0  # weight of the distance from the measurement
-    smoothness: float = 1.0  # weight of the steps of the correction between neighbouring cells
+    smoothness: float = 0.5  # weight of the steps of the correction between neighbouring cells
 
     def __post_init__(self) -> None:
         check_range(self, 0, 100_000, "steps")

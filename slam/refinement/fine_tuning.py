@@ -36,9 +36,9 @@ SEED = 6
 class FineTuningConfig:
     """Test-time training of the head."""
 
-    steps: int = 600
+    steps: int = 1000
     distillation: float = 1.0  # weight of the distance from what was measured
-    consistency: float = 0.02  # weight of the pairs' disagreement
+    consistency: float = 0.01  # weight of the pairs' disagreement
 
     def __post_init__(self) -> None:
         check_range(self, 0, 1_000_000, "steps")

@@ -18,7 +18,7 @@ from slam.geometry.flow import in_image, reproject
 
 LAMBDA_DISPARITY = 0.1  # of the disparity loss beside the spatial one, CVD's
 NEAR_PX = 1.0  # where the spatial loss begins to count by its logarithm (Cauchy)
-NEAR_LOG = 0.1  # where the log ratio begins to count less
+NEAR_LOG = 0.3  # where the log ratio begins to count less
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class ConsistencyWeights:
     """Of the parts of the loss that is optimised."""
 
     spatial: float = 1.0  # of the Cauchy loss in pixels
-    ratio: float = 20.0  # a relative difference of depths of 5 % counts as much as a pixel
+    ratio: float = 40.0  # of the log ratio
 
     def __post_init__(self) -> None:
         check_range(self, 0, 1e4, "spatial", "ratio")
