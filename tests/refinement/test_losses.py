@@ -139,7 +139,22 @@ def test_the_loss_of_a_pair_counts_only_what_is_at_rest_in_both_frames(room, exa
         assert constraints.loss(edges[:1], logs[i[:1]], logs[j[:1]], ConsistencyWeights())[0] == 0
         assert constraints.weight(edges[:1]).max() == 0
     assert exact.loss(edges[:1], logs[i[:1]], logs[j[:1]], ConsistencyWeights())[0] > 0.1
-    assert exact.weight(edges)[~exact.flows.mutual].max() < 0.5 < exact.weight(edges)[exact.flows.mutual].min()
+    assert exact.weight(edges).min() > 0.99
+
+
+def test_a_flow_that_does_not_come_back_is_not_believed(room, exact):
+    """Wherever it ends: what is compared there are the depths alone."""
+    i, j = exact.flows.index.unbind(1)
+    logs, edges = room.cells.log(), torch.arange(len(exact))
+    doubtful = ~exact.flows.mutual
+    assert doubtful.float().mean() > 0.05
+    flows = exact.flows
+    wrong = Flows(flows.index, flows.displacement + 3 * doubtful[..., None], flows.confidence, flows.mutual)
+    found = [
+        Constraints(f, exact.T_ji, exact.K, exact.static, STRIDE).loss(edges, logs[i], logs[j], ConsistencyWeights())[0]
+        for f in (flows, wrong)
+    ]
+    torch.testing.assert_close(found[0], found[1])
 
 
 # a plane before the camera
