@@ -118,7 +118,7 @@ def rendered_room(config: DemoConfig) -> Room:
 
 @pytest.fixture(scope="session")
 def room() -> Room:
-    """24 frames of an attic, 0.7 m from the first to the last: planes that meet, and nothing that hides another thing."""
+    """24 frames of an attic, 0.7 m from the first to the last: planes that meet, none hides another."""
     return rendered_room(ATTIC)
 
 
