@@ -119,7 +119,7 @@ def finished(run: "Run", again: bool) -> "tuple[RunRecord, tuple[Keyframe, ...]]
         raise SourceError(f"{run.path} is still being written, or incomplete: {', '.join(list(record.missing)[:3])}")
     keyframes = run.keyframes()
     if len(keyframes) < 2:
-        raise SourceError(f"{run.path} has {len(keyframes)} keyframe: there is nothing that its depth could agree with")
+        raise SourceError(f"{run.path} has no two keyframes: there is nothing that its depth could agree with")
     if not any(bool(keyframe.dense.known.any()) for keyframe in keyframes):
         raise SourceError(f"{run.path} has no depth (depth.stereo of its config.yaml): there is nothing to refine")
     if again:
@@ -150,7 +150,12 @@ def refine_and_write(
 
     partial, work = run.path / PARTIAL, run.path / WORK
     shutil.rmtree(partial, ignore_errors=True)
-    result = Result(RunDirectory(partial), run, record, keyframes)
+    try:
+        directory = RunDirectory(partial)
+    except OutputError as error:
+        words = f"cannot write into {run.path} ({error.__cause__}); copy the run to where you may write"
+        raise OutputError(words) from error
+    result = Result(directory, run, record, keyframes)
     h, w = keyframes[0].view.image.size
     begin_s = time.monotonic()
     try:
@@ -164,7 +169,8 @@ def refine_and_write(
         if not result.accepted:
             shutil.rmtree(work, ignore_errors=True)
             raise RefinementError(f"the result is not used, {run.path} stays as it is: {result.verdict()}")
-        end = "stopped by the user" if stop() else "complete"
+        given = "complete" if minutes == float("inf") else f"complete, within {minutes:g} minutes"
+        end = "stopped by the user" if stop() else given
         words = result.finish(config, end, time.monotonic() - begin_s)
         if result.directory.missing:
             raise OutputError(f"{run.path / REFINED} is not written: {result.directory.missing_words()}")

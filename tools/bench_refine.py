@@ -34,7 +34,11 @@ from slam.frontend.preparation import Preparation
 from slam.geometry import se3
 from slam.inv_depth import InvDepth
 from slam.io.images import read_mask
+from slam.matching.dis import DisFlow
+from slam.matching.learned_flow import LearnedFlow
 from slam.matching.tracks import Tracks, flow_tracks
+from slam.networks.motion import MotionState
+from slam.networks.prior import enlarged
 from slam.refinement.build import build_tools
 from slam.refinement.clip import stretches
 from slam.refinement.direct import DirectConfig
@@ -61,12 +65,34 @@ ABLATIONS: dict[str, RefineConfig] = {
 }
 
 
+class LearnedCells:
+    """The learned flow at the cells of DIS, for comparison: its residual flow, interpolated."""
+
+    stride = DisFlow.stride
+
+    def __init__(self, flow: LearnedFlow) -> None:
+        self.flow = flow
+        self.factor = flow.stride // self.stride
+        self.max_updates = flow.max_updates
+        self.encode = flow.encode
+        self.start = flow.start
+        self.finished = flow.finished
+
+    def update(self, state: MotionState, uv: Tensor) -> tuple[MotionState, Tensor, Tensor]:
+        """See `Correspondence`."""
+        coarse = F.avg_pool2d(uv.permute(0, 3, 1, 2), self.factor).permute(0, 2, 3, 1)
+        with torch.inference_mode():
+            state, residual, weight = self.flow.update(state, (coarse + 0.5) / self.factor - 0.5)
+        both = enlarged(torch.cat([self.factor * residual, weight], -1).permute(0, 3, 1, 2), self.factor)
+        return state, *both.permute(0, 2, 3, 1).clone().split(2, -1)
+
+
 @dataclass(frozen=True, eq=False)
 class Video:
     """A recording with true depth, tracked."""
 
     name: str
-    refiner: Callable[[RefineConfig, Path, Tensor | None], Refiner]  # configuration, folder, other poses
+    refiner: Callable[[RefineConfig, Tools, Path, Tensor | None], Refiner]  # configuration, tools, folder, other poses
     T_wc: Tensor
     K: Tensor
     true_inv_depth: Tensor  # (N, H, W) 1 / map unit, 0 unknown
@@ -92,11 +118,11 @@ def tracked(folder: Path, tools: Tools, settings: SlamConfig, frames: int | None
     stretch = next(stretches(folder.name, open_source(spec), h * w, trajectory, 10**6, 0))
     clip = stretch.clip
 
-    def refiner(config: RefineConfig, work: Path, T_wc: Tensor | None = None) -> Refiner:
+    def refiner(config: RefineConfig, tools: Tools, work: Path, T_wc: Tensor | None = None) -> Refiner:
         other = clip if T_wc is None else replace(clip, T_wc=T_wc)
         return Refiner(other, keyframes, tools, config, work)
 
-    scale = map_scale(refiner(RefineConfig(measure=False), Path()).before, true)
+    scale = map_scale(refiner(RefineConfig(measure=False), tools, Path()).before, true)
     true = true / scale
     if bool((true > 0).flatten(1).any(1).all()):
         tracks = exact_tracks(true, clip.T_wc, clip.K, range(0, len(clip), TRACKED_FROM))
@@ -163,7 +189,7 @@ def refined(video: Video, tools: Tools, config: RefineConfig, T_wc: Tensor | Non
     """Refine, and the seconds that it took."""
     with TemporaryDirectory() as folder:
         begin = time.perf_counter()
-        refiner = video.refiner(config, Path(folder), T_wc)
+        refiner = video.refiner(config, tools, Path(folder), T_wc)
         head = TunedHead(tools.prior, video.K) if config.mode == "train" and tools.prior is not None else None
         return refiner.run(head), time.perf_counter() - begin
 
@@ -208,7 +234,7 @@ def compared(video: Video, tools: Tools, options: argparse.Namespace) -> dict[st
     """All scores of a recording."""
     table = Table(video)
     with TemporaryDirectory() as nowhere:
-        before = values(video.refiner(RefineConfig(measure=False), Path(nowhere), None).before)
+        before = values(video.refiner(RefineConfig(measure=False), tools, Path(nowhere), None).before)
     table.add("before", before)
     table.add("constant", constant_like(before))
     table.add("blurred", temporally_blurred(before, BLUR))
@@ -221,6 +247,9 @@ def compared(video: Video, tools: Tools, options: argparse.Namespace) -> dict[st
     for name, (config, T_wc) in trials.items():
         result, seconds = refined(video, tools, config, T_wc)
         table.add(name, values(result.after), verdict(result, seconds))
+    if options.ablate and tools.flow is not None:
+        result, seconds = refined(video, replace(tools, correspondence=LearnedCells(tools.flow)), RefineConfig())
+        table.add("learned flow", values(result.after), verdict(result, seconds))
     return table.found
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from slam import __version__
 from slam.errors import ConfigError, SourceError
 from slam.frames import Image, Keyframe, Trajectory, View
 from slam.inv_depth import InvDepth
@@ -126,7 +127,16 @@ class Run:
 
     def record(self) -> RunRecord:
         """What `run.json` says."""
-        return checked(RunRecord, read_json(self.path / RECORD, dict), self.path / RECORD)
+        path = self.path / RECORD
+        values = read_json(path, dict)
+        version = values.get("version", __version__)
+        try:
+            return checked(RunRecord, values, path)
+        except SourceError as error:
+            if version == __version__:
+                raise
+            words = f"{path} was written by v2d-slam {version}, which this one ({__version__}) cannot read"
+            raise SourceError(f"{words}; run v2d-slam again") from error
 
     def trajectory(self, online: bool = False) -> Trajectory:
         """T_wc of every frame; `online`: as first estimated, also of a run that was killed."""

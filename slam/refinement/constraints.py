@@ -35,8 +35,8 @@ class Constraints:
         return pair_errors(inv_depth_i, inv_depth_j, self.flows.uv(edges), T_ji, self.K, self.stride, seen)
 
     def weight(self, edges: Tensor) -> Tensor:
-        """(B, h, w) how much a cell of pairs (B,) may count: at rest in both frames. What one of them does not see counts
-        too, by its depth; where something hides it, the robust losses leave it out."""
+        """(B, h, w) how much a cell of pairs (B,) may count: at rest in both frames. What the flow does not find counts
+        too, by its depth; if something hides it, the robust losses leave it out."""
         i, j = self.flows.index[edges].unbind(1)
         there = sample(self.static[j][:, None], self.flows.uv(edges), padding="border")[:, 0]
         return self.static[i] * there

@@ -4,6 +4,7 @@ The steps: spread the map's depth to all frames; measure each frame again; measu
 average what was measured; teach the network (mode train); optimise; and compare with the start on held-out pairs.
 """
 
+import hashlib
 import json
 import logging
 import math
@@ -37,6 +38,7 @@ from slam.refinement.losses import ConsistencyWeights
 from slam.refinement.measurement import Measured, at_cells, measured_depth
 from slam.refinement.pairs import held_out_pairs, hierarchical_pairs
 from slam.refinement.scale import calibrated_scale
+from slam.settings import dump_config
 from slam.stereo.stereo import Stereo
 from slam.threads import Helpers
 
@@ -109,17 +111,9 @@ class Refiner:
         self._maps: TrunkMaps | None = None
         self.before = spread_depth(clip, keyframes)
         self.cells = at_cells(self.before, STRIDE)
-        H, W = clip.views[0].image.size
-        settings = [
-            config.mode,
-            config.measure,
-            config.mask,
-            config.largest_gap,
-            type(tools.correspondence).__name__,
-            H,
-            W,
-        ]
-        self.key = json.dumps([len(clip), *(v.time_ns for v in (clip.views[0], clip.views[-1])), *settings])
+        poses = hashlib.sha256(clip.T_wc.numpy().tobytes()).hexdigest()
+        frames = [len(clip), clip.views[0].time_ns, clip.views[-1].time_ns, *clip.views[0].image.size]
+        self.key = json.dumps([*frames, poses, type(tools.correspondence).__name__, dump_config(config)])
 
     def run(self, head: TunedHead | None = None) -> Refined:
         """All steps; `head` is trained on in mode train."""
