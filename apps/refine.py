@@ -153,7 +153,7 @@ def refine_and_write(
     try:
         directory = RunDirectory(partial)
     except OutputError as error:
-        words = f"cannot write into {run.path} ({error.__cause__}); copy the run to where you may write"
+        words = f"cannot make {partial}: {error.__cause__}; copy the run to where you may write"
         raise OutputError(words) from error
     result = Result(directory, run, record, keyframes)
     h, w = keyframes[0].view.image.size
