@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +20,14 @@ if TYPE_CHECKING:
     from slam.io.run import Run
     from slam.io.run_record import RunRecord
     from slam.refinement.refiner import RefineConfig, Tools
+    from slam.sources import Source
 
 log = logging.getLogger(__name__)
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads starve the other workers
 
 TOLD_EVERY_S = 0.5  # on a terminal; elsewhere twenty times as long
+STOPPED = "stopped by the user"
 WORK = "refined.work"  # folder of what an interrupted refinement goes on from
 PARTIAL = "refined.partial"  # folder of the result until it is whole
 EARLIER = "refined.earlier"  # of an earlier result, while the new one takes its place
@@ -60,10 +63,12 @@ def main(argv: list[str] | None = None) -> int:
 def refine(options: argparse.Namespace) -> int:
     """Read the run, refine it, write the result."""
     from slam.config import SlamConfig, load_config
+    from slam.frontend.preparation import network_size
     from slam.io.run import Run
     from slam.io.run_directory import latest_run
-    from slam.refinement.build import build_tools
+    from slam.refinement.build import build_tools, run_pixels
     from slam.refinement.refiner import RefineConfig
+    from slam.report import METRIC_SCALE
     from slam.sources.reopen import reopened
     from slam.threads import limit_threads
 
@@ -75,13 +80,41 @@ def refine(options: argparse.Namespace) -> int:
     record, keyframes = finished(run, options.again)
     settings = load_config(SlamConfig, run.path / "config.yaml", [])
     tools = build_tools(settings, config.mode, options.device, options.weights)
-    source = reopened(record.source)
+    pixels = run_pixels(settings)
+    check_size(run, network_size(record.source.camera, pixels), keyframes)
+    is_metric = record.scale_source == METRIC_SCALE  # else the sensor's metres are not the map's unit
+    source = reopened(record.source if is_metric else replace(record.source, with_depth=False))
     try:
         with stop_on_signals() as stop:
             status = Status(None if options.quiet else sys.stderr)
-            return refine_and_write(run, record, keyframes, source, tools, config, options.minutes, status, stop.is_set)
+            return refine_and_write(
+                *(run, record, keyframes, source, pixels, tools, config, options.minutes, status, stop.is_set)
+            )
     finally:
         source.close()
+
+
+def check_size(run: "Run", size: tuple[int, int], keyframes: "tuple[Keyframe, ...]") -> None:
+    """Refuse keyframes that are not of the size (width, height) that the frames will have.
+
+    Raises:
+        SourceError: naming both.
+    """
+    h, w = keyframes[0].view.image.size
+    if (w, h) != size:
+        raise SourceError(
+            f"the keyframes of {run.path} are of {w}x{h} pixels, its config.yaml asks for {size[0]}x{size[1]}: "
+            "one of them was changed; run v2d-slam again"
+        )
+
+
+def is_unfinished(refined: Path) -> bool:
+    """True of a result that its user stopped early."""
+    from slam.io.run import read_json
+
+    metrics = refined / "metrics.json"
+    numbers = read_json(metrics, dict).get("refinement", {}) if metrics.is_file() else {}
+    return isinstance(numbers, dict) and numbers.get("end") == STOPPED
 
 
 class Status:
@@ -122,12 +155,9 @@ def finished(run: "Run", again: bool) -> "tuple[RunRecord, tuple[Keyframe, ...]]
         raise SourceError(f"{run.path} has no two keyframes: there is nothing that its depth could agree with")
     if not any(bool(keyframe.dense.known.any()) for keyframe in keyframes):
         raise SourceError(f"{run.path} has no depth (depth.stereo of its config.yaml): there is nothing to refine")
-    if again:
-        shutil.rmtree(run.path / WORK, ignore_errors=True)
-    elif (run.path / WORK).exists():
-        log.info("an earlier refinement was stopped early: going on")
-    elif (run.path / REFINED).exists():
-        raise UsageError(f"{run.path / REFINED} is there already; --again replaces it")
+    earlier = run.path / REFINED
+    if earlier.exists() and not again and not is_unfinished(earlier):
+        raise UsageError(f"{earlier} is there already; --again replaces it")
     return record, keyframes
 
 
@@ -135,7 +165,8 @@ def refine_and_write(
     run: "Run",
     record: "RunRecord",
     keyframes: "tuple[Keyframe, ...]",
-    source: Any,
+    source: "Source",
+    pixels: int,
     tools: "Tools",
     config: "RefineConfig",
     minutes: float,
@@ -156,21 +187,24 @@ def refine_and_write(
         words = f"cannot make {partial}: {error.__cause__}; copy the run to where you may write"
         raise OutputError(words) from error
     result = Result(directory, run, record, keyframes)
-    h, w = keyframes[0].view.image.size
     begin_s = time.monotonic()
     try:
         for refined, own in refine_video(
-            *(record.source.name, source, h * w, run.trajectory(), keyframes, tools, config, work),
+            *(record.source.name, source, pixels, run.trajectory(), keyframes, tools, config, work),
             *(minutes, status, stop),
         ):
             result.add(refined, own)
-        if not result.accepted and stop():
-            raise RefinementError(f"stopped before there was a result: {run.path} stays as it is; start again to go on")
+            if stop() and not result.accepted:
+                break
+        late = time.monotonic() - begin_s > 60 * minutes
+        if not result.accepted and (stop() or late):
+            why = "stopped" if stop() else "the time was over"
+            raise RefinementError(f"{why} before there was a result, {run.path} stays as it is; start again to go on")
         if not result.accepted:
             shutil.rmtree(work, ignore_errors=True)
             raise RefinementError(f"the result is not used, {run.path} stays as it is: {result.verdict()}")
         given = "complete" if minutes == float("inf") else f"complete, within {minutes:g} minutes"
-        end = "stopped by the user" if stop() else given
+        end = STOPPED if stop() else given
         words = result.finish(config, end, time.monotonic() - begin_s)
         if result.directory.missing:
             raise OutputError(f"{run.path / REFINED} is not written: {result.directory.missing_words()}")

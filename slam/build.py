@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slam.backend.backend import build_backend
-from slam.config import SlamConfig
+from slam.config import DEFAULT_PIXELS, SlamConfig
 from slam.device import chosen_device, device_words
 from slam.errors import MapError, UsageError
 from slam.frames import Keyframe, Restore, Status
@@ -33,7 +33,6 @@ from slam.warm_up import warm_up
 
 log = logging.getLogger(__name__)
 
-DEFAULT_PIXELS = 256 * 192  # of the network size without networks
 SAME_CAMERA = 0.02  # relative difference of intrinsics
 
 

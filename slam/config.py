@@ -21,6 +21,8 @@ from slam.settings import build_config, dump_config, load_config
 from slam.stereo.prior import PriorConfig
 from slam.stereo.stereo import DepthConfig
 
+DEFAULT_PIXELS = 256 * 192  # of the network size without networks
+
 __all__ = ["CorrespondenceConfig", "DepthConfig", "SlamConfig", "build_config", "dump_config", "load_config"]
 
 

@@ -28,8 +28,8 @@ def held_out_errors(inv_depth: Tensor, constraints: Constraints) -> HeldOut:
     for n in range(0, len(constraints), AT_ONCE):
         edges = torch.arange(n, min(n + AT_ONCE, len(constraints)))
         i, j = constraints.flows.index[edges].unbind(1)
-        counts = constraints.flows.mutual[edges] & (constraints.weight(edges) > 0.5)
         uv, T_ji = constraints.flows.uv(edges), constraints.T_ji[edges]
+        counts = constraints.flows.mutual[edges] & (constraints.weight(edges, uv) > 0.5)
         pixels, cells = reprojection_px(inv_depth[i], uv, counts, T_ji, constraints.K, constraints.stride)
         ratio, _ = log_ratio(inv_depth[i], inv_depth[j], uv, counts, T_ji, constraints.K)
         good = (cells >= MIN_CELLS) & pixels.isfinite()
@@ -41,7 +41,7 @@ def held_out_errors(inv_depth: Tensor, constraints: Constraints) -> HeldOut:
 def is_better(after: HeldOut, before: HeldOut) -> bool:
     """True if the frames agree better on depth, and the depth still says where things are seen."""
     return (
-        after.pairs > 0
+        0 < before.pairs <= after.pairs
         and after.log_ratio <= MIN_GAIN * before.log_ratio
         and after.reprojection_px <= SLACK * before.reprojection_px
     )

@@ -34,11 +34,13 @@ class Constraints:
         seen, T_ji = self.flows.mutual[edges], self.T_ji[edges]
         return pair_errors(inv_depth_i, inv_depth_j, self.flows.uv(edges), T_ji, self.K, self.stride, seen)
 
-    def weight(self, edges: Tensor) -> Tensor:
-        """(B, h, w) how much a cell of pairs (B,) may count: at rest in both frames. What the flow does not find counts
-        too, by its depth; if something hides it, the robust losses leave it out."""
+    def weight(self, edges: Tensor, uv: Tensor) -> Tensor:
+        """(B, h, w) how much a cell of pairs (B,) may count that lies at uv (B, h, w, 2) in frame j: at rest in both.
+
+        What the flow does not find counts too, by its depth; if something hides it, the robust losses leave it out.
+        """
         i, j = self.flows.index[edges].unbind(1)
-        there = sample(self.static[j][:, None], self.flows.uv(edges), padding="border")[:, 0]
+        there = sample(self.static[j][:, None], uv, padding="border")[:, 0]
         return self.static[i] * there
 
     def loss(
@@ -47,7 +49,7 @@ class Constraints:
         """Consistency loss of pairs (B,) by the log inverse depth (B, h, w) of their frames."""
         errors = self.errors(edges, log_i.exp(), log_j.exp())
         trust = self.flows.confidence[edges].float().mean(-1) * self.flows.mutual[edges]
-        return consistency_loss(errors, trust, self.weight(edges), weights)
+        return consistency_loss(errors, trust, self.weight(edges, errors.uv), weights)
 
 
 def averaged(log_inv_depth: Tensor, relative_sigma: Tensor, constraints: Constraints) -> tuple[Tensor, Tensor]:
@@ -90,7 +92,7 @@ def _told(
     there = torch.stack([log_inv_depth[j], information[j], torch.ones_like(mean[j])], 1)
     told, trust, inside = sample(there, uv).unbind(1)  # zero outside
     difference = (told / inside.clamp_min(1e-6) + q[..., 2].log() - mean[i]).view(B, *mean.shape[1:])
-    weight = trust * (inside > 1 - 1e-3) * valid * constraints.weight(edges) * _support(difference)
+    weight = trust * (inside > 1 - 1e-3) * valid * constraints.weight(edges, uv) * _support(difference)
     return i.to(mean.device), difference, weight
 
 

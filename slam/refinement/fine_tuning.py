@@ -56,8 +56,9 @@ class TrunkMaps:
     def of(views: Sequence[View], flow: LearnedFlow) -> "TrunkMaps":
         """Encode frames, one by one."""
         with torch.inference_mode():
-            maps = [flow.encode([view.image])[0] for view in views]
-            return TrunkMaps(*(torch.cat([getattr(m, n).half() for m in maps]).clone() for n in ("trunk", "trunk_4")))
+            kept = [(maps.trunk.half(), maps.trunk_4.half()) for view in views for maps in flow.encode([view.image])]
+            trunk, trunk_4 = (torch.cat(maps) for maps in zip(*kept, strict=True))
+        return TrunkMaps(trunk.clone(), trunk_4.clone())  # ordinary tensors, for the training
 
     def features(self, frames: Tensor | slice) -> FeatureMaps:
         """Of some frames; what the head does not read is empty."""

@@ -36,10 +36,22 @@ class ConsistencyWeights:
 class PairErrors:
     """Disagreement of E directed pairs at the pixels of i; without meaning where not valid."""
 
+    uv: Tensor  # (E, h, w, 2) f, or p where the flow cannot be believed
     spatial_px: Tensor  # (E, h, w) |p - f|
-    disparity_px: Tensor  # (E, h, w) u |1 / z_ij - 1 / z_j(f)|: focal length times the inverse depths' difference
-    log_ratio: Tensor  # (E, h, w) |log(z_ij / z_j(f))|
+    moved: Tensor  # (E, h, w) inverse depth of the points of i in camera j, 1 / z_ij
+    there: Tensor  # (E, h, w) that of frame j at f, 1 / z_j(f)
+    focal_px: Tensor  # () u
     valid: Tensor  # (E, h, w) bool: in front of camera j, measured inside its image
+
+    @property
+    def disparity_px(self) -> Tensor:
+        """(E, h, w) u |1 / z_ij - 1 / z_j(f)|."""
+        return self.focal_px * (self.moved - self.there).abs()
+
+    @property
+    def log_ratio(self) -> Tensor:
+        """(E, h, w) |log(z_ij / z_j(f))|."""
+        return (self.moved.clamp_min(1e-9).log() - self.there.clamp_min(1e-9).log()).abs()
 
 
 def pair_errors(
@@ -69,11 +81,12 @@ def pair_errors(
         uv_ij = torch.where(seen[..., None], uv_ij, p.detach())
     moved = inv_depth_i / q[..., 2]
     there = sample(inv_depth_j[:, None], uv_ij, padding="border")[:, 0]
-    focal = stride * 0.5 * (K[0, 0] + K[1, 1]).to(moved)
     return PairErrors(
+        uv=uv_ij,
         spatial_px=stride * (p - uv_ij).square().sum(-1).clamp_min(1e-12).sqrt(),
-        disparity_px=focal * (moved - there).abs(),
-        log_ratio=(moved.clamp_min(1e-9).log() - there.clamp_min(1e-9).log()).abs(),
+        moved=moved,
+        there=there,
+        focal_px=stride * 0.5 * (K[0, 0] + K[1, 1]).to(moved),
         valid=valid & in_image(uv_ij, h, w),
     )
 
@@ -93,13 +106,14 @@ def consistency_loss(
 
     Args:
         confidence: (E, h, w) of the flow, for the spatial part.
-        static: (E, h, w) share of a pixel that is seen in both frames and does not move, for the ratio.
+        static: (E, h, w) probability that what a pixel shows does not move in either frame.
 
     Returns:
         loss (), its parts.
     """
     spatial = torch.log1p((errors.spatial_px / NEAR_PX).square())
-    ratio = errors.log_ratio / (1 + errors.log_ratio / NEAR_LOG)
+    log_ratio = errors.log_ratio
+    ratio = log_ratio / (1 + log_ratio / NEAR_LOG)
     support = errors.valid.float().sum().clamp_min(1)
     parts = {
         "spatial": (spatial * confidence * static * errors.valid).sum() / support,

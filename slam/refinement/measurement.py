@@ -33,7 +33,7 @@ LEAST_SIGMA = 0.02  # relative: stereo believes itself more than it should
 class Measured:
     """Depth of N frames, at pixels and at cells."""
 
-    dense: Tensor  # (N, H, W) log of the inverse depth
+    log_dense: Tensor  # (N, H, W) log of the inverse depth
     log_inv_depth: Tensor  # (N, h, w) float32, mean over the cell
     relative_sigma: Tensor  # (N, h, w)
 
@@ -107,7 +107,7 @@ def neighbours_by_parallax(clip: Clip, n: int, inv_depth: float) -> list[int]:
         return []
     T_jn = clip.motion(torch.full_like(others, n), others)
     parallax = T_jn[:, :3, 3].norm(dim=-1) * clip.K[0, 0] * inv_depth
-    h, w = (max(side // PROBE, 1) for side in clip.views[n].image.size)
+    h, w = (-(-side // PROBE) for side in clip.views[n].image.size)
     plane = torch.full((len(others), h, w), inv_depth)
     uv, _, valid = reproject(plane, T_jn, scaled_intrinsics(clip.K, 1 / PROBE).expand(len(others), 3, 3))
     seen = (valid & in_image(uv, h, w, margin=-0.5)).float().mean((1, 2)) > MIN_OVERLAP

@@ -32,12 +32,13 @@ from slam.refinement.acceptance import HeldOut, held_out_errors, is_better
 from slam.refinement.clip import Clip, spread_depth
 from slam.refinement.constraints import AT_ONCE, Constraints, averaged
 from slam.refinement.direct import DirectConfig, optimised
+from slam.refinement.filtering import temporally_filtered
 from slam.refinement.fine_tuning import FineTuningConfig, TrunkMaps, TunedHead
 from slam.refinement.flows import Flows, measured_flows
 from slam.refinement.losses import ConsistencyWeights
 from slam.refinement.measurement import Measured, at_cells, measured_depth
 from slam.refinement.pairs import held_out_pairs, hierarchical_pairs
-from slam.refinement.scale import calibrated_scale
+from slam.refinement.scale import MIN_KNOWN, calibrated_scale
 from slam.settings import dump_config
 from slam.stereo.stereo import Stereo
 from slam.threads import Helpers
@@ -77,6 +78,7 @@ class Tools:
     prior: PriorNet | None
     device: torch.device
     helpers: Helpers = field(default_factory=Helpers)
+    label: str = ""  # of the weights and the stereo: with others, what was measured is measured again
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,45 +112,51 @@ class Refiner:
         self.tell, self.stop, self.hurry = tell, stop, hurry
         self._maps: TrunkMaps | None = None
         self.before = spread_depth(clip, keyframes)
-        self.cells = at_cells(self.before, STRIDE)
+        self.start = at_cells(self.before, STRIDE).log_inv_depth
         poses = hashlib.sha256(clip.T_wc.numpy().tobytes()).hexdigest()
         frames = [len(clip), clip.views[0].time_ns, clip.views[-1].time_ns, *clip.views[0].image.size]
-        self.key = json.dumps([*frames, poses, type(tools.correspondence).__name__, dump_config(config)])
+        self.key = json.dumps([*frames, poses, tools.label, type(tools.correspondence).__name__, dump_config(config)])
 
     def run(self, head: TunedHead | None = None) -> Refined:
         """All steps; `head` is trained on in mode train."""
-        earlier = self._kept("result")
+        earlier, taught = self._kept("result"), self._kept("head")
+        if head is not None and taught is not None:
+            head.restore(taught)
         if earlier is not None:
             return self._restored(earlier)
         measured = self._measured()
-        constraints = self._constraints(measured, hierarchical_pairs(len(self.clip)), "flows")
-        held_out = self._constraints(measured, held_out_pairs(len(self.clip)), "held_out", constraints.static)
+        judges = self._flows("held_out", held_out_pairs(len(self.clip)), measured, never)
+        constraints = self._constraints(measured)
+        held_out = self._connected(judges, constraints.static)
         mean, sigma = averaged(measured.log_inv_depth, measured.relative_sigma, constraints)
         if head is not None and not self.stop():
             mean, sigma = self._with_head(head, mean, sigma, constraints)
         final = self._optimised(mean, sigma, constraints)
-        start = self._on_device(self.cells.log_inv_depth)
+        start = self._on_device(self.start)
         before, after = (held_out_errors(log_inv_depth.exp(), held_out) for log_inv_depth in (start, final))
         accepted, static = is_better(after, before), constraints.static.cpu()
         maps = self._at_pixels(measured, final.cpu(), sigma.cpu(), static) if accepted else self.before
         if not self.stop():
-            self._finish(maps, static, (before, after))
+            self._finish(maps if accepted else (), static, (before, after))
         return Refined(self.clip, self.before, maps, static, (before, after), accepted)
 
     def _finish(self, maps: Sequence[InvDepth], static: Tensor, held_out: tuple[HeldOut, HeldOut]) -> None:
-        """Keep the result alone."""
-        both = {"value": torch.stack([d.value for d in maps]), "sigma": torch.stack([d.sigma for d in maps])}
+        """Keep the result alone, and what was taught; no maps of a result that is not used."""
+        both = {"value": [d.value for d in maps], "sigma": [d.sigma for d in maps]}
+        stacked = {name: torch.stack(each) for name, each in both.items() if each}
         numbers = torch.tensor([[h.reprojection_px, h.log_ratio, h.pairs] for h in held_out], dtype=torch.float64)
-        self._keep("result", both | {"static": static, "held_out": numbers})
+        self._keep("result", stacked | {"static": static, "held_out": numbers})
         for path in self.folder.iterdir():
-            if path.stem != "result":
+            if path.stem not in ("result", "head"):
                 path.unlink()
 
     def _restored(self, kept: Mapping[str, Tensor]) -> Refined:
         """What `_finish` kept."""
         before, after = (HeldOut(px, ratio, int(pairs)) for px, ratio, pairs in kept["held_out"].tolist())
-        maps = [InvDepth(value, sigma) for value, sigma in zip(kept["value"], kept["sigma"], strict=True)]
-        return Refined(self.clip, self.before, maps, kept["static"], (before, after), is_better(after, before))
+        accepted, maps = "value" in kept, self.before
+        if accepted:
+            maps = [InvDepth(value, sigma) for value, sigma in zip(kept["value"], kept["sigma"], strict=True)]
+        return Refined(self.clip, self.before, maps, kept["static"], (before, after), accepted)
 
     def _on_device(self, x: Tensor) -> Tensor:
         return x.to(self.tools.device)
@@ -165,7 +173,7 @@ class Refiner:
                 stereo,
                 STRIDE,
                 self.tools.device,
-                self.tools.helpers,
+                self.tools.helpers if self.tools.device.type == "cpu" else Helpers(),
                 lambda done: self.tell(f"depth measured in {done} of {total} frames"),
                 self.stop,
             )
@@ -173,33 +181,34 @@ class Refiner:
             if not self.stop():
                 self._keep("measured", found)
         maps = Measured(**found)
-        return Measured(maps.dense, *(self._on_device(x) for x in (maps.log_inv_depth, maps.relative_sigma)))
+        return Measured(maps.log_dense, *(self._on_device(x) for x in (maps.log_inv_depth, maps.relative_sigma)))
 
-    def _constraints(
-        self, measured: Measured, pairs: Sequence[tuple[int, int]], name: str, static: Tensor | None = None
-    ) -> Constraints:
-        """Flow of pairs, measured or as kept; without `static` what moves is found."""
-        gap = self.config.largest_gap
-        pairs = [(i, j) for i, j in pairs if gap is None or j - i <= gap or static is not None]
+    def _flows(
+        self, name: str, pairs: Sequence[tuple[int, int]], measured: Measured, stop: Callable[[], bool]
+    ) -> Flows:
+        """Flow of pairs, measured or as kept; on the device."""
         flows = Flows.load(self.folder / f"{name}.safetensors", self.key)
         if flows is None:
             self.tell(f"measuring the flow of {len(pairs)} pairs")
             inv_depth = measured.log_inv_depth.cpu().exp()
-            flows = measured_flows(
-                self.clip, inv_depth, pairs, self.tools.correspondence, self.tools.helpers, self.stop
-            )
+            flows = measured_flows(self.clip, inv_depth, pairs, self.tools.correspondence, self.tools.helpers, stop)
             if not self.stop():
                 flows.save(self.folder / f"{name}.safetensors", self.key)
-        T_ji = self.clip.motion(*flows.index.unbind(1)).float()
-        flows, T_ji = flows.to(self.tools.device), self._on_device(T_ji)
+        return flows.to(self.tools.device)
+
+    def _connected(self, flows: Flows, static: Tensor) -> Constraints:
+        """Flows with the motion of their pairs."""
+        T_ji = self._on_device(self.clip.motion(*flows.index.unbind(1)).float())
         K = self._on_device(scaled_intrinsics(self.clip.K, 1 / STRIDE).float())
-        nobody = torch.ones_like(measured.log_inv_depth) if static is None else static
-        constraints = Constraints(flows, T_ji, K, nobody, STRIDE)
-        if static is None:
-            constraints = _believed(constraints, measured)
-            if self.config.mask and len(constraints):
-                constraints = self._masked(constraints, measured)
-        return constraints
+        return Constraints(flows, T_ji, K, static, STRIDE)
+
+    def _constraints(self, measured: Measured) -> Constraints:
+        """What the frames demand of each other, by the pairs that confirm their poses, without what moves."""
+        gap = self.config.largest_gap
+        pairs = [(i, j) for i, j in hierarchical_pairs(len(self.clip)) if gap is None or j - i <= gap]
+        flows = self._flows("flows", pairs, measured, self.stop)
+        constraints = _believed(self._connected(flows, torch.ones_like(measured.log_inv_depth)), measured)
+        return self._masked(constraints, measured) if self.config.mask and len(constraints) else constraints
 
     def _masked(self, constraints: Constraints, measured: Measured) -> Constraints:
         """With the probability that cells do not move."""
@@ -242,11 +251,8 @@ class Refiner:
     ) -> tuple[Tensor, Tensor]:
         """Log inverse depth and relative sigma, by the network where the measurements are unsure."""
         maps = self._trunk_maps()
-        earlier = self._kept("head")
-        if earlier is not None:
-            head.restore(earlier)
-        elif head.done == 0:
-            head.log_scale = self._log_scale(head, maps, mean, sigma)
+        if head.done == 0:
+            head.log_scale += self._log_scale(head, maps, mean, sigma)
         steps = self.config.fine_tuning.steps
         head.fit(
             *(maps, mean, sigma, constraints, self.config.weights, self.config.fine_tuning),
@@ -263,7 +269,8 @@ class Refiner:
         """Logarithm of the unit of the map in that of the network."""
         depth = (-head.outputs(maps).log_inv_depth).exp()
         sure = torch.where(sigma < SURE_SIGMA, (-mean).exp(), torch.zeros_like(mean))
-        found = calibrated_scale(depth, sure if bool((sure > 0).any()) else (-mean).exp())
+        enough = float((sure > 0).float().mean((1, 2)).max()) >= MIN_KNOWN
+        found = calibrated_scale(depth, sure if enough else (-mean).exp())
         log.log(
             logging.WARNING if found.spread > MAX_SCALE_SPREAD else logging.DEBUG,
             "the network sees depths %.3g times those of the map, in single frames a factor of %.2f more or less",
@@ -284,15 +291,14 @@ class Refiner:
         )
 
     def _at_pixels(self, measured: Measured, final: Tensor, sigma: Tensor, static: Tensor) -> list[InvDepth]:
-        """The refined depth at network size: the measured one, corrected smoothly."""
+        """The refined depth at network size: the measured one, corrected smoothly, and filtered over time."""
         change = final - measured.log_inv_depth.cpu()
         relative = torch.where(static > 0.5, sigma, torch.full_like(sigma, UNMEASURED_SIGMA))
-        maps = []
-        for n, dense in enumerate(measured.dense):
-            shift, spread = enlarged(torch.stack([change[n], relative[n]])[:, None], STRIDE, dense.shape)[:, 0]
-            value = (dense + shift).exp()
-            maps.append(InvDepth(value, spread * value))
-        return maps
+        both = torch.stack([change, relative, static], 1)
+        size = measured.log_dense.shape[1:]
+        shift, spread, still = torch.cat([enlarged(maps[None], STRIDE, size) for maps in both]).unbind(1)
+        log_inv_depth = temporally_filtered(measured.log_dense + shift, still > 0.5, self.clip)
+        return [InvDepth(value, wide * value) for value, wide in zip(log_inv_depth.exp(), spread, strict=True)]
 
     def _kept(self, name: str) -> dict[str, Tensor] | None:
         """Tensors that were kept by this name, of the same frames and settings."""
@@ -308,6 +314,11 @@ class Refiner:
             write_tensors(path, tensors, {"key": self.key})
         except OSError as error:
             raise OutputError(f"cannot write {path}: {reason(error)}; free some space and start again") from error
+
+
+def never() -> bool:
+    """What few pairs need no deadline."""
+    return False
 
 
 def _believed(constraints: Constraints, measured: Measured) -> Constraints:

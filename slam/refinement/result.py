@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,7 @@ from slam.settings import dump_config
 
 COPIED = (TRAJECTORY, KEYFRAMES, RECORD, "config.yaml")
 COLOUR_RANGE = (0.01, 0.99)  # quantiles of the depth that get the first and the last colour
-PROBED = 50  # pixels of a row and column from one to the next that tells of them
+PROBED = 50  # keyframes that tell of them, at most
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Result:
 
     def verdict(self) -> str:
         """What the held-out pairs say, in words."""
-        before, after = _mean([v.before for v in self._verdicts]), _mean([v.after for v in self._verdicts])
+        before, after = self._held_out(as_written=self.accepted)
         if not before.pairs:
             return "no two of the frames held out could be compared"
         return (
@@ -80,6 +80,11 @@ class Result:
             f"{100 * after.log_ratio:.2f} % after, images by {before.reprojection_px:.2f} px before and "
             f"{after.reprojection_px:.2f} px after"
         )
+
+    def _held_out(self, as_written: bool) -> tuple[HeldOut, HeldOut]:
+        """Mean before and after; `as_written` counts what was not used as it is in the files, unchanged."""
+        after = [v.after if v.accepted or not as_written else v.before for v in self._verdicts]
+        return _mean([v.before for v in self._verdicts]), _mean(after)
 
     def finish(self, config: RefineConfig, end: str, seconds: float) -> str:
         """Write the rest; returns a summary."""
@@ -91,7 +96,10 @@ class Result:
         write_cloud(self.directory, fused_cloud(tuple(self.keyframes)), header)
         frames = sum(v.frames for v in self._verdicts)
         kept = sum(v.frames for v in self._verdicts if not v.accepted)
-        numbers = mean_scores(self._scores) | {
+        numbers = mean_scores(self._scores)
+        for name, held_out in zip(("before", "after"), self._held_out(as_written=True), strict=True):
+            numbers[name]["held_out"] = asdict(held_out)
+        numbers |= {
             "frames": frames,
             "frames_kept_as_they_were": kept,
             "moving_share": self._moving / max(frames, 1),

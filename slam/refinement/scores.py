@@ -1,7 +1,7 @@
 """How consistent the depth of a stretch of video is, without truth: for `metrics.json`, before and after."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -14,7 +14,6 @@ from slam.geometry.camera import sample, scaled_intrinsics
 from slam.inv_depth import InvDepth
 from slam.matching.tracks import Tracks, flow_tracks
 from slam.networks.prior import STRIDE
-from slam.refinement.acceptance import HeldOut
 from slam.refinement.refiner import Refined
 
 PHOTOMETRIC_GAP = 5  # frames
@@ -23,10 +22,8 @@ PHOTOMETRIC_GAP = 5  # frames
 def consistency_scores(refined: Refined) -> dict[str, Any]:
     """Scores before and after, at cells, where nothing moves; what cannot be told is left out."""
     tracks = _static_tracks(refined)
-    return {
-        "before": _scores(refined, refined.before, refined.held_out[0], tracks),
-        "after": _scores(refined, refined.after, refined.held_out[1], tracks),
-    }
+    before = _scores(refined, refined.before, tracks)
+    return {"before": before, "after": _scores(refined, refined.after, tracks) if refined.accepted else before}
 
 
 def mean_scores(parts: Sequence[tuple[dict[str, Any], int]]) -> dict[str, Any]:
@@ -42,23 +39,22 @@ def mean_scores(parts: Sequence[tuple[dict[str, Any], int]]) -> dict[str, Any]:
     return found
 
 
-def _scores(refined: Refined, maps: Sequence[InvDepth], held_out: HeldOut, tracks: Tracks) -> dict[str, Any]:
+def _scores(refined: Refined, maps: Sequence[InvDepth], tracks: Tracks) -> dict[str, Any]:
     clip, K = refined.clip, scaled_intrinsics(refined.clip.K, 1 / STRIDE)
     inv_depth = F.avg_pool2d(torch.stack([d.value for d in maps])[:, None], STRIDE)[:, 0]
     images = torch.stack([F.avg_pool2d(view.image.channels[None].float() / 255, STRIDE)[0] for view in clip.views])
     still = refined.static > 0.5
-    scores: dict[str, Any] = {"held_out": asdict(held_out)}
     errors = temporal_alignment_errors(inv_depth, clip.T_wc, K, still)
-    scores["temporal_alignment_percent"] = {str(gap): error for gap, error in errors.items()}
-    of_tracks = {"instability": track_instability, "drift": track_drift}
-    try:
-        if len(clip) > PHOTOMETRIC_GAP:
-            gap = PHOTOMETRIC_GAP
-            scores["photometric"] = photometric_error(images, inv_depth, clip.T_wc, K, gap, still)
-        for name, score in of_tracks.items():
-            scores[name] = score(tracks, inv_depth, clip.T_wc, K)
-    except EvaluationError:  # too little in common: the others are there
-        return scores
+    scores: dict[str, Any] = {"temporal_alignment_percent": {str(gap): error for gap, error in errors.items()}}
+    asked: dict[str, Callable[[], float]] = {
+        "photometric": lambda: photometric_error(images, inv_depth, clip.T_wc, K, PHOTOMETRIC_GAP, still),
+        "instability": lambda: track_instability(tracks, inv_depth, clip.T_wc, K),
+        "drift": lambda: track_drift(tracks, inv_depth, clip.T_wc, K),
+    }
+    for name, score in asked.items():
+        if name != "photometric" or len(clip) > PHOTOMETRIC_GAP:
+            with suppress(EvaluationError):  # too little in common: the others are there
+                scores[name] = score()
     return scores
 
 

@@ -14,7 +14,7 @@ from slam.refinement.fine_tuning import TunedHead
 from slam.refinement.refiner import RefineConfig, Refined, Refiner, Tools
 from slam.sources import Source
 
-LENGTH = 400  # frames of a stretch: 60 MB of flow at 256x192, 100 MB of depth and features
+LENGTH = 400  # frames of a stretch: at 256x192 a gigabyte of depth, flow and features
 MARGIN = 32  # frames beside it
 HURRY = 0.8  # share of a stretch's time after which its training ends
 
@@ -85,3 +85,4 @@ def refine_video(
         refined = refiner.run(head)
         done += len(stretch.own)
         yield refined, stretch.own
+        del refiner, refined  # a stretch is a third of the memory

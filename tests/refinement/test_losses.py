@@ -137,9 +137,9 @@ def test_the_loss_of_a_pair_counts_only_what_is_at_rest_in_both_frames(room, exa
         static[end[0]] = 0
         constraints = Constraints(exact.flows, exact.T_ji, exact.K, static, STRIDE)
         assert constraints.loss(edges[:1], logs[i[:1]], logs[j[:1]], ConsistencyWeights())[0] == 0
-        assert constraints.weight(edges[:1]).max() == 0
+        assert constraints.weight(edges[:1], exact.flows.uv(edges[:1])).max() == 0
     assert exact.loss(edges[:1], logs[i[:1]], logs[j[:1]], ConsistencyWeights())[0] > 0.1
-    assert exact.weight(edges).min() > 0.99
+    assert exact.weight(edges, exact.flows.uv(edges)).min() > 0.99
 
 
 def test_a_flow_that_does_not_come_back_is_not_believed(room, exact):
