@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from apps import evaluate, refine
 from apps import run as slam_run
@@ -183,6 +184,11 @@ def edited(name: str, change: Callable[[dict], object]) -> Callable[[Path], None
     return edit
 
 
+def other_pixels(run: Path) -> None:
+    values = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump(values | {"pixels": 256 * 256}))
+
+
 def without_depth(run: Path) -> None:
     for record in Run(run).keyframe_records():
         write_depth(run / "keyframes" / record.depth, np.zeros((record.height, record.width), np.float32), 1.0)
@@ -215,6 +221,7 @@ MISTAKES = {
     "incomplete": (edited("run.json", lambda x: x.update(missing={"map.ply": "disk full"})), [], 1, "map.ply"),
     "other version": (edited("run.json", lambda x: x.update(new_field=1)), [], 1, "run v2d-slam again"),
     "older program": (edited("run.json", lambda x: x.update(new=1, version="0.0.9")), [], 1, "by v2d-slam 0.0.9"),
+    "other size": (other_pixels, [], 1, "its config.yaml asks for"),
     "damaged record": (lambda run: (run / "run.json").write_text("{"), [], 1, "run.json is not valid JSON"),
     "no settings": (lambda run: (run / "config.yaml").unlink(), [], 2, "config.yaml"),
     "no trajectory": (lambda run: (run / "trajectory.txt").unlink(), [], 1, "trajectory.txt"),

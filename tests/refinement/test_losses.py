@@ -1,5 +1,7 @@
 """What a wrong sign or convention would break in the disagreement of two frames of known poses."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -140,6 +142,21 @@ def test_the_loss_of_a_pair_counts_only_what_is_at_rest_in_both_frames(room, exa
         assert constraints.weight(edges[:1], exact.flows.uv(edges[:1])).max() == 0
     assert exact.loss(edges[:1], logs[i[:1]], logs[j[:1]], ConsistencyWeights())[0] > 0.1
     assert exact.weight(edges, exact.flows.uv(edges)).min() > 0.99
+
+
+def test_a_mask_is_read_where_the_cells_are_compared(room, exact):
+    """Where the flow is wrong that is where depth and pose say, not where the flow ends."""
+    i, j = exact.flows.index[:1].unbind(1)
+    edge = torch.arange(1)
+    static = torch.ones_like(room.cells)
+    static[j, :, 8:12] = 0
+    nowhere = replace(exact.flows, displacement=exact.flows.displacement + 3, mutual=exact.flows.mutual & False)
+    constraints = replace(exact, flows=nowhere, static=static)
+    errors = constraints.errors(edge, room.cells[i], room.cells[j])
+    expected = replace(exact, static=static).weight(edge, exact.flows.uv(edge))
+    close = (errors.uv - exact.flows.uv(edge)).abs().amax(-1) < 0.05
+    assert close.float().mean() > 0.9
+    torch.testing.assert_close(constraints.weight(edge, errors.uv)[close], expected[close], atol=0.06, rtol=0)
 
 
 def test_a_flow_that_does_not_come_back_is_not_believed(room, exact):

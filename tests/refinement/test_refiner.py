@@ -204,6 +204,26 @@ def test_mode_train_teaches_a_copy_of_the_head_and_goes_on(room, noisy, untraine
     assert all(torch.equal(x, before[name]) for name, x in untrained.state_dict().items())
 
 
+def test_the_head_keeps_the_unit_of_the_map_from_stretch_to_stretch(room, noisy, untrained, tmp_path):
+    """In a map whose inverse depths are five times those of the network, also when it goes on with a second stretch."""
+    config = replace(FEW, mode="train", fine_tuning=FineTuningConfig(steps=2))
+    used = replace(tools(room, noisy), flow=LearnedFlow(untrained.motion), prior=untrained.prior)
+    head, scales = TunedHead(untrained.prior, room.clip.K), []
+    for name in ("first", "second"):
+        head.done = 0
+        (tmp_path / name).mkdir()
+        Refiner(room.clip, room.keyframes(1), used, config, tmp_path / name).run(head)
+        scales.append(head.log_scale)
+    unit = float(room.cells.log().median())  # the untrained network's inverse depths are one
+    assert abs(scales[0] - unit) < 0.3 and abs(scales[1] - scales[0]) < 0.1
+
+
+def test_no_time_left_still_tells_whether_there_is_anything_better(room, noisy, tmp_path):
+    """The few held-out pairs are measured whatever the time."""
+    done = Refiner(room.clip, room.keyframes(1), tools(room, noisy), FEW, tmp_path, stop=lambda: True).run()
+    assert done.held_out[0].pairs > 0 and not done.accepted
+
+
 # what is not used
 
 
