@@ -136,7 +136,7 @@ class Run:
             if version == __version__:
                 raise
             words = f"{path} was written by v2d-slam {version}, which this one ({__version__}) cannot read"
-            raise SourceError(f"{words}; run v2d-slam again") from error
+            raise SourceError(f"{words} ({error.__cause__}); run v2d-slam again") from error
 
     def trajectory(self, online: bool = False) -> Trajectory:
         """T_wc of every frame; `online`: as first estimated, also of a run that was killed."""
