@@ -77,8 +77,8 @@ def test_no_gradient_reaches_the_features():
 @torch.no_grad()
 def test_the_scale_is_the_mean_of_the_log_and_the_shape_has_none():
     """A larger output of the scale moves the whole picture, and nothing in it; the shape's bias moves nothing."""
-    maps, K = features(48, 64), lens(48, 64).expand(2, 3, 3)
-    prior = network(4)
+    maps = FeatureMaps(**{name: x.float() for name, x in vars(features(48, 64)).items()})
+    prior, K = network(4), lens(48, 64).expand(2, 3, 3)
     prepare(prior, "float32")  # bfloat16, where the processor is fast at it, rounds more than the tolerances allow
     before = prior(maps, K).log_inv_depth
     prior.scale.bias += 0.7
