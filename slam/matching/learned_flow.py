@@ -47,6 +47,11 @@ class LearnedFlow:
         """The maps that the stereo network reads, of each image."""
         return [self._stereo_maps(image) for image in images]
 
+    def forget(self) -> None:
+        """Let go of the maps that are kept."""
+        for kept in (self._maps, self._stereo_maps, self._context):
+            kept.cache_clear()
+
     def _encoded(self, image: Image) -> FeatureMaps:
         return self.network.encode(image.channels[None].to(self.device))
 

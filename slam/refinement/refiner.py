@@ -177,6 +177,8 @@ class Refiner:
                 lambda done: self.tell(f"depth measured in {done} of {total} frames"),
                 self.stop,
             )
+            if self.tools.flow is not None:
+                self.tools.flow.forget()
             found = vars(measured)
             if not self.stop():
                 self._keep("measured", found)
@@ -221,7 +223,7 @@ class Refiner:
             parts.append(
                 flow_evidence(inv_depth, sigma, flows.uv(edges), confidence, constraints.T_ji[edges], constraints.K)
             )
-        evidence = type(parts[0])(*(torch.cat([getattr(p, n) for p in parts]) for n in ("log_odds", "speaks")))
+        evidence = Evidence(*(torch.cat([getattr(p, n) for p in parts]) for n in ("log_odds", "speaks")))
         depth = self._depth_evidence(measured)
         cells = static_probability(evidence, flows.index[:, 0], len(self.clip), depth)
         if cells.suspect.any():
@@ -235,8 +237,12 @@ class Refiner:
         """What the network says of the depth of single pictures; None without one."""
         if self.tools.flow is None or self.tools.prior is None:
             return None
-        alone = TunedHead(self.tools.prior, self.clip.K).outputs(self._trunk_maps())
-        return depth_evidence(measured.log_inv_depth.exp(), measured.relative_sigma, alone.log_inv_depth.exp())
+        alone = TunedHead(self.tools.prior, self.clip.K).outputs(self._trunk_maps()).log_inv_depth
+        if self.config.mode == "fast":
+            self._maps = None  # nobody else reads them
+        maps = (x.split(AT_ONCE) for x in (measured.log_inv_depth.exp(), measured.relative_sigma, alone.exp()))
+        parts = [depth_evidence(*part) for part in zip(*maps, strict=True)]
+        return Evidence(*(torch.cat([getattr(part, name) for part in parts]) for name in ("log_odds", "speaks")))
 
     def _trunk_maps(self) -> TrunkMaps:
         """Features of all frames, computed once."""
