@@ -298,13 +298,21 @@ class Refiner:
 
     def _at_pixels(self, measured: Measured, final: Tensor, sigma: Tensor, static: Tensor) -> list[InvDepth]:
         """The refined depth at network size: the measured one, corrected smoothly, and filtered over time."""
-        change = final - measured.log_inv_depth.cpu()
-        relative = torch.where(static > 0.5, sigma, torch.full_like(sigma, UNMEASURED_SIGMA))
-        both = torch.stack([change, relative, static], 1)
         size = measured.log_dense.shape[1:]
-        shift, spread, still = torch.cat([enlarged(maps[None], STRIDE, size) for maps in both]).unbind(1)
-        log_inv_depth = temporally_filtered(measured.log_dense + shift, still > 0.5, self.clip)
-        return [InvDepth(value, wide * value) for value, wide in zip(log_inv_depth.exp(), spread, strict=True)]
+
+        def full_size(cells: Tensor) -> Tensor:
+            return enlarged(cells[None, None], STRIDE, size)[0, 0]
+
+        change = final - measured.log_inv_depth.cpu()
+        log_inv_depth = torch.stack([d + full_size(c) for d, c in zip(measured.log_dense, change, strict=True)])
+        still = torch.stack([full_size(cells) > 0.5 for cells in static])
+        log_inv_depth = temporally_filtered(log_inv_depth, still, self.clip)
+        relative = torch.where(static > 0.5, sigma, torch.full_like(sigma, UNMEASURED_SIGMA))
+        maps = []
+        for logs, cells in zip(log_inv_depth, relative, strict=True):
+            value = logs.exp()
+            maps.append(InvDepth(value, full_size(cells) * value))
+        return maps
 
     def _kept(self, name: str) -> dict[str, Tensor] | None:
         """Tensors that were kept by this name, of the same frames and settings."""

@@ -14,7 +14,7 @@ from slam.refinement.fine_tuning import TunedHead
 from slam.refinement.refiner import RefineConfig, Refined, Refiner, Tools
 from slam.sources import Source
 
-LENGTH = 400  # frames of a stretch: at 256x192 a gigabyte of depth, flow and features
+LENGTH = 256  # frames of a stretch: at 256x192, with those beside it, a gigabyte of depth, flow and features
 MARGIN = 32  # frames beside it
 HURRY = 0.8  # share of a stretch's time after which its training ends
 
