@@ -66,7 +66,7 @@ def refine(options: argparse.Namespace) -> int:
     from slam.frontend.preparation import network_size
     from slam.io.run import Run
     from slam.io.run_directory import latest_run
-    from slam.refinement.build import build_tools, run_pixels
+    from slam.refinement.build import build_tools
     from slam.refinement.refiner import RefineConfig
     from slam.report import METRIC_SCALE
     from slam.sources.reopen import reopened
@@ -80,15 +80,14 @@ def refine(options: argparse.Namespace) -> int:
     record, keyframes = finished(run, options.again)
     settings = load_config(SlamConfig, run.path / "config.yaml", [])
     tools = build_tools(settings, config.mode, options.device, options.weights)
-    pixels = run_pixels(settings)
-    check_size(run, network_size(record.source.camera, pixels), keyframes)
+    check_size(run, network_size(record.source.camera, tools.pixels), keyframes)
     is_metric = record.scale_source == METRIC_SCALE  # else the sensor's metres are not the map's unit
     source = reopened(record.source if is_metric else replace(record.source, with_depth=False))
     try:
         with stop_on_signals() as stop:
             status = Status(None if options.quiet else sys.stderr)
             return refine_and_write(
-                *(run, record, keyframes, source, pixels, tools, config, options.minutes, status, stop.is_set)
+                *(run, record, keyframes, source, tools, config, options.minutes, status, stop.is_set)
             )
     finally:
         source.close()
@@ -166,7 +165,6 @@ def refine_and_write(
     record: "RunRecord",
     keyframes: "tuple[Keyframe, ...]",
     source: "Source",
-    pixels: int,
     tools: "Tools",
     config: "RefineConfig",
     minutes: float,
@@ -190,7 +188,7 @@ def refine_and_write(
     begin_s = time.monotonic()
     try:
         for refined, own in refine_video(
-            *(record.source.name, source, pixels, run.trajectory(), keyframes, tools, config, work),
+            *(record.source.name, source, tools.pixels, run.trajectory(), keyframes, tools, config, work),
             *(minutes, status, stop),
         ):
             result.add(refined, own)

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from slam.config import DEFAULT_PIXELS
 from slam.errors import OutputError, SourceError, check_range
 from slam.evaluation.consistency import reprojection_px
 from slam.frames import Keyframe
@@ -79,6 +80,7 @@ class Tools:
     device: torch.device
     helpers: Helpers = field(default_factory=Helpers)
     label: str = ""  # of the weights and the stereo: with others, what was measured is measured again
+    pixels: int = DEFAULT_PIXELS  # width times height of the run's images, as asked for
 
 
 @dataclass(frozen=True, eq=False)
