@@ -1,6 +1,7 @@
 """What tests of several parts share: a short rendered recording, and a small textured world."""
 
 import importlib.util
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -171,3 +172,13 @@ def one_thread() -> None:
 def world(wall_and_box: ModuleType) -> Any:
     """A slanted wall and a box before it."""
     return wall_and_box.World()
+
+
+@pytest.fixture
+def own_levels() -> Iterator[None]:
+    """The program sets levels of loggers; the tests after it must not notice."""
+    loggers = [logging.getLogger(name) for name in ("slam", "apps", "__main__")]
+    before = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, before, strict=True):
+        logger.setLevel(level)

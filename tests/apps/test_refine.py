@@ -2,7 +2,6 @@
 
 import errno
 import json
-import logging
 import os
 import shutil
 import signal
@@ -26,19 +25,11 @@ from slam.io.run import Run
 from slam.refinement import video
 from slam.refinement.refiner import Refined, Refiner
 
+pytestmark = pytest.mark.usefixtures("own_levels")
+
 ROOT = Path(__file__).resolve().parents[2]
 FRAMES = 30
 QUICK = ["--set", "direct.steps=10", "--quiet"]
-
-
-@pytest.fixture(autouse=True)
-def own_levels() -> Iterator[None]:
-    """The program sets levels of loggers; the tests after it must not notice."""
-    loggers = [logging.getLogger(name) for name in ("slam", "apps", "__main__")]
-    before = [logger.level for logger in loggers]
-    yield
-    for logger, level in zip(loggers, before, strict=True):
-        logger.setLevel(level)
 
 
 def files(folder: Path) -> dict[str, bytes]:

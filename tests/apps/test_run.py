@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,20 +32,12 @@ from slam.io.trajectory import read_tum
 from slam.report import Report
 from slam.sources.sequence import ImageSequence
 
+pytestmark = pytest.mark.usefixtures("own_levels")
+
 ROOT = Path(__file__).resolve().parents[2]
 CLASSICAL = ROOT / "configs" / "classical.yaml"
 SMALL = ["--set", "pixels=19200"]  # 160x120
 FILES = ("trajectory.txt", "keyframes.txt", "trajectory_online.txt", "config.yaml", "metrics.json", "run.json")
-
-
-@pytest.fixture(autouse=True)
-def own_levels() -> Iterator[None]:
-    """The program sets levels of loggers; the tests after it must not notice."""
-    loggers = [logging.getLogger(name) for name in ("slam", "apps", "__main__")]
-    before = [logger.level for logger in loggers]
-    yield
-    for logger, level in zip(loggers, before, strict=True):
-        logger.setLevel(level)
 
 
 def track(recording: Path, out: Path, *options: str) -> int:

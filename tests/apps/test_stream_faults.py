@@ -1,7 +1,6 @@
 """A camera over HTTP that breaks off: the run goes on in the same map, or ends in order."""
 
 import json
-import logging
 import os
 import signal
 import threading
@@ -22,6 +21,8 @@ from slam.io.calibration import write_calibration
 from slam.io.trajectory import read_tum
 from slam.sources.demo import DemoConfig, DemoSource
 from slam.sources.tum import TumSource
+
+pytestmark = pytest.mark.usefixtures("own_levels")
 
 SMALL = ["--set", "pixels=19200", "--quiet"]  # 160x120
 
@@ -70,16 +71,6 @@ def serve(mjpeg_server) -> Iterator:
     for camera in cameras:
         if not camera.ended.is_set():
             camera.stop()
-
-
-@pytest.fixture(autouse=True)
-def own_levels() -> Iterator[None]:
-    """The program sets levels of loggers; the tests after it must not notice."""
-    loggers = [logging.getLogger(name) for name in ("slam", "apps", "__main__")]
-    before = [logger.level for logger in loggers]
-    yield
-    for logger, level in zip(loggers, before, strict=True):
-        logger.setLevel(level)
 
 
 def at_number(camera: Any, number: int, action) -> None:

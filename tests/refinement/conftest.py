@@ -12,26 +12,15 @@ from slam.frames import Keyframe, Trajectory, View
 from slam.frontend.preparation import Preparation
 from slam.geometry.camera import pixel_grid, sample, scaled_intrinsics
 from slam.inv_depth import InvDepth
-from slam.networks.encoder import EncoderConfig
-from slam.networks.motion import MotionNetConfig
-from slam.networks.prior import STRIDE, PriorNetConfig
-from slam.networks.stereo import StereoNetConfig
-from slam.networks.storage import NetworkConfig, Networks
+from slam.networks.prior import STRIDE
+from slam.networks.storage import Networks
 from slam.refinement.clip import Clip
 from slam.refinement.constraints import Constraints
 from slam.refinement.flows import Flows, mismatch
 from slam.sources.demo import DemoConfig, DemoSource
+from tests.training.tiny import TINY
 
 ATTIC = DemoConfig("attic", "orbit", frames=24, width=128, height=96, fps=10.0)
-TINY = NetworkConfig(
-    "tiny",
-    64,
-    48,
-    EncoderConfig(8, 16, 24, blocks_4=1, blocks_8=1, matching=24, stereo=8, image=8),
-    MotionNetConfig(hidden=16, motion=16, levels=2, radius=2),
-    StereoNetConfig(groups=4, width=8, planes=16),
-    PriorNetConfig(12, 16, 24, 24),
-)
 PLANAR = 2e-3  # relative: inverse depth of a plane is the mean of its neighbours, up to this
 
 

@@ -31,6 +31,8 @@ from slam.sources.reopen import reopened
 from slam.sources.tum import TumSource
 from slam.sources.webcam import WebcamSource
 
+pytestmark = pytest.mark.usefixtures("own_levels")
+
 SMALL = ["--set", "pixels=19200", "--quiet"]  # 160x120
 
 
@@ -48,16 +50,6 @@ def serve(rendered, mjpeg_server) -> Iterator:
     for server in servers:
         if not server.ended.is_set():
             server.stop()
-
-
-@pytest.fixture(autouse=True)
-def own_levels() -> Iterator[None]:
-    """The program sets levels of loggers; the tests after it must not notice."""
-    loggers = [logging.getLogger(name) for name in ("slam", "apps", "__main__")]
-    before = [logger.level for logger in loggers]
-    yield
-    for logger, level in zip(loggers, before, strict=True):
-        logger.setLevel(level)
 
 
 def later(seconds: float, action) -> None:
