@@ -61,6 +61,8 @@ class VideoSource:
             height, width = first.shape[:2]
             stated = capture.get(cv2.CAP_PROP_FRAME_COUNT)
             rate = capture.get(cv2.CAP_PROP_FPS)
+            # clockwise, from the images as the sensor took them to the frames as delivered: 0, 90, 180 or 270
+            self.rotation_deg = _rotation_deg(capture)
         finally:
             capture.release()
         self.stated = int(stated) if math.isfinite(stated) and stated >= 1 else None
@@ -133,3 +135,10 @@ class VideoSource:
         expected = min(self.stated or 0, stop or math.inf)
         if index < SHORTFALL * expected:
             log.warning("%s ended after %d of %g frames: is the file damaged?", self._path, index, expected)
+
+
+def _rotation_deg(capture: cv2.VideoCapture) -> int:
+    """The turn that the file asks for and OpenCV has made."""
+    stated = capture.get(cv2.CAP_PROP_ORIENTATION_META)
+    is_turned = capture.get(cv2.CAP_PROP_ORIENTATION_AUTO) and stated in (90.0, 180.0, 270.0)
+    return int(stated) if is_turned else 0

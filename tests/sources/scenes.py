@@ -1,5 +1,6 @@
 """Tiny recordings made by hand, for the tests of the sources."""
 
+import struct
 from pathlib import Path
 
 import cv2
@@ -62,3 +63,13 @@ def video(path: Path, frames: int, fps: float = 25.0, code: str = "MJPG") -> Pat
         writer.write(np.ascontiguousarray(image(n)[..., ::-1]))
     writer.release()
     return path
+
+
+def turn_video(path: Path, degrees: int) -> None:
+    """Let an MP4 say that its images are to be turned clockwise, as phones write it (ISO/IEC 14496-12, 8.3.2)."""
+    a, b = {0: (1, 0), 90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
+    data = bytearray(path.read_bytes())
+    matrix = data.find(b"tkhd") + 44  # of version 0, that OpenCV writes
+    assert struct.unpack_from(">9i", data, matrix) == (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+    struct.pack_into(">9i", data, matrix, a << 16, b << 16, 0, -b << 16, a << 16, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)

@@ -100,6 +100,25 @@ def test_calibration(tmp_path, scenes, caplog):
     assert VideoSource(path).camera.fy == 31
 
 
+@pytest.mark.parametrize(("degrees", "corner"), [(0, (0, 0)), (90, (0, -1)), (180, (-1, -1)), (270, (-1, 0))])
+def test_images_are_turned_as_the_file_says(tmp_path, scenes, degrees: int, corner: tuple[int, int]):
+    """The corner that was on top on the left goes around clockwise."""
+    writer = cv2.VideoWriter(str(tmp_path / "a.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 25, (64, 48))
+    marked = np.zeros((48, 64, 3), np.uint8)
+    marked[:16, :16] = 255
+    for _ in range(3):
+        writer.write(marked)
+    writer.release()
+    scenes.turn_video(tmp_path / "a.mp4", degrees)
+    source = VideoSource(tmp_path / "a.mp4", choice=CameraChoice(hfov_deg=60))
+    frames = list(source)
+    assert source.rotation_deg == degrees and len(frames) == 3
+    assert frames[2].image.shape == ((64, 48, 3) if degrees in (90, 270) else (48, 64, 3))
+    assert (source.camera.height, source.camera.width) == frames[2].image.shape[:2]
+    bright = {c: frames[2].image[c].mean() > 200 for c in ((0, 0), (0, -1), (-1, -1), (-1, 0))}
+    assert bright == {c: c == corner for c in bright}
+
+
 def test_closing_in_the_middle(tmp_path, scenes):
     source = VideoSource(scenes.video(tmp_path / "a.avi", 5))
     frames = iter(source)
