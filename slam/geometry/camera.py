@@ -1,21 +1,21 @@
-"""Pinhole cameras with radial-tangential distortion, and the pixel-centre conventions.
+"""Cameras of any lens model of `lens`, and the pixel-centre conventions.
 
 Pixel (0, 0) is the centre of the top-left pixel; `uv` is (column, row).
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from slam.errors import CalibrationError
-
-UNDISTORT_STEPS = 20  # fixed-point steps; a wide lens (k1 = 0.3) reaches 1e-9 in about 15
+from slam.geometry.lens import COEFFICIENTS, RADTAN, distort
 
 
 @dataclass(frozen=True)
 class Camera:
-    """Intrinsics of images of one size, pixels; `distortion` is OpenCV's (k1, k2, p1, p2, k3) or empty."""
+    """Intrinsics of images of one size, pixels, and their lens; the pinhole has the model RADTAN and no distortion."""
 
     width: int
     height: int
@@ -23,21 +23,34 @@ class Camera:
     fy: float
     cx: float
     cy: float
-    distortion: tuple[float, ...] = ()
+    distortion: tuple[float, ...] = ()  # as `model` takes them
+    model: str = RADTAN  # of the lens, see `slam.geometry.lens`
+    undistort_hfov_deg: float | None = None  # horizontal field of view of its undistorted images; None: by the lens
 
     def __post_init__(self) -> None:
+        lengths = (self.fx, self.fy, self.cx, self.cy, *self.distortion)
+        if not all(map(math.isfinite, lengths)):
+            raise CalibrationError(f"a camera needs finite numbers, got {', '.join(f'{x:g}' for x in lengths)}")
         if self.width < 1 or self.height < 1 or not (self.fx > 0 and self.fy > 0):
             raise CalibrationError(
                 f"a camera needs a positive size and focal length, got {self.width}x{self.height}, "
                 f"fx={self.fx}, fy={self.fy}"
             )
-        if len(self.distortion) not in (0, 4, 5):
-            raise CalibrationError(f"distortion takes k1 k2 p1 p2 [k3], got {len(self.distortion)} numbers")
+        if self.model not in COEFFICIENTS:
+            raise CalibrationError(f"unknown lens model {self.model!r}; known: {', '.join(COEFFICIENTS)}")
+        counts = COEFFICIENTS[self.model]
+        if len(self.distortion) not in counts:
+            wanted = " or ".join(map(str, counts))
+            raise CalibrationError(f"a {self.model} lens takes {wanted} coefficients, got {len(self.distortion)}")
+        if self.undistort_hfov_deg is not None and not 1.0 <= self.undistort_hfov_deg < 180.0:
+            raise CalibrationError(
+                f"undistorted images see from 1 to below 180 degrees, not {self.undistort_hfov_deg:g}"
+            )
 
     @property
     def is_distorted(self) -> bool:
-        """True if any distortion coefficient differs from zero."""
-        return any(self.distortion)
+        """True if its images are not those of a pinhole."""
+        return self.model != RADTAN or any(self.distortion)
 
     def matrix(self) -> Tensor:
         """(3, 3) float64 pinhole matrix K, pixels."""
@@ -57,8 +70,8 @@ class Camera:
         )
 
     def undistorted(self) -> "Camera":
-        """The same pinhole without distortion."""
-        return replace(self, distortion=())
+        """The pinhole of the same intrinsics."""
+        return replace(self, distortion=(), model=RADTAN, undistort_hfov_deg=None)
 
 
 def scaled_intrinsics(K: Tensor, factor: float) -> Tensor:
@@ -90,31 +103,10 @@ def sample(image: Tensor, uv: Tensor, padding: str = "zeros", mode: str = "bilin
     )
 
 
-def distort(xy: Tensor, distortion: tuple[float, ...]) -> Tensor:
-    """Normalised ideal points (..., 2) -> normalised distorted points (OpenCV's radial-tangential model)."""
-    if not any(distortion):
-        return xy
-    k1, k2, p1, p2, k3 = (*distortion, 0.0)[:5]
-    x, y = xy.unbind(-1)
-    r2 = x * x + y * y
-    radial = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
-    xd = x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x)
-    yd = y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y
-    return torch.stack([xd, yd], -1)
-
-
-def undistort(xy: Tensor, distortion: tuple[float, ...]) -> Tensor:
-    """Normalised distorted points (..., 2) -> ideal points, by fixed-point iteration (inverse of `distort`)."""
-    ideal = xy
-    for _ in range(UNDISTORT_STEPS if any(distortion) else 0):
-        ideal = ideal - (distort(ideal, distortion) - xy)
-    return ideal
-
-
 def undistortion_map(camera: Camera, target: Camera) -> Tensor:
     """(H, W, 2) float64: where each pixel of the pinhole `target` lies in the distorted images of `camera`."""
     K_inv = torch.linalg.inv(target.matrix())
     uv = pixel_grid(target.height, target.width, like=K_inv)
     xy = uv * torch.stack([K_inv[0, 0], K_inv[1, 1]]) + K_inv[:2, 2]
     K = camera.matrix()
-    return distort(xy, camera.distortion) * torch.stack([K[0, 0], K[1, 1]]) + K[:2, 2]
+    return distort(xy, camera.distortion, camera.model) * torch.stack([K[0, 0], K[1, 1]]) + K[:2, 2]

@@ -13,12 +13,45 @@ import yaml
 from slam.errors import CalibrationError
 from slam.geometry.camera import Camera
 from slam.io.files import read_text, write_text
+from slam.io.lens_names import lens_of
+from slam.io.plausible import check_plausible
 
 FORMATS = (
     "width, height, calibration: [fx, fy, cx, cy, k1, k2, p1, p2, k3] in YAML, "
     "or one line fx fy cx cy [k1 k2 p1 p2 [k3]]"
 )
 PLAIN_MODELS = ("", "none", "pinhole", "plumb_bob", "radtan", "radial-tangential", "rational_polynomial", "opencv")
+
+
+def camera_of(
+    model: str,
+    width: int,
+    height: int,
+    intrinsics: Sequence[float],
+    coefficients: Sequence[float],
+    name: str,
+) -> Camera:
+    """The camera that a file or a message describes; every reader makes its cameras here.
+
+    What is doubtful is a WARNING, once; what cannot be a camera is refused.
+
+    Args:
+        model: any common name of a lens model (plumb_bob, radtan, opencv, equidistant, KannalaBrandt8, fisheye, mei,
+            ds, ...) in any spelling, or camera and distortion model in one, `pinhole-equi`. Empty: OpenCV's.
+        intrinsics: fx fy cx cy, pixels; Kalibr's omni, ds and eucm have their own coefficients in front.
+        coefficients: of the distortion, in the order of `slam.geometry.lens`; none: no distortion.
+        name: of the calibration, for messages.
+
+    Raises:
+        CalibrationError: if the model is unknown, or the numbers are not those of a camera of this size.
+    """
+    lens, (fx, fy, cx, cy), distortion = lens_of(model, intrinsics, coefficients, name)
+    try:
+        camera = Camera(width, height, fx, fy, cx, cy, distortion, lens)
+    except CalibrationError as error:
+        raise CalibrationError(f"{name}: {error}") from error
+    check_plausible(camera, name)
+    return camera
 
 
 def read_calibration(path: str | Path, size: tuple[int, int] | None = None) -> Camera:
@@ -109,10 +142,7 @@ def _from_mapping(content: dict[str, Any], path: Path) -> tuple[tuple[int, int] 
     """Size, if given, and fx fy cx cy + distortion of whichever kind of YAML this is."""
     model = str(content.get("distortion_model") or content.get("camera_model") or content.get("camera.type") or "")
     if model.lower() not in PLAIN_MODELS:
-        raise CalibrationError(
-            f"{path}: distortion model {model!r} is not supported, only OpenCV's radial-tangential one; "
-            "calibrate with that (v2d-calibrate), or undistort the images first"
-        )
+        raise CalibrationError(f"{path}: lens model {model!r} is not supported in a file of this kind")
     if "calibration" in content:  # ours
         return _size(content, "width", "height", path), _floats(content["calibration"], path)
     if "intrinsics" in content:  # EuRoC
@@ -152,19 +182,9 @@ def _size(content: dict[str, Any], width: str, height: str, path: Path) -> tuple
 
 
 def _camera(width: int, height: int, values: list[float], path: Path) -> Camera:
-    while len(values) > 9 and values[-1] == 0:  # OpenCV pads with zeros to 8, 12 or 14 coefficients
-        values = values[:-1]
-    if len(values) > 9:
-        raise CalibrationError(f"{path}: distortion beyond k3 is not supported; calibrate with k1 k2 p1 p2 k3 only")
-    if len(values) not in (4, 8, 9):
-        raise CalibrationError(
-            f"{path}: expected 4, 8 or 9 numbers (fx fy cx cy [k1 k2 p1 p2 [k3]]), got {len(values)}"
-        )
-    fx, fy, cx, cy = values[:4]
-    try:
-        return Camera(width, height, fx, fy, cx, cy, tuple(values[4:]))
-    except CalibrationError as error:
-        raise CalibrationError(f"{path}: {error}") from error
+    if len(values) < 4:
+        raise CalibrationError(f"{path}: expected fx fy cx cy [k1 k2 p1 p2 [k3]], got {len(values)} numbers")
+    return camera_of("", width, height, values[:4], values[4:], str(path))
 
 
 def _matrix(value: object, path: Path) -> list[float]:

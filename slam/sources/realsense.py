@@ -13,7 +13,8 @@ import torch
 
 from slam.errors import CalibrationError, SourceError
 from slam.frames import Frame
-from slam.geometry.camera import Camera, distort
+from slam.geometry.camera import Camera
+from slam.geometry.lens import distort
 from slam.sources.live import CameraImage, CameraImages
 from slam.sources.registration import Registration
 from slam.sources.sequence import ALL_FRAMES, OWN_CAMERA, CameraChoice, FrameWindow

@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from slam.geometry.camera import Camera, pixel_grid, undistort
+from slam.geometry.camera import Camera, pixel_grid
+from slam.geometry.lens import undistort
 from slam.kernels.compile import compiled
 
 OVERLAP = 1.1  # of the footprints of neighbouring depth pixels: lens and rotation stretch some of them apart

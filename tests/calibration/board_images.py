@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from slam.calibration.boards import Board
-from slam.geometry.camera import Camera, pixel_grid, undistort
+from slam.geometry.camera import Camera, pixel_grid
+from slam.geometry.lens import undistort
 
 SQUARE_PX = 60  # of the drawing that is looked at
 SAMPLES = 2  # per pixel and axis

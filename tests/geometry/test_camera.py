@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from slam.errors import CalibrationError
-from slam.geometry import camera
+from slam.geometry import camera, lens
 from slam.geometry.camera import Camera
 
 F64 = torch.float64
@@ -60,23 +60,23 @@ def test_distortion_is_opencvs(cam):
     xy = 0.5 * torch.randn(200, 2, dtype=F64, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
     points = np.c_[xy.numpy(), np.ones(len(xy))]
     expected, _ = cv2.projectPoints(points, np.zeros(3), np.zeros(3), np.eye(3), np.array(cam.distortion))
-    torch.testing.assert_close(camera.distort(xy, cam.distortion), torch.from_numpy(expected[:, 0]), rtol=0, atol=1e-12)
+    torch.testing.assert_close(lens.distort(xy, cam.distortion), torch.from_numpy(expected[:, 0]), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("cam", [FR1, FR2, BARREL])
 def test_undistort_undoes_distort_over_the_whole_image(cam):
     uv = camera.pixel_grid(cam.height, cam.width, like=torch.zeros(1, dtype=F64))[::40, ::40].reshape(-1, 2)
     seen = (uv - torch.tensor([cam.cx, cam.cy], dtype=F64)) / torch.tensor([cam.fx, cam.fy], dtype=F64)
-    ideal = camera.undistort(seen, cam.distortion)
-    error_px = (camera.distort(ideal, cam.distortion) - seen).abs().max() * cam.fx
+    ideal = lens.undistort(seen, cam.distortion)
+    error_px = (lens.distort(ideal, cam.distortion) - seen).abs().max() * cam.fx
     assert float(error_px) < 0.01
 
 
 def test_no_distortion_is_the_identity():
     xy = torch.rand(5, 2)
     for none in ((), (0.0,) * 5):
-        assert torch.equal(camera.distort(xy, none), xy)
-        assert torch.equal(camera.undistort(xy, none), xy)
+        assert torch.equal(lens.distort(xy, none), xy)
+        assert torch.equal(lens.undistort(xy, none), xy)
     assert not Camera(4, 4, 1, 1, 0, 0, (0.0,) * 5).is_distorted
     assert FR1.is_distorted
     assert not FR1.undistorted().is_distorted

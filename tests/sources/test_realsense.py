@@ -22,7 +22,7 @@ from apps.run import main
 from slam.errors import CalibrationError, SourceError
 from slam.evaluation.trajectory import ate, path_length
 from slam.frames import Frame, Trajectory
-from slam.geometry.camera import undistort
+from slam.geometry.lens import undistort
 from slam.io.trajectory import read_tum
 from slam.sources import SourceSpec, detect, open_source, realsense, realsense_camera
 from slam.sources.cameras import CameraSpec, open_camera

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from slam.geometry.camera import Camera, pixel_grid, undistort
+from slam.geometry.camera import Camera, pixel_grid
+from slam.geometry.lens import undistort
 from slam.sources.registration import Registration
 
 DEPTH = Camera(160, 90, 85.0, 85.0, 79.0, 44.0)
