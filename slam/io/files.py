@@ -1,5 +1,6 @@
 """Whole files or none: atomic writing, and text with errors a user understands."""
 
+import codecs
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from typing import BinaryIO
 from slam.errors import OutputError, SlamError, SourceError
 
 PACKAGE = Path(__file__).resolve().parents[1]
+MAX_TEXT_BYTES = 512 << 20  # a pose of 100 bytes, 30 a second, for two days
 
 
 def shipped(name: str) -> Path:
@@ -59,24 +61,41 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_text(path: Path, what: str, error: Callable[[str], SlamError] = SourceError) -> str:
-    """The text of a file; `what` names it in the message.
+    """The text of a file, UTF-8 or, by its first bytes, UTF-16; `what` names it in the message.
 
     Raises:
-        error: if the file is missing, not readable or not text.
+        error: if the file is missing, not readable, not text, or longer than any such text.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")  # Windows editors put a mark in front
+        with path.open("rb") as file:
+            data = file.read(MAX_TEXT_BYTES + 1)
     except FileNotFoundError as cause:
         raise error(f"no {what} at {path}") from cause
-    except UnicodeDecodeError as cause:
-        raise error(f"{path} is not a {what}: it is not text") from cause
-    except OSError as cause:
+    except (OSError, ValueError) as cause:  # ValueError: a zero byte in the path
         raise error(f"cannot read the {what} {path}: {reason(cause)}") from cause
+    if len(data) > MAX_TEXT_BYTES:
+        raise error(f"{path} is no {what}: it is longer than {MAX_TEXT_BYTES >> 20} MiB")
+    try:
+        text = data.decode(_encoding(data))
+    except UnicodeDecodeError as cause:
+        raise error(f"{path} is not a {what}: it is not text (UTF-8; save it as that)") from cause
+    if "\0" in text:
+        raise error(f"{path} is not a {what}: it is not text")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def reason(error: OSError) -> str:
+def _encoding(data: bytes) -> str:
+    """UTF-8 unless a mark, as editors on Windows write it, or a zero as one of the first two bytes says UTF-16."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    if data[1:2] == b"\0" and len(data) % 2 == 0:
+        return "utf-16-le"
+    return "utf-16-be" if data[:1] == b"\0" and data[1:2] != b"\0" and len(data) % 2 == 0 else "utf-8-sig"
+
+
+def reason(error: Exception) -> str:
     """What the operating system said, without number and path."""
-    return error.strerror or str(error)
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _umask() -> int:

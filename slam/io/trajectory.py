@@ -5,8 +5,6 @@ is exact both ways, as a float64 second of the year 2026 is only good to 240 ns.
 """
 
 import logging
-import re
-from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
 
@@ -15,13 +13,15 @@ import numpy as np
 from slam.errors import OutputError, SourceError
 from slam.frames import Trajectory
 from slam.io.files import read_text, reason, write_text
+from slam.io.lists import columns, content_lines, in_time
 from slam.io.quaternion import matrix_from_quat_xyzw, quat_xyzw_from_matrix
+from slam.io.stamps import SECOND_NS, to_ns
 
 log = logging.getLogger(__name__)
 
+MAX_VALUE = 1e12  # metres: further away nothing can be told from it
 MIN_QUATERNION_NORM = 0.1  # shorter is no rotation written with few digits, it is a mistake
 COLUMNS = "timestamp tx ty tz qx qy qz qw"
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
 
 
 def parse_time_ns(seconds: str) -> int:
@@ -30,12 +30,7 @@ def parse_time_ns(seconds: str) -> int:
     Raises:
         ValueError: if the text is no finite number, or past the range of 64 bits.
     """
-    if not _NUMBER.fullmatch(seconds):
-        raise ValueError(f"{seconds!r} is no time in seconds")
-    time_ns = int(Decimal(seconds).scaleb(9).to_integral_value())
-    if abs(time_ns) >= 2**63:
-        raise ValueError(f"{seconds!r} is no time in seconds (nanoseconds in the wrong column?)")
-    return time_ns
+    return to_ns(seconds, SECOND_NS)
 
 
 def format_time_ns(time_ns: int) -> str:
@@ -60,41 +55,33 @@ def write_tum(path: str | Path, trajectory: Trajectory, header: str = "") -> Non
 
 
 def read_tum(path: Path, torn_end: bool = False) -> Trajectory:
-    """Read a TUM trajectory, strictly. Of poses with the same stamp (recordings have some) the first is kept.
+    """Read a TUM trajectory; columns may be separated by commas, stamps may be nanoseconds.
+
+    Poses out of order are sorted, of poses with the same stamp (recordings have some) the first is kept; both are told.
 
     Args:
         torn_end: accept (and drop) an incomplete last line, as a killed run leaves it.
 
     Raises:
-        SourceError: naming the line that is short, no number, earlier than the one before, or has no rotation.
+        SourceError: naming the line that is short, no number, or has no rotation.
     """
     text = read_text(path, "trajectory")
-    lines = text.split("\n")
     if torn_end:
-        lines[-1] = ""  # what follows the last line feed is torn, or empty
-    times: list[int] = []
+        text = text[: text.rfind("\n") + 1]  # what follows the last line feed is torn, or empty
+    stamps: list[tuple[int, str]] = []
     values: list[list[float]] = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        time_ns, pose = _parse_line(line, f"{path}, line {number}")
-        if times and time_ns < times[-1]:
-            raise SourceError(
-                f"{path}, line {number}: time {format_time_ns(time_ns)} is earlier than "
-                f"{format_time_ns(times[-1])} before it; sort the file by time"
-            )
-        if times and time_ns == times[-1]:
-            log.debug("%s, line %d repeats the time before it and is left out", path, number)
-            continue
-        times.append(time_ns)
+    for number, line in content_lines(text):
+        stamp, pose = _parse_line(line, f"{path}, line {number}")
+        stamps.append((number, stamp))
         values.append(pose)
-    if not times:
+    if not values:
         raise SourceError(f"{path} holds no poses; expected lines of {COLUMNS}")
-    array = np.array(values)
-    T_wc = np.tile(np.eye(4), (len(times), 1, 1))
+    timed = in_time(path, stamps, values, COLUMNS)
+    array = np.array([pose for _, pose in timed])
+    T_wc = np.tile(np.eye(4), (len(timed), 1, 1))
     T_wc[:, :3, :3] = matrix_from_quat_xyzw(array[:, 3:])
     T_wc[:, :3, 3] = array[:, :3]
-    return Trajectory(np.array(times, dtype=np.int64), T_wc)
+    return Trajectory(np.array([time_ns for time_ns, _ in timed], dtype=np.int64), T_wc)
 
 
 class OnlineTrajectoryWriter:
@@ -162,18 +149,16 @@ def _tum_line(time_ns: int, values: np.ndarray) -> str:
     return " ".join([format_time_ns(time_ns), *(f"{x + 0.0:.9g}" for x in values)])  # + 0.0: no "-0"
 
 
-def _parse_line(line: str, where: str) -> tuple[int, list[float]]:
-    words = line.split()
+def _parse_line(line: str, where: str) -> tuple[str, list[float]]:
+    words = columns(line)
     if len(words) != 8:
-        hint = "; separate by spaces, not commas" if "," in line else ""
-        raise SourceError(f"{where}: expected 8 numbers ({COLUMNS}), found {len(words)}{hint}")
+        raise SourceError(f"{where}: expected 8 numbers ({COLUMNS}), found {len(words)}")
     try:
-        time_ns = parse_time_ns(words[0])
         pose = [float(word) for word in words[1:]]
     except ValueError as error:
         raise SourceError(f"{where}: {error}; expected {COLUMNS}") from error
-    if not np.isfinite(pose).all():
+    if not np.isfinite(pose).all() or np.abs(pose).max() > MAX_VALUE:
         raise SourceError(f"{where}: the pose is not finite: {' '.join(words[1:])}")
     if np.linalg.norm(pose[3:]) < MIN_QUATERNION_NORM:
         raise SourceError(f"{where}: the quaternion {' '.join(words[4:])} is no rotation (its length is near zero)")
-    return time_ns, pose
+    return words[0], pose

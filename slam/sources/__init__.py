@@ -21,7 +21,7 @@ SOURCES = {
 DEMO = "demo"  # kind of the rendered room, which lies in no file
 REALSENSE_SUFFIXES = (".db3", ".bag")  # rosbag2 and the older rosbag
 WITH_DEPTH = ("tum", "7scenes", "realsense")  # the others have none
-WITHOUT_STAMPS = ("images", "video")  # --fps gives them
+WITHOUT_STAMPS = ("images", "video", "tum")  # --fps gives them; TUM refuses that itself, where it has stamps
 
 
 class Source(Protocol):

@@ -3,7 +3,6 @@
 Reference: Burri et al., The EuRoC micro aerial vehicle datasets, IJRR 2016.
 """
 
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +11,12 @@ import yaml
 from slam.errors import SourceError
 from slam.frames import Trajectory
 from slam.io.files import read_text
+from slam.io.lists import columns, content_lines, in_time
 from slam.io.quaternion import matrix_from_quat_xyzw
+from slam.sources.image_lists import read_image_list
 from slam.sources.sequence import ALL_FRAMES, OWN_CAMERA, CameraChoice, FrameWindow, ImageSequence, ListedImage
 
+NANOSECOND = 1  # unit of the stamps
 GROUND_TRUTHS = ("state_groundtruth_estimate0", "mocap0", "vicon0", "leica0")
 
 
@@ -29,12 +31,10 @@ class EurocSource(ImageSequence):
             CalibrationError: if the calibration is unreadable or for other images.
         """
         camera = camera_folder(path)
-        shots = [
-            ListedImage(time_ns, camera / "data" / words[0].strip()) for time_ns, words in _rows(camera / "data.csv", 1)
-        ]
+        listed = read_image_list(camera / "data.csv", camera / "data", NANOSECOND)
         super().__init__(
             str(path),
-            shots,
+            [ListedImage(*each) for each in listed],
             window,
             lambda width, height: choice.camera(width, height, [camera / "sensor.yaml"], str(path)),
         )
@@ -93,18 +93,16 @@ def _camera_on_body(file: Path) -> np.ndarray:
         raise SourceError(f"{file} has no T_BS, the camera's place on the body") from error
 
 
-def _rows(file: Path, columns: int) -> list[tuple[int, list[str]]]:
-    """Time (ns) and the words after it of each line, checked to increase in time."""
-    rows: list[tuple[int, list[str]]] = []
-    for number, words in enumerate(csv.reader(read_text(file, "list").splitlines()), 1):
-        if not words or words[0].startswith("#"):
-            continue
-        if len(words) <= columns or not words[0].strip().isdecimal():
-            raise SourceError(f"{file}, line {number}: expected a time in ns and {columns} more columns")
-        time_ns = int(words[0])
-        if rows and time_ns <= rows[-1][0]:
-            raise SourceError(f"{file}, line {number}: time {time_ns} is not later than {rows[-1][0]} before it")
-        rows.append((time_ns, words[1:]))
+def _rows(file: Path, number: int) -> list[tuple[int, list[str]]]:
+    """Time (ns) and so many words after it of each line, increasing in time."""
+    expected = f"a time in ns and {number} more columns"
+    stamps, rows = [], []
+    for line, text in content_lines(read_text(file, "list")):
+        words = columns(text)
+        if len(words) <= number:
+            raise SourceError(f"{file}, line {line}: expected {expected}")
+        stamps.append((line, words[0]))
+        rows.append(words[1 : number + 1])
     if not rows:
         raise SourceError(f"{file} is empty")
-    return rows
+    return in_time(file, stamps, rows, expected, NANOSECOND)

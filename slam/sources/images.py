@@ -1,10 +1,12 @@
-"""A plain folder of images, in natural order, at a constant rate."""
+"""A plain folder of images: by the time stamps in their names, else in natural order at a constant rate."""
 
 import logging
-import re
+from collections import Counter
 from pathlib import Path
 
 from slam.errors import SourceError
+from slam.io.folders import entries
+from slam.sources.names import by_name
 from slam.sources.sequence import (
     ALL_FRAMES,
     DEFAULT_FPS,
@@ -19,11 +21,19 @@ from slam.sources.sequence import (
 
 log = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2"}
+CONVERT = "convert them first: magick mogrify -format jpg *{0}"
+DEVELOP = "develop them first: darktable-cli FOLDER OUT --out-ext jpg, or export JPEG from any photo program"
+OTHER_SUFFIXES = {  # images that are not read, and what to do with them
+    **dict.fromkeys((".heic", ".heif", ".hif"), "convert them first: magick mogrify -format jpg *{0}, or pillow-heif"),
+    **dict.fromkeys((".avif", ".jxl", ".jpe", ".jfif", ".tga", ".exr", ".hdr", ".psd"), CONVERT),
+    **dict.fromkeys((".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw"), DEVELOP),
+    ".gif": "give an animation to --video, or convert images first: magick mogrify -format png *{0}",
+}
 
 
 class ImageFolderSource(ImageSequence):
-    """Frames of a folder of images; frame n of the folder has the time n / fps."""
+    """Frames of a folder of images; where names have no stamps, frame n of the folder has the time n / fps."""
 
     def __init__(
         self,
@@ -35,16 +45,14 @@ class ImageFolderSource(ImageSequence):
         """List the images.
 
         Args:
-            fps: frames per second of the recording; None: 30. Only the time stamps depend on it.
+            fps: frames per second of the recording, instead of stamps in the names; None: 30 if they have none.
 
         Raises:
             SourceError: if the folder is missing, has no images, or none can be read.
             CalibrationError: if the calibration is unreadable or for other images.
         """
-        rate = checked_fps(fps) or DEFAULT_FPS
-        shots = [ListedImage(frame_time_ns(i, rate), file) for i, file in enumerate(list_images(path))]
-        if fps is None:
-            log.info("%s: time stamps by %g frames per second (--fps)", path, rate)
+        rate = checked_fps(fps)
+        shots = timed_images(list_images(path), rate, str(path))
         super().__init__(
             str(path),
             shots,
@@ -53,8 +61,26 @@ class ImageFolderSource(ImageSequence):
         )
 
 
+def timed_images(files: list[Path], fps: float | None, name: str) -> list[ListedImage]:
+    """Images with the times of their names, else at a constant rate; which of both is told.
+
+    Args:
+        fps: instead of stamps in the names.
+        name: of their folder, for messages.
+    """
+    named = by_name(files)
+    for remark in named.remarks:
+        log.warning("%s: %s", name, remark)
+    if named.time_ns is not None and fps is None:
+        log.info("%s: time stamps from the names of the images (--fps replaces them)", name)
+        return [ListedImage(time_ns, file) for time_ns, file in zip(named.time_ns, named.files)]
+    if fps is None:
+        log.info("%s: time stamps by %g frames per second (--fps)", name, DEFAULT_FPS)
+    return [ListedImage(frame_time_ns(i, fps or DEFAULT_FPS), file) for i, file in enumerate(named.files)]
+
+
 def list_images(path: Path) -> list[Path]:
-    """The images of a folder in natural order (2 before 10).
+    """The images of a folder, in no order.
 
     Raises:
         SourceError: if the folder is missing, a file, or without images.
@@ -63,19 +89,21 @@ def list_images(path: Path) -> list[Path]:
         raise SourceError(f"no folder at {path}")
     if not path.is_dir():
         raise SourceError(f"{path} is a file, not a folder of images")
-    files = [file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and not _is_hidden(file)]
-    if not files:
-        found = sorted(file.name for file in path.iterdir())
-        holds = f"it holds {', '.join(found[:5])}{', ...' if len(found) > 5 else ''}" if found else "it is empty"
-        raise SourceError(f"{path} has no images ({', '.join(sorted(IMAGE_SUFFIXES))}): {holds}")
-    return sorted(files, key=natural_key)
+    found = list(entries(path))
+    files = [file for file in found if file.suffix.lower() in IMAGE_SUFFIXES and not file.is_dir()]
+    others = Counter(file.suffix.lower() for file in found if file.suffix.lower() in OTHER_SUFFIXES)
+    if files:
+        for suffix, number in others.items():
+            log.warning("%s: %d images (%s) are left out; %s", path, number, suffix, remedy(suffix))
+        return files
+    if others:
+        suffix, number = others.most_common(1)[0]
+        raise SourceError(f"{path} has {number} images ({suffix}) of a kind that is not read; {remedy(suffix)}")
+    names = sorted(file.name for file in found)
+    holds = f"it holds {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}" if names else "it is empty"
+    raise SourceError(f"{path} has no images ({', '.join(sorted(IMAGE_SUFFIXES))}): {holds}")
 
 
-def natural_key(file: Path) -> list[tuple[int, str, int]]:
-    """Sort key by which runs of digits compare as numbers."""
-    parts = re.split(r"(\d+)", file.name.lower())
-    return [(1, "", int(part)) if part.isdecimal() else (0, part, 0) for part in parts]
-
-
-def _is_hidden(file: Path) -> bool:
-    return file.name.startswith(".")  # macOS leaves ._name.jpg beside name.jpg
+def remedy(suffix: str) -> str:
+    """What to do with images of a suffix of OTHER_SUFFIXES."""
+    return OTHER_SUFFIXES[suffix].format(suffix)

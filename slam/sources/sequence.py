@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,14 @@ from slam.frames import Frame
 from slam.geometry.camera import Camera
 from slam.io.calibration import check_size, read_calibration
 from slam.io.images import read_color, read_depth
+from slam.sources.faults import Faults
 
 log = logging.getLogger(__name__)
 
 GUESSED_HFOV_DEG = 60.0  # typical of webcams and phone video, along the longer side
 DEFAULT_FPS = 30.0
 MAX_FPS = 1000.0
+LOOKED_AT = 5  # images that tell the usual size of all
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,9 @@ class ImageSequence:
         if not self._shots:
             raise SourceError(f"--start {window.start} is past the end of {name}: it has {len(shots)} frames")
         self.count: int | None = len(self._shots)
-        height, width = self._first_readable().shape[:2]
+        self._faults = Faults(log)
+        self._missing = self._find_missing()
+        width, height = self._usual_size()
         self.camera = camera_of(width, height)
 
     def __len__(self) -> int:
@@ -186,36 +191,83 @@ class ImageSequence:
     def __iter__(self) -> Iterator[Frame]:
         self.skipped = 0
         delivered = 0
-        for shot in self._shots:
-            try:
+        try:
+            for shot in self._shots:
                 image = self._image(shot)
-            except SourceError as error:
-                self.skipped += 1
-                log.warning("skipped a frame: %s", error)
-                continue
-            yield Frame(delivered, shot.time_ns, image, self.camera, self._depth_map(shot))
-            delivered += 1
+                if image is None:
+                    self.skipped += 1
+                    continue
+                yield Frame(delivered, shot.time_ns, image, self.camera, self._depth_map(shot))
+                delivered += 1
+        finally:
+            self._faults.end()
 
     def close(self) -> None:
         """Nothing stays open between frames."""
 
-    def _first_readable(self) -> np.ndarray:
+    def _find_missing(self) -> set[Path]:
+        """The listed images that are not there, told once."""
+        missing = [shot.image for shot in self._shots if not shot.image.is_file()]
+        if missing and len(missing) < len(self._shots):
+            log.warning(
+                "%d of %d images of %s are missing (first: %s: No such file) and will be skipped",
+                len(missing),
+                len(self._shots),
+                self.name,
+                missing[0],
+            )
+        return set(missing)
+
+    def _usual_size(self) -> tuple[int, int]:
+        """(width, height) that most of a few images have, taken evenly; the first readable one breaks a tie."""
+        sizes: Counter[tuple[int, int]] = Counter()
+        for i in sorted({n * len(self._shots) // LOOKED_AT for n in range(LOOKED_AT)}):
+            try:
+                sizes[_size(read_color(self._shots[i].image))] += 1
+            except SourceError:
+                continue  # told when its turn comes
+        if not sizes:
+            return self._first_readable()
+        (width, height), number = sizes.most_common(1)[0]
+        if len(sizes) > 1:
+            log.warning(
+                "the images of %s differ in size: of %d looked at, %s; those of %dx%d are used",
+                self.name,
+                sizes.total(),
+                ", ".join(f"{n} {'is' if n == 1 else 'are'} {w}x{h}" for (w, h), n in sizes.items()),
+                width,
+                height,
+            )
+        return width, height
+
+    def _first_readable(self) -> tuple[int, int]:
         first_error: SourceError | None = None
         for shot in self._shots:
             try:
-                return read_color(shot.image)
+                return _size(read_color(shot.image))
             except SourceError as error:
                 first_error = first_error or error
         raise SourceError(f"none of the {len(self._shots)} images of {self.name} can be read; first: {first_error}")
 
-    def _image(self, shot: ListedImage) -> np.ndarray:
-        image = read_color(shot.image)
-        height, width = image.shape[:2]
+    def _image(self, shot: ListedImage) -> np.ndarray | None:
+        """None, and told, if it cannot be read or has another size."""
+        if shot.image in self._missing:
+            return None
+        try:
+            image = read_color(shot.image)
+        except SourceError as error:
+            self._fault("skipped a frame", error, shot.image)
+            return None
+        width, height = _size(image)
         if (width, height) != (self.camera.width, self.camera.height):
-            raise SourceError(
-                f"{shot.image} is {width}x{height}, the sequence {self.camera.width}x{self.camera.height}"
-            )
+            problem = f"{shot.image} is {width}x{height}, the sequence {self.camera.width}x{self.camera.height}"
+            self._fault("skipped a frame", SourceError(problem), shot.image)
+            return None
         return image
+
+    def _fault(self, effect: str, error: SourceError, file: Path) -> None:
+        kind = str(error).replace(f" {file}", "").replace(f"{file} ", "")
+        self._faults.add(f"{effect}: {kind}", f"{effect}: {error}")
 
     def _depth_map(self, shot: ListedImage) -> np.ndarray | None:
         """The depth of a frame, None if it has none or it cannot be read (a frame without depth is still a frame)."""
@@ -224,7 +276,7 @@ class ImageSequence:
         try:
             depth = read_depth(shot.depth, self._depth.scale, self._depth.invalid)
         except SourceError as error:
-            log.warning("a frame goes without depth: %s", error)
+            self._fault("a frame goes without depth", error, shot.depth)
             return None
         if depth.shape != (self.camera.height, self.camera.width):
             raise SourceError(
@@ -232,3 +284,8 @@ class ImageSequence:
                 f"its image {self.camera.width}x{self.camera.height}; depth must be aligned to the image"
             )
         return depth
+
+
+def _size(image: np.ndarray) -> tuple[int, int]:
+    """(width, height)"""
+    return image.shape[1], image.shape[0]

@@ -3,17 +3,17 @@
 Reference: Sturm et al., A benchmark for the evaluation of RGB-D SLAM systems, IROS 2012.
 """
 
-import itertools
 from pathlib import Path
 
 import numpy as np
 
-from slam.errors import SourceError
+from slam.errors import SourceError, UsageError
 from slam.geometry.camera import Camera
-from slam.io.files import read_text
-from slam.io.trajectory import format_time_ns, parse_time_ns
+from slam.io.folders import entries
 from slam.sources.alias import known_camera
-from slam.sources.images import IMAGE_SUFFIXES
+from slam.sources.image_lists import read_image_list
+from slam.sources.images import IMAGE_SUFFIXES, timed_images
+from slam.sources.names import by_name, counter_of
 from slam.sources.sequence import (
     ALL_FRAMES,
     OWN_CAMERA,
@@ -22,6 +22,7 @@ from slam.sources.sequence import (
     FrameWindow,
     ImageSequence,
     ListedImage,
+    checked_fps,
 )
 
 MAX_DIFFERENCE_NS = 20_000_000  # between an image and its depth, as in the benchmark's own tools
@@ -31,8 +32,9 @@ DEPTH = DepthFormat(scale=5000.0)
 class TumSource(ImageSequence):
     """Frames of a TUM folder, stamps exact to the nanosecond.
 
-    The images are those of `rgb.txt`, or, without it, the files of `rgb/` named by their stamps. The calibration is
-    `calibration.yaml` of the folder, else that of the benchmark's camera if the folder has one of its names.
+    The images are those of `rgb.txt`, or, without it, the files of `rgb/`, with the stamps of their names or, where
+    they only count, at a constant rate. The calibration is `calibration.yaml` of the folder, else that of the
+    benchmark's camera if the folder has one of its names.
     """
 
     def __init__(
@@ -41,25 +43,30 @@ class TumSource(ImageSequence):
         window: FrameWindow = ALL_FRAMES,
         choice: CameraChoice = OWN_CAMERA,
         with_depth: bool = False,
+        fps: float | None = None,
     ) -> None:
         """Read the lists.
 
         Args:
-            with_depth: deliver the depth nearest in time, at most 0.02 s away, each used once.
+            with_depth: deliver the depth nearest in time, at most 0.02 s away, each used once; where names only count,
+                that of the same number.
+            fps: frames per second, where names only count; None: 30.
 
         Raises:
-            SourceError: if the folder is not of this layout, a list is damaged or out of order, or nothing is readable.
+            UsageError: if there are stamps, and a rate is given.
+            SourceError: if the folder is not of this layout, a list is damaged, or nothing is readable.
             CalibrationError: if the calibration is unreadable or for other images.
         """
         images = _listed(path, "rgb")
-        depths: dict[int, Path] = {}
-        if with_depth:
-            depth_times, depth_files = _columns(_listed(path, "depth"))
-            pairs = associate(_columns(images)[0], depth_times)
-            depths = {i: depth_files[j] for i, j in pairs}
+        if images is None:
+            shots = _counted(path, checked_fps(fps), with_depth)
+        elif fps is not None:
+            raise UsageError(f"--fps is for images and videos; {path} (tum) has its own time stamps")
+        else:
+            shots = _with_depth(images, path) if with_depth else [ListedImage(*each) for each in images]
         super().__init__(
             str(path),
-            [ListedImage(time_ns, file, depths.get(i)) for i, (time_ns, file) in enumerate(images)],
+            shots,
             window,
             lambda width, height: choice.camera(width, height, _own_calibrations(path), str(path)),
             DEPTH if with_depth else None,
@@ -67,10 +74,8 @@ class TumSource(ImageSequence):
 
 
 def is_tum(path: Path) -> bool:
-    """True if the folder has a list of images, or images named by stamps in `rgb/`."""
-    if (path / "rgb.txt").is_file():
-        return True
-    return any(_stamp_of(file) is not None for file in _files(path / "rgb"))
+    """True if the folder has a list of images, or images in `rgb/`."""
+    return (path / "rgb.txt").is_file() or bool(_files(path / "rgb"))
 
 
 def associate(a_ns: np.ndarray, b_ns: np.ndarray, max_difference_ns: int = MAX_DIFFERENCE_NS) -> list[tuple[int, int]]:
@@ -103,54 +108,38 @@ def _columns(listed: list[tuple[int, Path]]) -> tuple[np.ndarray, list[Path]]:
     return np.array([time_ns for time_ns, _ in listed], dtype=np.int64), [file for _, file in listed]
 
 
-def _listed(path: Path, kind: str) -> list[tuple[int, Path]]:
-    """Stamps and files of `<kind>.txt`, or of the folder `<kind>/` if its names are stamps."""
+def _with_depth(images: list[tuple[int, Path]], path: Path) -> list[ListedImage]:
+    listed = _listed(path, "depth")
+    if listed is None:
+        raise SourceError(f"{path} has no depth.txt, nor images named by time stamps in depth/; it has no depth to use")
+    depth_times, depth_files = _columns(listed)
+    depths = {i: depth_files[j] for i, j in associate(_columns(images)[0], depth_times)}
+    return [ListedImage(time_ns, file, depths.get(i)) for i, (time_ns, file) in enumerate(images)]
+
+
+def _counted(path: Path, fps: float | None, with_depth: bool) -> list[ListedImage]:
+    """Images whose names only count, with the depth of the same number."""
+    shots = timed_images(_files(path / "rgb"), fps, str(path / "rgb"))
+    if not with_depth:
+        return shots
+    depths = {counter_of(file): file for file in _files(path / "depth")}
+    if not depths:
+        raise SourceError(f"{path} has no images in depth/; it has no depth to use")
+    return [ListedImage(shot.time_ns, shot.image, depths.get(counter_of(shot.image))) for shot in shots]
+
+
+def _listed(path: Path, kind: str) -> list[tuple[int, Path]] | None:
+    """Stamps and files of `<kind>.txt`, or of the folder `<kind>/`; None if its names only count."""
     if (path / f"{kind}.txt").is_file():
-        return _read_list(path / f"{kind}.txt")
-    stamped = [(stamp, file) for file in _files(path / kind) if (stamp := _stamp_of(file)) is not None]
-    if not stamped:
+        return read_image_list(path / f"{kind}.txt", path)
+    files = _files(path / kind)
+    if not files:
         remedy = "for a plain folder of images use --images" if kind == "rgb" else "it has no depth to use"
         raise SourceError(f"{path} has no {kind}.txt, nor images named by time stamps in {kind}/; {remedy}")
-    stamped.sort()
-    for (before, first), (after, second) in itertools.pairwise(stamped):
-        if before == after:
-            raise SourceError(f"{first} and {second.name} have the same time stamp; remove one")
-    return stamped
-
-
-def _read_list(file: Path) -> list[tuple[int, Path]]:
-    """The (time_ns, path) lines of a list, checked to increase in time."""
-    listed: list[tuple[int, Path]] = []
-    for number, line in enumerate(read_text(file, "list of images").splitlines(), 1):
-        words = line.split(maxsplit=1)
-        if not words or words[0].startswith("#"):
-            continue
-        if len(words) != 2:
-            raise SourceError(f"{file}, line {number}: expected 'timestamp filename', got {line.strip()!r}")
-        try:
-            time_ns = parse_time_ns(words[0])
-        except ValueError as error:
-            raise SourceError(f"{file}, line {number}: {error}; expected 'timestamp filename'") from error
-        if listed and time_ns <= listed[-1][0]:
-            problem = "repeats" if time_ns == listed[-1][0] else "is earlier than"
-            raise SourceError(
-                f"{file}, line {number}: time {words[0]} {problem} the stamp before it "
-                f"({format_time_ns(listed[-1][0])}); sort the file and remove duplicates"
-            )
-        listed.append((time_ns, file.parent / words[1].strip()))
-    if not listed:
-        raise SourceError(f"{file} lists no images")
-    return listed
+    if by_name(files).time_ns is None:
+        return None
+    return [(shot.time_ns, shot.image) for shot in timed_images(files, None, str(path / kind))]
 
 
 def _files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return [file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES]
-
-
-def _stamp_of(file: Path) -> int | None:
-    try:
-        return parse_time_ns(file.stem)
-    except ValueError:
-        return None
+    return [file for file in entries(folder) if file.suffix.lower() in IMAGE_SUFFIXES]

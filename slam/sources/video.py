@@ -10,6 +10,7 @@ import numpy as np
 
 from slam.errors import SourceError
 from slam.frames import Frame
+from slam.sources.faults import Faults
 from slam.sources.sequence import (
     ALL_FRAMES,
     DEFAULT_FPS,
@@ -52,6 +53,7 @@ class VideoSource:
         self._fixed_fps = checked_fps(fps)
         self.name = str(path)
         self.skipped = 0
+        self._faults = Faults(log)
         self._capture: cv2.VideoCapture | None = None
         capture = self._opened()
         try:
@@ -88,6 +90,7 @@ class VideoSource:
                     yield Frame(delivered, last_ns, image, self.camera)
                     delivered += 1
             index += 1
+        self._faults.end()
         self._check_end(index, stop, delivered)
         self.close()
 
@@ -126,7 +129,7 @@ class VideoSource:
             return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
         self.skipped += 1
         problem = f"changed to {bgr.shape[1]}x{bgr.shape[0]}" if decoded and bgr is not None else "cannot be decoded"
-        log.warning("skipped a frame: frame %d of %s %s", index, self._path, problem)
+        self._faults.add(f"skipped a frame: it {problem}", f"skipped a frame: frame {index} of {self._path} {problem}")
         return None
 
     def _check_end(self, index: int, stop: int | None, delivered: int) -> None:

@@ -329,11 +329,6 @@ def damaged(recording: Path, path: Path) -> Path:
     return copied(recording, path / "spoilt", 10)
 
 
-def out_of_order(path: Path) -> None:
-    lines = (path / "rgb.txt").read_text().splitlines()
-    (path / "rgb.txt").write_text("\n".join([lines[1], lines[0], *lines[2:]]) + "\n")
-
-
 def spoilt_images(path: Path) -> None:
     for image in (path / "rgb").iterdir():
         image.write_bytes(b"not an image")
@@ -350,7 +345,6 @@ def spoilt_images(path: Path) -> None:
             ),
             "640x480",
         ),
-        (out_of_order, "is earlier than the stamp before it"),
         (spoilt_images, "none of the 10 images"),
         (lambda path: (path / "rgb.txt").write_text("# nothing\n"), "lists no images"),
         (lambda path: (path / "rgb.txt").write_text("1.0\n"), "line 1: expected 'timestamp filename'"),

@@ -103,12 +103,12 @@ LINE = "1.0 0 0 0 0 0 0 1"
     [
         (f"# head\n{LINE}\n2.0 0 0 0 0 0 1\n", "line 3: expected 8 numbers .* found 7"),
         (f"{LINE}\n2.0 0 zero 0 0 0 0 1\n", "line 2: could not convert string to float: 'zero'"),
-        (f"{LINE}\n\n0.999999999 0 0 0 0 0 0 1\n", "line 3: time 0.999999999 is earlier than 1.000000000"),
-        (f"{LINE}\n{LINE}\n0.5 0 0 0 0 0 0 1\n", "line 3: time 0.500000000 is earlier"),
         (f"{LINE}\n1.0 0 0 0 0 0 0\n", "line 2: expected 8 numbers"),
         ("1.0 0 0 0 0 0 0 0.001\n", "line 1: the quaternion 0 0 0 0.001 is no rotation"),
         ("1.0 0 nan 0 0 0 0 1\n", "line 1: the pose is not finite"),
-        ("1.0,0,0,0,0,0,0,1\n", "found 1; separate by spaces, not commas"),
+        ("1.0,0,0,0,0,0,0\n", "line 1: expected 8 numbers .* found 7"),
+        ("1.0 0 0 0 0 0 0 1\nx 0 0 0 0 0 0 1\n", "line 2: 'x' is no time"),
+        ("1.0 1e99 0 0 0 0 0 1\n", "line 1: the pose is not finite"),
         ("# only a header\n", "holds no poses"),
         ("", "holds no poses"),
     ],
@@ -129,7 +129,7 @@ def test_of_poses_with_the_same_stamp_the_first_is_kept(tmp_path):
 def test_missing_and_binary_trajectories(tmp_path):
     with pytest.raises(SourceError, match=r"no trajectory at .*nowhere.txt"):
         read_tum(tmp_path / "nowhere.txt")
-    (tmp_path / "b.txt").write_bytes(b"\xff\xfe\x00\x81")
+    (tmp_path / "b.txt").write_bytes(b"\xff\xfd\x00\x81")
     with pytest.raises(SourceError, match="it is not text"):
         read_tum(tmp_path / "b.txt")
 

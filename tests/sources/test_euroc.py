@@ -60,9 +60,9 @@ def test_ground_truth_is_of_the_camera(folder):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("#t,f\n5,a.png\n5,b.png\n", r"data.csv, line 3: time 5 is not later than 5"),
-        ("#t,f\n0.5,a.png\n", r"data.csv, line 2: expected a time in ns and 1 more columns"),
-        ("#t,f\n", r"data.csv is empty"),
+        ("#t,f\n5,a.png\nx,b.png\n", r"data.csv, line 3: 'x' is no time"),
+        ("#t,f\n5\n", r"data.csv, line 2: expected 'timestamp filename', got '5'"),
+        ("#t,f\n", r"data.csv lists no images"),
     ],
 )
 def test_bad_lists(folder, text: str, message: str):

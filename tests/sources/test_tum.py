@@ -94,10 +94,8 @@ def test_images_named_by_stamps_need_no_list(tmp_path, scenes):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1.0 a.png\n0.5 b.png\n", r"rgb.txt, line 2: time 0.5 is earlier than the stamp before it \(1.000000000\)"),
-        ("# x\n1.0 a.png\n1.00 b.png\n", r"rgb.txt, line 3: time 1.00 repeats the stamp before it"),
         ("1.0 a.png\n2.0\n", r"rgb.txt, line 2: expected 'timestamp filename', got '2.0'"),
-        ("a.png 1.0\n", r"rgb.txt, line 1: 'a.png' is no time in seconds"),
+        ("a.png 1.0\n", r"rgb.txt, line 1: 'a.png' is no time; expected"),
         ("# nothing\n", r"rgb.txt lists no images"),
     ],
 )
