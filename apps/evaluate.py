@@ -15,6 +15,7 @@ from slam.io.run import Run, read_json
 from slam.io.run_directory import RunDirectory
 from slam.io.trajectory import read_tum
 from slam.sources.groundtruth import read_groundtruth
+from slam.sources.reopen import frame_times
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,8 @@ def evaluate(options: argparse.Namespace) -> int:
     run = Run(options.run) if options.run.is_dir() else None
     estimate = read_tum(options.run, torn_end=options.online) if run is None else run.trajectory(options.online)
     max_difference_ns = round(options.max_difference * 1e9)
-    truth = read_groundtruth(options.groundtruth)
+    frames = None if run is None or not run.has_record else lambda: frame_times(run.record().source)
+    truth = read_groundtruth(options.groundtruth, frames)
     seen = run.record().frames_seen if run is not None and run.has_record else None
     report = trajectory_report(estimate, truth, max_difference_ns, seen)
     depth = None

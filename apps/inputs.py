@@ -32,7 +32,7 @@ def add_inputs(p: argparse.ArgumentParser) -> None:
     inputs = p.add_mutually_exclusive_group(required=True)
     inputs.add_argument("--sequence", metavar="NAME|PATH", help="a known sequence (tum/fr1_desk) or any recording")
     inputs.add_argument("--video", metavar="FILE", help="a video file")
-    inputs.add_argument("--images", metavar="DIR", help="a folder of images")
+    inputs.add_argument("--images", metavar="DIR", help="a folder of images, or a pattern such as 'DIR/frame*.jpg'")
     inputs.add_argument("--camera", metavar="NAME|URL", help="realsense[:SERIAL], webcam[:N], rtsp://... or http://...")
     inputs.add_argument("--demo", action="store_true", help="a rendered room with known truth; needs nothing")
     p.add_argument("--calib", type=Path, metavar="FILE", help="calibration of the camera")
@@ -52,6 +52,12 @@ def add_inputs(p: argparse.ArgumentParser) -> None:
         choices=USE_DEPTH,
         default="auto",
         help="measured depth gives metres: auto uses that of a RealSense, live or recorded; on also that of data sets",
+    )
+    p.add_argument(
+        "--depth-scale",
+        type=float,
+        metavar="UNITS",
+        help="value of one metre in the depth images of a recording, where they do not say it (1000: millimetres)",
     )
     p.add_argument("--record", type=Path, metavar="DIR", help="keep what the camera delivers, for --sequence DIR")
     p.add_argument("--start", type=int, default=0, metavar="N", help="first frame")
@@ -82,7 +88,7 @@ def open_input(options: argparse.Namespace) -> Input:
     if options.sequence is None:
         refuse(options, {"data_root": None, "download": False}, "for --sequence")
     if options.demo:
-        recordings = {"calib": None, "hfov": None, "fps": None, "start": 0, "stride": 1}
+        recordings = {"calib": None, "hfov": None, "fps": None, "start": 0, "stride": 1, "depth_scale": None}
         refuse(options, recordings, "for recordings, not for --demo")
     choices = (
         (options.sequence, ""),
@@ -96,7 +102,7 @@ def open_input(options: argparse.Namespace) -> Input:
         kind=kind,
         hfov_deg=options.hfov,
         with_depth=options.use_depth == "on" if options.demo else USE_DEPTH[options.use_depth],
-        **{key: getattr(options, key) for key in (*WINDOW, "calib", "data_root", "download")},
+        **{key: getattr(options, key) for key in (*WINDOW, "calib", "depth_scale", "data_root", "download")},
     )
     spec = resolved(spec)
     source = open_source(spec)
@@ -105,7 +111,7 @@ def open_input(options: argparse.Namespace) -> Input:
 
 
 def _camera(options: argparse.Namespace) -> Input:
-    recordings = {"start": 0, "stride": 1, "data_root": None, "download": False}
+    recordings = {"start": 0, "stride": 1, "data_root": None, "download": False, "depth_scale": None}
     refuse(options, recordings, "for recordings, not for --camera")
     refuse(options, {"deterministic": False}, "for recordings: a camera never shows the same twice")
     from slam.io.run_record import SourceRecord

@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -98,6 +99,7 @@ def helper(path: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"v2d_test_{file.stem}", file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look there
     spec.loader.exec_module(module)
     return module
 
@@ -112,6 +114,12 @@ def wall_and_box() -> ModuleType:
 def scenes() -> ModuleType:
     """Hand-made recordings."""
     return helper("sources/scenes.py")
+
+
+@pytest.fixture(scope="session")
+def layouts() -> ModuleType:
+    """Writers of the layouts of data sets."""
+    return helper("sources/layouts.py")
 
 
 @pytest.fixture(scope="session")

@@ -70,7 +70,7 @@ def read_calibration(path: str | Path, size: tuple[int, int] | None = None) -> C
     if len(lines) == 1 and _is_numbers(lines[0]):
         file_size, values = None, _floats(lines[0].replace(",", " ").split(), path)
     else:
-        file_size, values = _from_mapping(_load_yaml(text, path), path)
+        file_size, values = _from_mapping(load_yaml(text, path), path)
     width, height = file_size or size or (0, 0)
     if not width:
         raise CalibrationError(f"{path} gives no image size: write it as YAML with width and height")
@@ -126,7 +126,7 @@ def _opencv_matrix(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
 _Loader.add_constructor("tag:yaml.org,2002:opencv-matrix", _opencv_matrix)
 
 
-def _load_yaml(text: str, path: Path) -> dict[str, Any]:
+def load_yaml(text: str, path: Path) -> dict[str, Any]:
     if text.startswith("%YAML"):  # OpenCV writes "%YAML:1.0", which is not YAML
         text = text.partition("\n")[2]
     try:

@@ -19,6 +19,7 @@ class SourceRecord:
     max_frames: int | None = None
     fps: float | None = None  # given for images and videos; None: by the recording's own stamps
     with_depth: bool | None = None
+    depth_scale: float | None = None  # value of one metre in its depth, where the user gave it
     first_ns: int | None = None  # stamps of the first and the last frame that the system took
     last_ns: int | None = None
 

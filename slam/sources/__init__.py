@@ -20,7 +20,7 @@ SOURCES = {
 }
 DEMO = "demo"  # kind of the rendered room, which lies in no file
 REALSENSE_SUFFIXES = (".db3", ".bag")  # rosbag2 and the older rosbag
-WITH_DEPTH = ("tum", "7scenes", "realsense")  # the others have none
+WITHOUT_DEPTH = ("images", "video", "euroc")
 WITHOUT_STAMPS = ("images", "video", "tum")  # --fps gives them; TUM refuses that itself, where it has stamps
 
 
@@ -68,6 +68,7 @@ class SourceSpec:
     stride: int = 1  # every so many frames
     max_frames: int | None = None  # length of the part used
     with_depth: bool | None = None  # deliver its depth; None: where a sensor beside the camera measured it
+    depth_scale: float | None = None  # its value of one metre, instead of the recording's own
     data_root: Path | None = None  # where known sequences lie
     download: bool = False  # fetch a known sequence that is missing
 
@@ -81,20 +82,29 @@ def resolved(spec: SourceSpec) -> SourceSpec:
     """
     from slam.io.recorder import has_sensor_depth
     from slam.sources.alias import resolve_sequence
+    from slam.sources.locate import LAYOUTS, located
 
     if spec.kind == DEMO:
         return spec
-    if spec.kind and spec.kind not in SOURCES:
-        raise UsageError(f"unknown kind of source {spec.kind!r}; known: {', '.join(SOURCES)}")
-    path = Path(spec.path) if spec.kind else resolve_sequence(spec.path, spec.data_root, spec.download)
-    kind = spec.kind or detect(path)
-    if spec.with_depth and kind not in WITH_DEPTH:
+    known = (*SOURCES, *LAYOUTS)
+    if spec.kind and spec.kind not in known:
+        raise UsageError(f"unknown kind of source {spec.kind!r}; known: {', '.join(known)}")
+    path, kind = Path(spec.path), spec.kind
+    if not kind:
+        path = resolve_sequence(spec.path, spec.data_root, spec.download)
+        path, kind = located(path) if path.is_dir() else (path, detect(path))
+    if spec.with_depth and kind in WITHOUT_DEPTH:
         raise UsageError(f"{path} ({kind}) has no depth to use")
     if spec.fps is not None and kind not in WITHOUT_STAMPS:
         raise UsageError(f"--fps is for images and videos; {path} ({kind}) has its own time stamps")
     with_depth = spec.with_depth
-    if with_depth is None and kind in WITH_DEPTH and kind != "realsense":  # which knows by itself
+    if with_depth is None and kind not in (*WITHOUT_DEPTH, "realsense"):  # which knows by itself
         with_depth = has_sensor_depth(path)
+    if spec.depth_scale is not None and (not with_depth or kind == "realsense"):
+        raise UsageError(
+            f"--depth-scale {spec.depth_scale:g} is for recordings whose depth is used (--use-depth on); "
+            f"{path} ({kind}) " + ("knows its scale" if kind == "realsense" else "delivers none")
+        )
     return replace(spec, path=str(path), kind=kind, with_depth=with_depth)
 
 
@@ -106,6 +116,8 @@ def open_source(spec: SourceSpec) -> Source:
         SourceError: if it is missing or cannot be read.
         CalibrationError: if the calibration is unreadable or for other images.
     """
+    from slam.sources.layout import LayoutSource
+    from slam.sources.locate import LAYOUTS, layout
     from slam.sources.sequence import CameraChoice, FrameWindow
 
     if spec.kind == DEMO:
@@ -118,8 +130,12 @@ def open_source(spec: SourceSpec) -> Source:
         "window": FrameWindow(spec.start, spec.stride, spec.max_frames),
         "choice": CameraChoice(spec.calib, spec.hfov_deg, spec.camera),
     }
-    if spec.kind in WITH_DEPTH:
+    if spec.kind not in WITHOUT_DEPTH:
         options["with_depth"] = spec.with_depth
+    if spec.depth_scale is not None:
+        options["depth_scale"] = spec.depth_scale
+    if spec.kind in LAYOUTS:
+        return LayoutSource(layout(spec.kind).recording(Path(spec.path)), **options)
     if spec.fps is not None:
         options["fps"] = spec.fps
     module, name = SOURCES[spec.kind].split(":")
@@ -131,19 +147,13 @@ def detect(path: Path) -> str:
     """The kind of a recording, by its content.
 
     Raises:
-        SourceError: if it is missing, empty, or of no known kind.
+        SourceError: if it is missing, empty, of no known kind, or could be several.
     """
-    from slam.sources import euroc, images, seven_scenes, tum
+    from slam.sources.images import IMAGE_SUFFIXES
+    from slam.sources.locate import located
 
     if path.is_file():
-        if path.suffix.lower() in images.IMAGE_SUFFIXES:
+        if path.suffix.lower() in IMAGE_SUFFIXES:
             raise SourceError(f"{path} is one image; name its folder")
         return "realsense" if path.suffix.lower() in REALSENSE_SUFFIXES else "video"
-    if tum.is_tum(path):
-        return "tum"
-    if seven_scenes.is_seven_scenes(path):
-        return "7scenes"
-    if euroc.is_euroc(path):
-        return "euroc"
-    images.list_images(path)  # raises, and says what is there
-    return "images"
+    return located(path)[1]

@@ -4,6 +4,7 @@ Reference: Burri et al., The EuRoC micro aerial vehicle datasets, IJRR 2016.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -11,12 +12,12 @@ import yaml
 from slam.errors import SourceError
 from slam.frames import Trajectory
 from slam.io.files import read_text
-from slam.io.lists import columns, content_lines, in_time
-from slam.io.quaternion import matrix_from_quat_xyzw
+from slam.io.poses import read_stamped
 from slam.sources.image_lists import read_image_list
 from slam.sources.sequence import ALL_FRAMES, OWN_CAMERA, CameraChoice, FrameWindow, ImageSequence, ListedImage
 
 NANOSECOND = 1  # unit of the stamps
+CAMERAS = ("mav0/cam0", "cam0", ".", "..")  # seen from the root, from mav0, from cam0, and from its data
 GROUND_TRUTHS = ("state_groundtruth_estimate0", "mocap0", "vicon0", "leica0")
 
 
@@ -36,13 +37,13 @@ class EurocSource(ImageSequence):
             str(path),
             [ListedImage(*each) for each in listed],
             window,
-            lambda width, height: choice.camera(width, height, [camera / "sensor.yaml"], str(path)),
+            lambda width, height: choice.camera(width, height, calibrations(camera), str(path)),
         )
 
 
 def is_euroc(path: Path) -> bool:
-    """True if the folder has a `cam0` of this layout."""
-    return any((path / name / "data.csv").is_file() for name in ("mav0/cam0", "cam0"))
+    """True if the folder has a `cam0` of this layout, or is it."""
+    return any((path / name / "data.csv").is_file() for name in CAMERAS)
 
 
 def camera_folder(path: Path) -> Path:
@@ -51,9 +52,9 @@ def camera_folder(path: Path) -> Path:
     Raises:
         SourceError: if there is none.
     """
-    for name in ("mav0/cam0", "cam0"):
+    for name in CAMERAS:
         if (path / name / "data.csv").is_file():
-            return path / name
+            return (path / name).resolve() if name.startswith(".") else path / name
     raise SourceError(f"{path} has no mav0/cam0/data.csv")
 
 
@@ -64,45 +65,44 @@ def read_poses(path: Path) -> Trajectory:
         SourceError: if the ground truth or the camera's place on the body is missing or damaged.
     """
     camera = camera_folder(path)
-    T_bc = _camera_on_body(camera / "sensor.yaml")
+    T_bc = camera_on_body(camera)
     for name in GROUND_TRUTHS[:2]:  # vicon0 is of the markers, leica0 has no rotation
         file = camera.parent / name / "data.csv"
         if file.is_file():
             break
     else:
         raise SourceError(f"{path} has no ground truth with orientation ({GROUND_TRUTHS[0]}/data.csv)")
-    rows = _rows(file, 7)
-    try:
-        values = np.array([[float(word) for word in words[:7]] for _, words in rows])
-    except ValueError as error:
-        raise SourceError(f"{file}: {error}; expected time, position, quaternion w x y z") from error
-    if not np.isfinite(values).all() or np.linalg.norm(values[:, 3:], axis=-1).min() < 0.1:
-        raise SourceError(f"{file} has poses that are not finite or no rotations")
-    T_wb = np.tile(np.eye(4), (len(rows), 1, 1))
-    T_wb[:, :3, :3] = matrix_from_quat_xyzw(values[:, [4, 5, 6, 3]])  # the file has w first
-    T_wb[:, :3, 3] = values[:, :3]
-    return Trajectory(np.array([time_ns for time_ns, _ in rows], np.int64), T_wb @ T_bc)
+    return of_camera(read_stamped(file), T_bc)
 
 
-def _camera_on_body(file: Path) -> np.ndarray:
-    """T_bc (4, 4) of a sensor.yaml."""
-    try:
-        data = yaml.safe_load(read_text(file, "sensor description"))["T_BS"]["data"]
-        return np.array([float(x) for x in data]).reshape(4, 4)
-    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        raise SourceError(f"{file} has no T_BS, the camera's place on the body") from error
+def of_camera(body: Trajectory, T_bc: np.ndarray) -> Trajectory:
+    """Poses T_wb of the body -> T_wc of a camera at T_bc on it."""
+    return Trajectory(body.time_ns, body.T_wc @ T_bc)
 
 
-def _rows(file: Path, number: int) -> list[tuple[int, list[str]]]:
-    """Time (ns) and so many words after it of each line, increasing in time."""
-    expected = f"a time in ns and {number} more columns"
-    stamps, rows = [], []
-    for line, text in content_lines(read_text(file, "list")):
-        words = columns(text)
-        if len(words) <= number:
-            raise SourceError(f"{file}, line {line}: expected {expected}")
-        stamps.append((line, words[0]))
-        rows.append(words[1 : number + 1])
-    if not rows:
-        raise SourceError(f"{file} is empty")
-    return in_time(file, stamps, rows, expected, NANOSECOND)
+def camera_on_body(camera: Path) -> np.ndarray:
+    """T_bc (4, 4) of the camera with this folder: `T_BS` of its `sensor.yaml`, or the inverse of Kalibr's `T_cam_imu`.
+
+    Raises:
+        SourceError: if neither is there.
+    """
+    files = calibrations(camera)
+    content: dict[str, Any] = {}
+    for file in files:
+        try:
+            content = yaml.safe_load(read_text(file, "sensor description").removeprefix("%YAML:1.0"))
+            if "T_BS" in content:
+                return np.array(content["T_BS"]["data"], np.float64).reshape(4, 4)
+            if "T_cam_imu" in content[camera.name]:
+                return np.linalg.inv(np.array(content[camera.name]["T_cam_imu"], np.float64).reshape(4, 4))
+        except (yaml.YAMLError, KeyError, TypeError, ValueError, np.linalg.LinAlgError):
+            continue
+    names = " and ".join(str(file) for file in files)
+    raise SourceError(f"{names or camera} has no T_BS, the camera's place on the body")
+
+
+def calibrations(camera: Path) -> list[Path]:
+    """The files that may describe the camera with this folder, best first."""
+    folders = (camera.parent, camera.parent.parent, camera.parent / "dso", camera.parent.parent / "dso")
+    places = (camera / "sensor.yaml", *(folder / "camchain.yaml" for folder in folders))
+    return [file for file in places if file.is_file()]

@@ -1,48 +1,145 @@
-"""Ground truth of the data sets, apart from their frames."""
+"""Ground truth of the data sets, apart from their frames, in whichever form they have it."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
 
 from slam.errors import SourceError
 from slam.frames import Trajectory
-from slam.io.trajectory import read_tum
-from slam.sources import euroc, seven_scenes
+from slam.io.poses import (
+    FramePoses,
+    floats,
+    from_matrices,
+    is_nanoseconds_table,
+    number_rows,
+    read_matrix_files,
+    read_stamped,
+)
+from slam.sources import euroc, icl_nuim, kitti, nerfstudio, record3d, replica, seven_scenes, tartanair
+from slam.sources.layout import numbered
+from slam.sources.locate import LAYOUTS, kind_of, layout
 
 log = logging.getLogger(__name__)
 
 TUM_NAMES = ("groundtruth.txt", "groundtruth.tum", "gt.txt")
+FORMS = (
+    "8 numbers a line (TUM), a table of nanoseconds (EuRoC), 12 (KITTI), 16 (Replica, ScanNet) or 7 (TartanAir), "
+    "transforms.json, or metadata of Record3D"
+)
 
 
-def read_groundtruth(path: Path) -> Trajectory:
+def read_groundtruth(path: Path, frame_times: Callable[[], np.ndarray] | None = None) -> Trajectory:
     """Ground truth T_wc of the camera.
 
     Args:
-        path: a TUM trajectory file, or the folder of a sequence (TUM layout, 7-Scenes, EuRoC).
+        path: a file, or the folder of a recording, in any of the forms that data sets have.
+        frame_times: gives the stamps (N,) int64, ns, of all frames of the recording that is evaluated. Poses without
+            stamps are paired with them by number.
 
     Raises:
-        SourceError: if there is none, or it is damaged.
+        SourceError: if there is none, it is damaged, or it has no stamps and nothing else has them.
     """
     if path.is_file():
-        return read_tum(path)
-    if not path.is_dir():
+        poses, times = _of_file(path)
+    elif path.is_dir():
+        poses, times = _of_folder(path)
+    else:
         raise SourceError(f"no ground truth at {path}")
-    for name in TUM_NAMES:
-        if (path / name).is_file():
-            return read_tum(path / name)
-    if seven_scenes.is_seven_scenes(path):
-        return seven_scenes.read_poses(path)
-    if euroc.is_euroc(path):
-        return euroc.read_poses(path)
-    raise SourceError(f"{path} has no ground truth ({TUM_NAMES[0]}, frame-XXXXXX.pose.txt, or EuRoC's mav0)")
+    if isinstance(poses, Trajectory):
+        return poses
+    if frame_times is not None:
+        log.info("%s has no time stamps of its own: pose n is that of frame n of the recording that was run", path)
+        times = frame_times
+    if times is None:
+        raise SourceError(
+            f"{path} has no time stamps: evaluate the directory of a run, whose frames it is then paired with by "
+            "number, or name the folder of the recording"
+        )
+    return poses.stamped(times())
 
 
 def known_truth(path: Path) -> Trajectory | None:
     """Ground truth that lies in the folder of a recording; None if there is none or, with a WARNING, it is damaged."""
-    kinds = (seven_scenes.is_seven_scenes, euroc.is_euroc)
-    if not path.is_dir() or not (any((path / name).is_file() for name in TUM_NAMES) or any(k(path) for k in kinds)):
+    if not path.is_dir():
+        return None
+    kind = kind_of(path)
+    if kind in (None, "tum") and not any((path / name).is_file() for name in TUM_NAMES):
         return None
     try:
         return read_groundtruth(path)
     except SourceError as error:
         log.warning("no score at the end: %s", error)
         return None
+
+
+Times = Callable[[], np.ndarray] | None
+
+
+def _of_folder(path: Path) -> tuple[Trajectory | FramePoses, Times]:
+    kind = kind_of(path)
+    if kind == "7scenes":
+        return seven_scenes.read_poses(path), None
+    if kind == "euroc":
+        return euroc.read_poses(path), None
+    if kind in LAYOUTS:
+        recording = layout(kind).recording(path)
+        if recording.truth is not None:
+            return recording.truth(), lambda: np.array([image.time_ns for image in recording.images], np.int64)
+    for name in TUM_NAMES:
+        if (path / name).is_file():
+            return read_stamped(path / name), None
+    files = numbered(path, r"(?:frame-)?(\d+)(?:\.pose)?\.txt")  # ScanNet's pose/
+    if files:
+        return read_matrix_files([(n, file) for n, (_, file) in enumerate(files)], str(path)), None
+    raise SourceError(f"{path} has no ground truth ({TUM_NAMES[0]}, or that of a known layout: {', '.join(LAYOUTS)})")
+
+
+def _of_file(path: Path) -> tuple[Trajectory | FramePoses, Times]:
+    """Poses of a file by its content, and the stamps that lie beside it."""
+    if path.suffix == ".json" or path.name == "metadata":
+        if path.name.startswith("metadata"):
+            return record3d.read_poses(path), None
+        return nerfstudio.read_poses(path), None
+    if path.name.endswith(".gt.freiburg"):
+        return icl_nuim.read_poses(path), None
+    rows = number_rows(path)
+    columns = len(rows[0][1])
+    if is_nanoseconds_table(path) and columns >= 8:
+        return _on_body(path), None
+    if columns == 8:
+        return read_stamped(path), None
+    if columns == 12:
+        return kitti.read_poses(path), _times_of_kitti(path)
+    if columns == 16:
+        return replica.read_poses(path), None
+    if columns == 7:
+        log.info("%s is read as TartanAir's: position and quaternion xyzw in axes north-east-down", path)
+        return tartanair.read_poses(path), None
+    if columns == 4 and len(rows) % 4 == 0:
+        values = floats(path, rows, 4).reshape(-1, 16)
+        frames, T_wc = from_matrices(values, str(path))
+        return FramePoses(frames.astype(np.int64), T_wc), None
+    raise SourceError(f"{path}, line {rows[0][0]}: {columns} numbers are no known form of poses; expected {FORMS}")
+
+
+def _on_body(path: Path) -> Trajectory:
+    """A table of EuRoC or TUM-VI, moved from the body to the camera whose calibration lies beside it."""
+    body = read_stamped(path)
+    folders = (path.parent.parent / "cam0", path.parent / "cam0")
+    camera = next((folder for folder in folders if folder.is_dir() and euroc.calibrations(folder)), None)
+    if camera is None:
+        log.warning(
+            "%s is taken as poses of the camera: no cam0/sensor.yaml beside it says where on the body that is", path
+        )
+        return body
+    return euroc.of_camera(body, euroc.camera_on_body(camera))
+
+
+def _times_of_kitti(path: Path) -> Times:
+    times = kitti.times_of(path)
+    if times is None:
+        return None
+    log.info("%s: time stamps of %s", path, times)
+    return lambda: kitti.read_times(times)

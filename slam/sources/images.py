@@ -107,3 +107,8 @@ def list_images(path: Path) -> list[Path]:
 def remedy(suffix: str) -> str:
     """What to do with images of a suffix of OTHER_SUFFIXES."""
     return OTHER_SUFFIXES[suffix].format(suffix)
+
+
+def has_images(path: Path) -> bool:
+    """True of a folder with images of its own."""
+    return any(file.suffix.lower() in IMAGE_SUFFIXES for file in entries(path))

@@ -1,10 +1,14 @@
 """Opening the frames of an earlier run again."""
 
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from slam.errors import SourceError
 from slam.io.run_record import SourceRecord
 from slam.sources import DEMO, Source, SourceSpec, open_source
+from slam.sources.sequence import ImageSequence
 
 CAMERA = "camera"  # kind of source
 
@@ -26,6 +30,7 @@ def recorded_spec(name: str, spec: SourceSpec, source: Source) -> SourceRecord:
         max_frames=spec.max_frames,
         fps=spec.fps,
         with_depth=spec.with_depth,
+        depth_scale=spec.depth_scale,
     )
 
 
@@ -46,5 +51,21 @@ def reopened(record: SourceRecord) -> Source:
         stride=record.stride,
         max_frames=record.max_frames,
         with_depth=record.with_depth,
+        depth_scale=record.depth_scale,
     )
     return open_source(spec)
+
+
+def frame_times(record: SourceRecord) -> np.ndarray:
+    """(N,) int64 stamps, ns, of all frames of the recording that a run was made of, those that it left out included.
+
+    Raises:
+        SourceError: as `reopened`.
+    """
+    source = reopened(replace(record, start=0, stride=1, max_frames=None, with_depth=False, depth_scale=None))
+    try:
+        if isinstance(source, ImageSequence):
+            return source.times_ns
+        return np.array([frame.time_ns for frame in source], np.int64)
+    finally:
+        source.close()

@@ -13,8 +13,10 @@ from slam.errors import SourceError, UsageError
 from slam.frames import Frame
 from slam.geometry.camera import Camera
 from slam.io.calibration import check_size, read_calibration
-from slam.io.images import read_color, read_depth
+from slam.io.images import read_color
+from slam.sources.depth_format import DepthFormat, check_scale
 from slam.sources.faults import Faults
+from slam.sources.registration import Registration
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +63,11 @@ class CameraChoice:
             raise UsageError("--calib and --hfov exclude each other: give one")
         if self.hfov_deg is not None and not 1.0 <= self.hfov_deg < 180.0:
             raise UsageError(f"--hfov must be from 1 to below 180 degrees, got {self.hfov_deg}")
+
+    @property
+    def is_given(self) -> bool:
+        """True if the user or an earlier run says anything."""
+        return not (self.calib is None and self.hfov_deg is None and self.known is None)
 
     def camera(self, width: int, height: int, own: Sequence[Path | Camera], name: str) -> Camera:
         """The camera of `width` x `height` images.
@@ -135,14 +142,6 @@ class ListedImage:
     depth: Path | None = None
 
 
-@dataclass(frozen=True)
-class DepthFormat:
-    """How a data set stores depth in 16-bit PNG."""
-
-    scale: float = 5000.0  # value of one metre
-    invalid: int = 0  # value that means unknown, besides 0
-
-
 class ImageSequence:
     """A recorded source that reads listed images, one at a time; images that cannot be read are skipped.
 
@@ -176,6 +175,7 @@ class ImageSequence:
         self._depth = depth
         if not shots:
             raise SourceError(f"{name} has no images")
+        self.times_ns = np.array([shot.time_ns for shot in shots], np.int64)  # of all images, in the window or not
         self._shots = [shots[i] for i in window.indices(len(shots))]
         if not self._shots:
             raise SourceError(f"--start {window.start} is past the end of {name}: it has {len(shots)} frames")
@@ -184,6 +184,11 @@ class ImageSequence:
         self._missing = self._find_missing()
         width, height = self._usual_size()
         self.camera = camera_of(width, height)
+        if depth is not None:
+            check_scale(name, [shot.depth for shot in self._shots if shot.depth is not None], depth)
+        self._registration: Registration | None = None  # of depth images of another size
+        if depth is not None and depth.camera is not None:
+            self._registration = Registration(depth.camera, self.camera, np.eye(4))
 
     def __len__(self) -> int:
         return len(self._shots)
@@ -274,10 +279,12 @@ class ImageSequence:
         if self._depth is None or shot.depth is None:
             return None
         try:
-            depth = read_depth(shot.depth, self._depth.scale, self._depth.invalid)
+            depth = self._depth.read(shot.depth, self._depth)
         except SourceError as error:
             self._fault("a frame goes without depth", error, shot.depth)
             return None
+        if self._registration is not None:
+            depth = self._registration(depth)
         if depth.shape != (self.camera.height, self.camera.width):
             raise SourceError(
                 f"the depth {shot.depth} is {depth.shape[1]}x{depth.shape[0]}, "

@@ -13,11 +13,11 @@ from slam.frames import Trajectory
 from slam.geometry.camera import Camera
 from slam.io.calibration import read_calibration
 from slam.io.files import read_text, shipped
+from slam.sources.depth_format import DepthFormat
 from slam.sources.sequence import (
     ALL_FRAMES,
     OWN_CAMERA,
     CameraChoice,
-    DepthFormat,
     FrameWindow,
     ImageSequence,
     ListedImage,
@@ -25,7 +25,7 @@ from slam.sources.sequence import (
 )
 
 FPS = 30.0
-DEPTH = DepthFormat(scale=1000.0, invalid=65535)
+DEPTH = DepthFormat(scale=1000.0, invalid=65535, is_stated=True)
 MAX_SKEW = 0.01  # the rotations of the set are orthonormal to about 1e-4
 
 
@@ -38,6 +38,7 @@ class SevenScenesSource(ImageSequence):
         window: FrameWindow = ALL_FRAMES,
         choice: CameraChoice = OWN_CAMERA,
         with_depth: bool = False,
+        depth_scale: float | None = None,
     ) -> None:
         """List the frames.
 
@@ -59,7 +60,7 @@ class SevenScenesSource(ImageSequence):
             lambda width, height: choice.camera(
                 width, height, [folder / "calibration.yaml", path / "calibration.yaml", _known()], str(folder)
             ),
-            DEPTH if with_depth else None,
+            DEPTH.rescaled(depth_scale) if with_depth else None,
         )
 
 

@@ -10,7 +10,10 @@ import numpy as np
 from slam.errors import SourceError, UsageError
 from slam.geometry.camera import Camera
 from slam.io.folders import entries
+from slam.io.images import DEPTH_SCALE
+from slam.io.recorder import has_sensor_depth
 from slam.sources.alias import known_camera
+from slam.sources.depth_format import DepthFormat, stated_scale
 from slam.sources.image_lists import read_image_list
 from slam.sources.images import IMAGE_SUFFIXES, timed_images
 from slam.sources.names import by_name, counter_of
@@ -18,7 +21,6 @@ from slam.sources.sequence import (
     ALL_FRAMES,
     OWN_CAMERA,
     CameraChoice,
-    DepthFormat,
     FrameWindow,
     ImageSequence,
     ListedImage,
@@ -26,7 +28,6 @@ from slam.sources.sequence import (
 )
 
 MAX_DIFFERENCE_NS = 20_000_000  # between an image and its depth, as in the benchmark's own tools
-DEPTH = DepthFormat(scale=5000.0)
 
 
 class TumSource(ImageSequence):
@@ -44,6 +45,7 @@ class TumSource(ImageSequence):
         choice: CameraChoice = OWN_CAMERA,
         with_depth: bool = False,
         fps: float | None = None,
+        depth_scale: float | None = None,
     ) -> None:
         """Read the lists.
 
@@ -51,6 +53,7 @@ class TumSource(ImageSequence):
             with_depth: deliver the depth nearest in time, at most 0.02 s away, each used once; where names only count,
                 that of the same number.
             fps: frames per second, where names only count; None: 30.
+            depth_scale: its value of one metre, where it is not that of the layout.
 
         Raises:
             UsageError: if there are stamps, and a rate is given.
@@ -69,13 +72,19 @@ class TumSource(ImageSequence):
             shots,
             window,
             lambda width, height: choice.camera(width, height, _own_calibrations(path), str(path)),
-            DEPTH if with_depth else None,
+            depth_format(path).rescaled(depth_scale) if with_depth else None,
         )
 
 
 def is_tum(path: Path) -> bool:
     """True if the folder has a list of images, or images in `rgb/`."""
     return (path / "rgb.txt").is_file() or bool(_files(path / "rgb"))
+
+
+def depth_format(path: Path) -> DepthFormat:
+    """5000 to the metre, unless a file of the folder says otherwise; a recording of ours says it in `depth.txt`."""
+    scale = stated_scale(path)
+    return DepthFormat(scale or DEPTH_SCALE, is_stated=scale is not None or has_sensor_depth(path))
 
 
 def associate(a_ns: np.ndarray, b_ns: np.ndarray, max_difference_ns: int = MAX_DIFFERENCE_NS) -> list[tuple[int, int]]:

@@ -1,0 +1,145 @@
+"""How data sets store depth, and whether what is read can be metres."""
+
+import json
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from slam.errors import SourceError, UsageError
+from slam.geometry.camera import Camera
+from slam.io.files import read_text
+from slam.io.images import read_depth
+
+log = logging.getLogger(__name__)
+
+SCALE_KEYS = ("depth_scale", "png_depth_scale", "depthmapfactor", "depth_factor")  # in files beside a recording
+USUAL_SCALES = (1000.0, 5000.0)  # millimetres; the TUM benchmark
+SAMPLES = 7  # depth maps looked at before a run
+# Median and far end of a depth map of a room, metres. A room of 2 m in millimetres, read at 5000 to the metre, has a
+# median of 0.4 m and nothing beyond 1 m; a close look at a desk has something behind it.
+NEAR_MEDIAN, NEAR_FAR, FAR_MEDIAN = 0.65, 1.4, 10.0
+FAR_QUANTILE = 0.98
+
+
+def read_png(path: Path, form: "DepthFormat") -> np.ndarray:
+    """A 16-bit PNG."""
+    return read_depth(path, form.scale, form.invalid)
+
+
+def read_npy(path: Path, form: "DepthFormat") -> np.ndarray:
+    """A NumPy array (H, W); `form.scale` values to the metre; what is not finite or positive is unknown.
+
+    Raises:
+        SourceError: if the file is missing, damaged, or no such array.
+    """
+    try:
+        depth = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise SourceError(f"cannot read the depth {path}: {error}") from error
+    if not isinstance(depth, np.ndarray) or depth.ndim != 2 or not np.issubdtype(depth.dtype, np.number):
+        raise SourceError(f"{path} is no depth image: expected an array of rows and columns of numbers")
+    metres = depth.astype(np.float32) / np.float32(form.scale)
+    return np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(0))
+
+
+@dataclass(frozen=True)
+class DepthFormat:
+    """How a data set stores depth."""
+
+    scale: float = 5000.0  # value of one metre
+    invalid: int = 0  # value that means unknown, besides 0
+    is_stated: bool = False  # the scale is written in the recording or said by the user; else it is a convention
+    camera: Camera | None = None  # of the depth images, where it is not that of the images; both have one centre
+    read: Callable[[Path, "DepthFormat"], np.ndarray] = read_png  # -> (H, W) float32 z-depth, metres, 0 unknown
+
+    def rescaled(self, scale: float | None) -> "DepthFormat":
+        """With the scale that the user says, if any.
+
+        Raises:
+            UsageError: if it is no scale.
+        """
+        if scale is None:
+            return self
+        if not (math.isfinite(scale) and scale > 0):
+            raise UsageError(f"--depth-scale is the value of one metre, above 0, got {scale:g}")
+        return replace(self, scale=scale, is_stated=True)
+
+
+def stated_scale(folder: Path) -> float | None:
+    """The value of one metre as a file of the recording says it (`scale` of NICE-SLAM's cam_params.json, `depth_scale`
+    or `DepthMapFactor` of a calibration); None if none does."""
+    for name in ("cam_params.json", "calibration.yaml", "calibration.yml", "camera.yaml", "config.yaml"):
+        if not (folder / name).is_file():
+            continue
+        text = read_text(folder / name, "camera parameters").removeprefix("%YAML:1.0")
+        try:
+            content = json.loads(text) if name.endswith(".json") else yaml.safe_load(text)
+        except (ValueError, yaml.YAMLError):
+            continue  # whoever reads the calibration says what is wrong with it
+        scale = _scale_in(content)
+        if scale is not None:
+            return scale
+    return None
+
+
+def check_scale(name: str, files: Sequence[Path], form: DepthFormat) -> None:
+    """Warn where depth read by a mere convention is not that of a room or of anything near it.
+
+    Args:
+        name: the recording, for the message.
+        files: its depth images.
+    """
+    if form.is_stated or form.read is not read_png or not files:
+        return
+    chosen = sorted({round(i) for i in np.linspace(0, len(files) - 1, SAMPLES)})
+    maps = []
+    for i in chosen:
+        try:
+            depth = form.read(files[i], form)
+        except SourceError:
+            continue  # warned of where the frame comes
+        maps.append(depth[depth > 0])
+    maps = [known for known in maps if len(known)]
+    if not maps:
+        return
+    median = float(np.median([np.median(known) for known in maps]))
+    far = float(np.median([np.quantile(known, FAR_QUANTILE) for known in maps]))
+    if median <= FAR_MEDIAN and not (median < NEAR_MEDIAN and far < NEAR_FAR):
+        return
+    others = [s for s in USUAL_SCALES if s != form.scale and (s < form.scale) == (median < NEAR_MEDIAN)]
+    hint = "".join(f"; with {s:g} it would be {median * form.scale / s:.2g} m" for s in others)
+    log.warning(
+        "the depth of %s has a median of %.2g m when %g is one metre%s. If that is wrong, say the value of one metre "
+        "with --depth-scale (1000 for millimetres); if it is right, --depth-scale %g says so",
+        name,
+        median,
+        form.scale,
+        hint,
+        form.scale,
+    )
+
+
+def _scale_in(content: Any) -> float | None:
+    """The scale in a tree of mappings."""
+    if not isinstance(content, dict):
+        return None
+    camera = content.get("camera")
+    if isinstance(camera, dict) and _is_scale(camera.get("scale")):  # NICE-SLAM's cam_params.json
+        return float(camera["scale"])
+    for key, value in content.items():
+        if str(key).lower().rsplit(".", 1)[-1] in SCALE_KEYS and _is_scale(value):
+            return float(value)
+        inner = _scale_in(value)
+        if inner is not None:
+            return inner
+    return None
+
+
+def _is_scale(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value > 1

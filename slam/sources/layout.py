@@ -1,0 +1,105 @@
+"""A recording of a known layout: its listed images, its camera, its depth and its truth; one file for each layout."""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from slam.errors import SourceError, UsageError
+from slam.frames import Trajectory
+from slam.geometry.camera import Camera
+from slam.io.folders import entries
+from slam.io.poses import FramePoses
+from slam.sources.images import IMAGE_SUFFIXES
+from slam.sources.names import natural_key
+from slam.sources.sequence import (
+    ALL_FRAMES,
+    DEFAULT_FPS,
+    OWN_CAMERA,
+    CameraChoice,
+    DepthFormat,
+    FrameWindow,
+    ImageSequence,
+    ListedImage,
+    frame_time_ns,
+)
+
+CALIBRATION = "calibration.yaml"  # in the folder of a recording it replaces what its layout knows
+MIN_CENTRE, MAX_CENTRE = 0.25, 0.75  # of the width: where a principal point lies in images of the right size
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """What a layout finds in a folder."""
+
+    path: Path
+    images: Sequence[ListedImage]  # increasing in time, with their depth where there is some
+    cameras: Callable[[int, int], Sequence[Path | Camera]]  # calibrations for images of a width and height, best first
+    depth: DepthFormat | None = None
+    truth: Callable[[], Trajectory | FramePoses] | None = None  # T_wc of the camera; FramePoses: by index of `images`
+
+
+class LayoutSource(ImageSequence):
+    """Frames of a recording of a known layout."""
+
+    def __init__(
+        self,
+        recording: Recording,
+        window: FrameWindow = ALL_FRAMES,
+        choice: CameraChoice = OWN_CAMERA,
+        with_depth: bool = False,
+        depth_scale: float | None = None,
+    ) -> None:
+        """Choose the frames and find the camera.
+
+        Raises:
+            UsageError: if depth is asked for and there is none.
+            SourceError: if nothing is readable.
+            CalibrationError: if the calibration is unreadable or for other images.
+        """
+        name = str(recording.path)
+        depth = recording.depth if with_depth else None
+        if with_depth and (depth is None or all(image.depth is None for image in recording.images)):
+            raise UsageError(f"{name} has no depth to use")
+
+        def camera(width: int, height: int) -> Camera:
+            own = () if choice.is_given else (recording.path / CALIBRATION, *recording.cameras(width, height))
+            return choice.camera(width, height, own, name)
+
+        super().__init__(name, recording.images, window, camera, None if depth is None else depth.rescaled(depth_scale))
+
+
+def numbered(folder: Path, pattern: str) -> list[tuple[int, Path]]:
+    """Files of a folder whose name matches a regular expression, with the number that its group is, in that order."""
+    found = ((re.fullmatch(pattern, file.name), file) for file in entries(folder))
+    return sorted((int(match[1]), file) for match, file in found if match is not None)
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The images of a folder in natural order; none if there is no such folder."""
+    return sorted((file for file in entries(folder) if file.suffix.lower() in IMAGE_SUFFIXES), key=natural_key)
+
+
+def at_rate(images: Iterable[Path], depth: Callable[[Path], Path | None] = lambda _: None) -> list[ListedImage]:
+    """Images one after the other at the default rate, each with its depth if that file exists."""
+    listed = []
+    for index, image in enumerate(images):
+        file = depth(image)
+        listed.append(ListedImage(frame_time_ns(index, DEFAULT_FPS), image, _existing(file)))
+    return listed
+
+
+def first_existing(*paths: Path) -> Path | None:
+    """The first of these files that exists."""
+    return next((path for path in paths if path.is_file()), None)
+
+
+def require(path: Path | None, message: str) -> Path:
+    """A path that was found; raises SourceError with this message if it was not."""
+    if path is None:
+        raise SourceError(message)
+    return path
+
+
+def _existing(file: Path | None) -> Path | None:
+    return file if file is not None and file.is_file() else None

@@ -1,0 +1,160 @@
+"""`transforms.json` of nerfstudio, Polycam and instant-ngp: images, intrinsics and poses in one file.
+
+Reference: https://docs.nerf.studio/quickstart/data_conventions.html. Poses T_wc have the camera axes of OpenGL (y up,
+looking along -z); frames may stand in any order and may each have intrinsics of their own.
+"""
+
+import json
+import logging
+import math
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from slam.errors import CalibrationError, SourceError
+from slam.geometry.camera import Camera
+from slam.io.calibration import camera_of
+from slam.io.files import read_text
+from slam.io.poses import OPENCV_FROM_OPENGL, FramePoses, from_matrices
+from slam.sources.depth_format import DepthFormat, read_npy
+from slam.sources.images import IMAGE_SUFFIXES
+from slam.sources.layout import Recording, first_existing, require
+from slam.sources.names import natural_key
+from slam.sources.sequence import DEFAULT_FPS, ListedImage, frame_time_ns
+
+log = logging.getLogger(__name__)
+
+NAMES = ("transforms.json", "transforms_train.json")
+INTRINSICS = ("fl_x", "fl_y", "cx", "cy")
+DISTORTION = {"OPENCV_FISHEYE": ("k1", "k2", "k3", "k4"), "": ("k1", "k2", "p1", "p2", "k3")}
+MILLIMETRES = 1000.0  # depth in integers, unless the file says otherwise
+MAX_SPREAD = 0.01  # of the focal lengths of a recording, relative
+
+
+def is_layout(path: Path) -> bool:
+    """True of a folder with such a file."""
+    return first_existing(*(path / name for name in NAMES)) is not None
+
+
+def recording(path: Path) -> Recording:
+    """The frames in the natural order of their names, at 30 per second.
+
+    Raises:
+        SourceError: if the file is damaged or none of its images exists.
+    """
+    file = require(first_existing(*(path / name for name in NAMES)), f"{path} has no {NAMES[0]}")
+    content = read_transforms(file)
+    frames = sorted(((_image(file, frame), frame) for frame in content["frames"]), key=lambda f: _order(f[0]))
+    present = [(image, frame) for image, frame in frames if image.is_file()]
+    if not present:
+        raise SourceError(f"{file} lists {len(frames)} images and none exists; the first would be {frames[0][0]}")
+    if len(present) < len(frames):
+        log.warning("%s: %d of its %d images do not exist", file, len(frames) - len(present), len(frames))
+    times = (frame_time_ns(i, DEFAULT_FPS) for i in range(len(present)))
+    images = [ListedImage(t, image, _depth(file, frame)) for t, (image, frame) in zip(times, present)]
+
+    def cameras(width: int, height: int) -> list[Path | Camera]:
+        camera = _camera(content, [frame for _, frame in present], width, height, str(file))
+        return [] if camera is None else [camera]
+
+    def truth() -> FramePoses:
+        return _poses([frame for _, frame in present], str(file))
+
+    depth = next((image.depth for image in images if image.depth is not None), None)
+    return Recording(path, images, cameras, None if depth is None else _depth_format(content, depth), truth)
+
+
+def read_transforms(file: Path) -> dict[str, Any]:
+    """The content of the file.
+
+    Raises:
+        SourceError: if it is no such file.
+    """
+    try:
+        content = json.loads(read_text(file, "list of frames"))
+    except ValueError as error:
+        raise SourceError(f"{file} is no JSON: {error}") from error
+    frames = content.get("frames") if isinstance(content, dict) else None
+    if not isinstance(frames, list) or not frames:
+        raise SourceError(f"{file} has no frames; expected a list of file_path and transform_matrix")
+    for number, frame in enumerate(frames):
+        if not isinstance(frame, dict) or not isinstance(frame.get("file_path"), str):
+            raise SourceError(f"{file}: frame {number} has no file_path")
+    return dict(content)
+
+
+def read_poses(file: Path) -> FramePoses:
+    """Poses T_wc of a file alone, its frames in the natural order of their names."""
+    frames = read_transforms(file)["frames"]
+    return _poses(sorted(frames, key=lambda frame: _order(_image(file, frame))), str(file))
+
+
+def _poses(frames: list[dict[str, Any]], name: str) -> FramePoses:
+    values = np.full((len(frames), 16), np.nan)
+    for number, frame in enumerate(frames):
+        try:
+            values[number, :12] = np.array(frame["transform_matrix"], np.float64).reshape(-1)[:12]
+        except (KeyError, TypeError, ValueError) as error:
+            raise SourceError(f"{name}: frame {frame['file_path']} has no transform_matrix of 4x4 numbers") from error
+    values[:, 12:] = 0, 0, 0, 1
+    usable, T_wg = from_matrices(values, name)
+    return FramePoses(usable.astype(np.int64), T_wg @ OPENCV_FROM_OPENGL)
+
+
+def _camera(content: dict[str, Any], frames: list[dict[str, Any]], width: int, height: int, name: str) -> Camera | None:
+    """The camera of all frames: the median of those that differ, with a WARNING; None if the file has no intrinsics."""
+    whole = [{**content, **frame} for frame in frames]
+    model = str(whole[0].get("camera_model") or "OPENCV").upper()
+    size = (int(whole[0].get("w") or width), int(whole[0].get("h") or height))
+    try:
+        values = np.array([_intrinsics(camera, *size) for camera in whole], np.float64)
+        names = DISTORTION.get(model, DISTORTION[""])
+        coefficients = np.array([[float(camera.get(key) or 0.0) for key in names] for camera in whole])
+    except KeyError:
+        return None
+    except (TypeError, ValueError) as error:
+        raise CalibrationError(f"{name}: intrinsics that are no numbers ({error})") from error
+    spread = float(np.ptp(values[:, 0]) / np.median(values[:, 0]))
+    if spread > MAX_SPREAD:
+        log.warning("%s: the focal length varies by %.1f %% over the frames; its median is used", name, 100 * spread)
+    distortion = np.median(coefficients, axis=0)
+    used = tuple(distortion.tolist()) if distortion.any() or model == "OPENCV_FISHEYE" else ()
+    model = "pinhole" if not used else model
+    return camera_of(model, *size, tuple(np.median(values, axis=0).tolist()), used, name)
+
+
+def _intrinsics(camera: dict[str, Any], width: int, height: int) -> list[float]:
+    """fx fy cx cy; raises KeyError if there are none."""
+    centre = [float(camera.get("cx", (width - 1) / 2)), float(camera.get("cy", (height - 1) / 2))]
+    if camera.get("fl_x"):
+        return [float(camera["fl_x"]), float(camera.get("fl_y") or camera["fl_x"]), *centre]
+    fx = 0.5 * width / math.tan(0.5 * float(camera["camera_angle_x"]))
+    angle_y = camera.get("camera_angle_y")
+    return [fx, fx if angle_y is None else 0.5 * height / math.tan(0.5 * float(angle_y)), *centre]
+
+
+def _image(file: Path, frame: dict[str, Any]) -> Path:
+    """The image of a frame; the synthetic sets leave the suffix out."""
+    path = file.parent / PurePosixPath(frame["file_path"].replace("\\", "/"))
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return path
+    return first_existing(*(path.with_name(path.name + suffix) for suffix in sorted(IMAGE_SUFFIXES))) or path
+
+
+def _depth(file: Path, frame: dict[str, Any]) -> Path | None:
+    name = frame.get("depth_file_path") or frame.get("depth_path")
+    path = file.parent / PurePosixPath(str(name).replace("\\", "/"))
+    return path if name and path.is_file() else None
+
+
+def _depth_format(content: dict[str, Any], first: Path) -> DepthFormat:
+    metres = content.get("depth_unit_scale_factor") or content.get("integer_depth_scale")  # in one unit
+    scale = 1 / metres if isinstance(metres, (int, float)) and math.isfinite(metres) and metres > 0 else None
+    if first.suffix == ".npy":
+        return DepthFormat(scale or 1.0, is_stated=True, read=read_npy)
+    return DepthFormat(scale or MILLIMETRES, is_stated=scale is not None)
+
+
+def _order(image: Path) -> tuple[str, list[tuple[int, str, int]]]:
+    return str(image.parent), natural_key(image)

@@ -1,0 +1,195 @@
+"""Exports of Record3D: `metadata` or `metadata.json`, images in `rgb/` or `rgbd/`, depth in `depth/` or `rgbd/`.
+
+Reference: https://record3d.app and https://github.com/marek-simonik/record3d. `K` is column-major; poses are quaternion
+xyzw and position of T_wc, in the axes of ARKit and OpenGL (y up, looking along -z).
+"""
+
+import importlib
+import itertools
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slam.errors import CalibrationError, SourceError
+from slam.geometry.camera import Camera
+from slam.io.calibration import camera_of
+from slam.io.files import read_text, reason
+from slam.io.poses import OPENCV_FROM_OPENGL, FramePoses, from_quaternions
+from slam.sources.depth_format import DepthFormat
+from slam.sources.layout import Recording, first_existing, numbered, require
+from slam.sources.sequence import DEFAULT_FPS, ListedImage, frame_time_ns
+
+log = logging.getLogger(__name__)
+
+NAMES = ("metadata.json", "metadata")
+FOLDERS = ("rgbd", "rgb")
+DECODERS = ("lzfse", "liblzfse")  # packages for the depth of `rgbd/`; either will do
+MAX_SPREAD = 0.01  # of the focal lengths of a recording, relative
+
+
+def is_layout(path: Path) -> bool:
+    """True of a folder with the metadata and images."""
+    return _metadata_file(path) is not None and bool(_images(path))
+
+
+def recording(path: Path) -> Recording:
+    """The frames with the stamps of the export, else at its rate.
+
+    Raises:
+        SourceError: if the metadata are damaged.
+    """
+    file = require(_metadata_file(path), f"{path} has no metadata.json")
+    content = read_metadata(file)
+    found = _images(path)
+    time_ns = _times(content, [number for number, _ in found])
+    images = [ListedImage(t, image, _depth(path, number)) for t, (number, image) in zip(time_ns, found)]
+
+    def cameras(width: int, height: int) -> list[Path | Camera]:
+        return [_camera(content, str(file))]
+
+    def truth() -> FramePoses:
+        poses = read_poses(file)
+        index = {number: i for i, (number, _) in enumerate(found)}
+        within = [int(number) in index for number in poses.frame]
+        return FramePoses(np.array([index[int(n)] for n in poses.frame[within]], np.int64), poses.T_wc[within])
+
+    first = next((image.depth for image in images if image.depth is not None), None)
+    return Recording(path, images, cameras, None if first is None else _depth_format(content, first, file), truth)
+
+
+def read_metadata(file: Path) -> dict[str, Any]:
+    """The content of the metadata.
+
+    Raises:
+        SourceError: if it is no such file.
+    """
+    try:
+        content = json.loads(read_text(file, "metadata"))
+    except ValueError as error:
+        raise SourceError(f"{file} is no JSON: {error}") from error
+    if not isinstance(content, dict) or not {"K", "poses"} <= set(content):
+        raise SourceError(f"{file} is no metadata of Record3D: expected K, poses, w and h")
+    return content
+
+
+def read_poses(file: Path) -> FramePoses:
+    """Poses T_wc by frame number."""
+    try:
+        values = np.array(read_metadata(file)["poses"], np.float64).reshape(-1, 7)
+    except (TypeError, ValueError) as error:
+        raise SourceError(f"{file}: poses are no rows of 7 numbers (qx qy qz qw x y z)") from error
+    usable, T_wg = from_quaternions(values[:, 4:], values[:, :4], str(file))
+    return FramePoses(usable.astype(np.int64), T_wg @ OPENCV_FROM_OPENGL)
+
+
+def read_compressed(path: Path, form: DepthFormat) -> np.ndarray:
+    """Depth of `rgbd/`: float32 metres, compressed by LZFSE.
+
+    Raises:
+        SourceError: if the file is damaged, or no package decodes it.
+    """
+    decoder = _decoder()
+    if decoder is None:
+        raise SourceError(f"{path} is compressed by LZFSE: pip install lzfse, or go without --use-depth")
+    assert form.camera is not None
+    try:
+        data = decoder.decompress(path.read_bytes())
+        depth = np.frombuffer(data, np.float32).reshape(form.camera.height, form.camera.width)
+    except OSError as error:
+        raise SourceError(f"cannot read the depth {path}: {reason(error)}") from error
+    except Exception as error:  # the decoders raise classes of their own
+        raise SourceError(f"cannot read the depth {path}: {error}") from error
+    return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))
+
+
+def read_exr(path: Path, form: DepthFormat) -> np.ndarray:
+    """Depth of `depth/`: OpenEXR, metres.
+
+    Raises:
+        SourceError: if the file is damaged, or OpenCV was built without OpenEXR.
+    """
+    os.environ.setdefault("OPENCV_IO_ENABLE_OPENEXR", "1")  # read when the codec is first used
+    import cv2
+
+    try:
+        depth = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    except (OSError, cv2.error) as error:
+        raise SourceError(f"cannot read the depth {path}: {error}") from error
+    if depth is None:
+        raise SourceError(f"cannot read the depth {path}: it is damaged, or this OpenCV has no OpenEXR")
+    depth = np.asarray(depth, np.float32)
+    depth = depth[..., -1] if depth.ndim == 3 else depth  # gray as R = G = B
+    return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))
+
+
+def _camera(content: dict[str, Any], name: str) -> Camera:
+    try:
+        K = np.array(content["K"], np.float64).reshape(3, 3).T
+        values = np.array([[K[0, 0], K[1, 1], K[0, 2], K[1, 2]]])
+        each = content.get("perFrameIntrinsicCoeffs") or []
+        if len(each):
+            values = np.array(each, np.float64).reshape(-1, 4)
+        size = int(content["w"]), int(content["h"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CalibrationError(f"{name}: expected K of 3x3 numbers, w and h") from error
+    spread = float(np.ptp(values[:, 0]) / np.median(values[:, 0])) if np.isfinite(values).all() else 0.0
+    if spread > MAX_SPREAD:
+        log.warning("%s: the focal length varies by %.1f %% over the frames; its median is used", name, 100 * spread)
+    return camera_of("pinhole", *size, tuple(np.median(values, axis=0).tolist()), (), name)
+
+
+def _times(content: dict[str, Any], numbers: list[int]) -> list[int]:
+    """Stamps of the frames with these numbers."""
+    stamps = content.get("frameTimestamps")
+    if isinstance(stamps, list) and len(stamps) > max(numbers, default=0):
+        try:
+            time_ns = [round(float(stamps[n]) * 1e9) for n in numbers]
+        except (TypeError, ValueError, OverflowError):
+            time_ns = []
+        if time_ns and all(a < b for a, b in itertools.pairwise(time_ns)):
+            return time_ns
+    rate = content.get("fps")
+    is_rate = isinstance(rate, (int, float)) and 0 < rate <= 1000
+    return [frame_time_ns(n, float(rate) if is_rate else DEFAULT_FPS) for n in numbers]  # type: ignore[arg-type]
+
+
+def _depth_format(content: dict[str, Any], first: Path, file: Path) -> DepthFormat:
+    """Depth has its own size and the field of view of the images."""
+    camera, size = _camera(content, str(file)), (content.get("dw"), content.get("dh"))
+    if first.suffix == ".exr":
+        height, width = read_exr(first, DepthFormat()).shape
+        same = (width, height) == (camera.width, camera.height)
+        return DepthFormat(1.0, is_stated=True, camera=None if same else camera.resized(width, height), read=read_exr)
+    if not all(isinstance(n, int) and n > 0 for n in size):
+        raise SourceError(f"{file} does not say the size of the depth images (dw, dh)")
+    return DepthFormat(1.0, is_stated=True, camera=camera.resized(*size), read=read_compressed)  # type: ignore[arg-type]
+
+
+def _depth(path: Path, number: int) -> Path | None:
+    return first_existing(path / "rgbd" / f"{number}.depth", path / "depth" / f"{number}.exr")
+
+
+def _images(path: Path) -> list[tuple[int, Path]]:
+    return next((found for name in FOLDERS if (found := numbered(path / name, r"(\d+)\.(?:jpg|jpeg|png)"))), [])
+
+
+def _metadata_file(path: Path) -> Path | None:
+    for name in NAMES:
+        if (path / name).is_file():
+            with open(path / name, "rb") as file:
+                if file.read(1) == b"{":
+                    return path / name
+    return None
+
+
+def _decoder() -> Any:
+    for name in DECODERS:
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            continue
+    return None
