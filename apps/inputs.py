@@ -35,6 +35,7 @@ def add_inputs(p: argparse.ArgumentParser) -> None:
     inputs.add_argument("--images", metavar="DIR", help="a folder of images, or a pattern such as 'DIR/frame*.jpg'")
     inputs.add_argument("--camera", metavar="NAME|URL", help="realsense[:SERIAL], webcam[:N], rtsp://... or http://...")
     inputs.add_argument("--demo", action="store_true", help="a rendered room with known truth; needs nothing")
+    p.add_argument("--topic", metavar="NAME", help="images of a ROS bag that has several topics of them")
     p.add_argument("--calib", type=Path, metavar="FILE", help="calibration of the camera")
     p.add_argument("--hfov", type=float, metavar="DEG", help="horizontal field of view, instead of a calibration")
     p.add_argument("--fps", type=float, help="of images and videos without time stamps; to ask of a camera")
@@ -86,7 +87,7 @@ def open_input(options: argparse.Namespace) -> Input:
 
     refuse(options, {"width": None, "height": None, "reconnect": RECONNECT_S, "record": None}, "for --camera")
     if options.sequence is None:
-        refuse(options, {"data_root": None, "download": False}, "for --sequence")
+        refuse(options, {"data_root": None, "download": False, "topic": None}, "for --sequence")
     if options.demo:
         recordings = {"calib": None, "hfov": None, "fps": None, "start": 0, "stride": 1, "depth_scale": None}
         refuse(options, recordings, "for recordings, not for --demo")
@@ -102,7 +103,7 @@ def open_input(options: argparse.Namespace) -> Input:
         kind=kind,
         hfov_deg=options.hfov,
         with_depth=options.use_depth == "on" if options.demo else USE_DEPTH[options.use_depth],
-        **{key: getattr(options, key) for key in (*WINDOW, "calib", "depth_scale", "data_root", "download")},
+        **{key: getattr(options, key) for key in (*WINDOW, "calib", "topic", "depth_scale", "data_root", "download")},
     )
     spec = resolved(spec)
     source = open_source(spec)
@@ -111,7 +112,7 @@ def open_input(options: argparse.Namespace) -> Input:
 
 
 def _camera(options: argparse.Namespace) -> Input:
-    recordings = {"start": 0, "stride": 1, "data_root": None, "download": False, "depth_scale": None}
+    recordings = {"start": 0, "stride": 1, "data_root": None, "download": False, "depth_scale": None, "topic": None}
     refuse(options, recordings, "for recordings, not for --camera")
     refuse(options, {"deterministic": False}, "for recordings: a camera never shows the same twice")
     from slam.io.run_record import SourceRecord

@@ -129,6 +129,13 @@ def mjpeg_server() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def ros_recording() -> ModuleType:
+    """Bags by the writers of rosbags; skips where that is not installed."""
+    pytest.importorskip("rosbags", reason="rosbags is not installed (the extra ros)")
+    return helper("sources/ros_recording.py")
+
+
+@pytest.fixture(scope="session")
 def board_images() -> ModuleType:
     """Photographs of calibration boards by formula."""
     return helper("calibration/board_images.py")

@@ -18,6 +18,7 @@ class SourceRecord:
     stride: int = 1
     max_frames: int | None = None
     fps: float | None = None  # given for images and videos; None: by the recording's own stamps
+    topic: str | None = None  # of the images in a ROS bag, as the user named it
     with_depth: bool | None = None
     depth_scale: float | None = None  # value of one metre in its depth, where the user gave it
     first_ns: int | None = None  # stamps of the first and the last frame that the system took

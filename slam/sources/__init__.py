@@ -17,9 +17,9 @@ SOURCES = {
     "images": "slam.sources.images:ImageFolderSource",
     "video": "slam.sources.video:VideoSource",
     "realsense": "slam.sources.realsense:RealSenseFileSource",
+    "ros": "slam.sources.bags.source:BagSource",
 }
 DEMO = "demo"  # kind of the rendered room, which lies in no file
-REALSENSE_SUFFIXES = (".db3", ".bag")  # rosbag2 and the older rosbag
 WITHOUT_DEPTH = ("images", "video", "euroc")
 WITHOUT_STAMPS = ("images", "video", "tum")  # --fps gives them; TUM refuses that itself, where it has stamps
 
@@ -67,6 +67,7 @@ class SourceSpec:
     start: int = 0  # first frame used; this and the next two count frames of the recording
     stride: int = 1  # every so many frames
     max_frames: int | None = None  # length of the part used
+    topic: str | None = None  # of the images in a ROS bag
     with_depth: bool | None = None  # deliver its depth; None: where a sensor beside the camera measured it
     depth_scale: float | None = None  # its value of one metre, instead of the recording's own
     data_root: Path | None = None  # where known sequences lie
@@ -97,6 +98,8 @@ def resolved(spec: SourceSpec) -> SourceSpec:
         raise UsageError(f"{path} ({kind}) has no depth to use")
     if spec.fps is not None and kind not in WITHOUT_STAMPS:
         raise UsageError(f"--fps is for images and videos; {path} ({kind}) has its own time stamps")
+    if spec.topic is not None and kind != "ros":
+        raise UsageError(f"--topic is for ROS bags; {path} is of the kind {kind}")
     with_depth = spec.with_depth
     if with_depth is None and kind not in (*WITHOUT_DEPTH, "realsense"):  # which knows by itself
         with_depth = has_sensor_depth(path)
@@ -138,6 +141,8 @@ def open_source(spec: SourceSpec) -> Source:
         return LayoutSource(layout(spec.kind).recording(Path(spec.path)), **options)
     if spec.fps is not None:
         options["fps"] = spec.fps
+    if spec.topic is not None:
+        options["topic"] = spec.topic
     module, name = SOURCES[spec.kind].split(":")
     source: Source = getattr(importlib.import_module(module), name)(Path(spec.path), **options)
     return source
@@ -149,11 +154,14 @@ def detect(path: Path) -> str:
     Raises:
         SourceError: if it is missing, empty, of no known kind, or could be several.
     """
+    from slam.sources.bags.storage import is_bag, is_realsense
     from slam.sources.images import IMAGE_SUFFIXES
     from slam.sources.locate import located
 
     if path.is_file():
         if path.suffix.lower() in IMAGE_SUFFIXES:
             raise SourceError(f"{path} is one image; name its folder")
-        return "realsense" if path.suffix.lower() in REALSENSE_SUFFIXES else "video"
+        if is_bag(path):
+            return "realsense" if is_realsense(path) else "ros"
+        return "video"
     return located(path)[1]

@@ -9,6 +9,7 @@ from types import ModuleType
 from slam.errors import SourceError
 from slam.io.folders import entries
 from slam.sources import euroc, images, seven_scenes, tum
+from slam.sources.bags.storage import is_bag
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ def kind_of(path: Path) -> str | None:
         ("euroc", euroc.is_euroc),
         ("7scenes", seven_scenes.is_seven_scenes),
         ("tum", tum.is_tum),
+        ("ros", is_bag),
         ("nerfstudio", layout("nerfstudio").is_layout),  # also a by-product beside recordings of other layouts
     )
     return next((kind for kind, is_kind in others if is_kind(path)), None)

@@ -331,7 +331,10 @@ class RealSenseFileSource:
             playback = profile.get_device().as_playback()
             playback.set_real_time(False)  # waits for us: no frame is lost
         except RuntimeError as error:
-            raise SourceError(f"{self._path} is no RealSense recording that can be read: {one_line(error)}") from error
+            raise SourceError(
+                f"{self._path} is no RealSense recording that librealsense can read ({one_line(error)}); a bag of ROS "
+                "has other topics than /device_0/sensor_0/... and is told by that"
+            ) from error
 
         def start() -> None:
             try:

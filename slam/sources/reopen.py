@@ -29,6 +29,7 @@ def recorded_spec(name: str, spec: SourceSpec, source: Source) -> SourceRecord:
         stride=spec.stride,
         max_frames=spec.max_frames,
         fps=spec.fps,
+        topic=spec.topic,
         with_depth=spec.with_depth,
         depth_scale=spec.depth_scale,
     )
@@ -47,6 +48,7 @@ def reopened(record: SourceRecord) -> Source:
         kind=record.kind,
         camera=record.camera,
         fps=record.fps,
+        topic=record.topic,
         start=record.start,
         stride=record.stride,
         max_frames=record.max_frames,

@@ -124,11 +124,12 @@ def test_kinds_are_told_by_content(place, scenes):
         "euroc": [place / "d"],
         "images": [scenes.image_folder(place / "e", ["0001.png"])],
         "video": [scenes.video(place / "f.avi", 2)],
-        "realsense": [place / "g.db3", place / "G.BAG"],
+        "ros": [place / "g.db3", place / "G.BAG", place / "h", place / "h/h_0.mcap"],
     }
-    for recording in kinds["realsense"]:
-        recording.touch()
-    assert set(kinds) == set(SOURCES)
+    (place / "h").mkdir()
+    for recording in ("g.db3", "G.BAG", "h/h_0.mcap"):
+        (place / recording).touch()
+    assert {*kinds, "realsense"} == set(SOURCES)  # that one is told from ROS's where bags are tested
     for kind, paths in kinds.items():
         assert [detect(path) for path in paths] == [kind] * len(paths)
 

@@ -45,6 +45,7 @@ def db3(rendered, realsense_recording, tmp_path_factory) -> Path:
 
 
 def test_a_recording_is_read_without_loss(db3, rendered, realsense_recording):
+    assert detect(db3) == "realsense"
     source = open_source(SourceSpec(str(db3), with_depth=False))
     got = list(source)
     assert [frame.id for frame in got] == list(range(60))
@@ -173,9 +174,8 @@ def test_files_that_are_no_recording(tmp_path, suffix):
     with pytest.raises(SourceError, match=r"no recording at .*noise"):
         RealSenseFileSource(path)
     path.write_bytes(b"nothing of the kind" * 100)
-    assert detect(path) == "realsense"
-    with pytest.raises(SourceError, match=r"is no RealSense recording that can be read"):
-        open_source(SourceSpec(str(path)))
+    with pytest.raises(SourceError, match=r"is no RealSense recording that librealsense can read .*; a bag of ROS has"):
+        open_source(SourceSpec(str(path), kind="realsense"))
 
 
 # lenses
