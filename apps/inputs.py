@@ -38,6 +38,13 @@ def add_inputs(p: argparse.ArgumentParser) -> None:
     p.add_argument("--topic", metavar="NAME", help="images of a ROS bag that has several topics of them")
     p.add_argument("--calib", type=Path, metavar="FILE", help="calibration of the camera")
     p.add_argument("--hfov", type=float, metavar="DEG", help="horizontal field of view, instead of a calibration")
+    p.add_argument(
+        "--undistort-hfov",
+        type=float,
+        metavar="DEG",
+        help="horizontal field of view to which the images of a wide or fisheye lens are undistorted "
+        "(default: 90 along the longer side of a fisheye, else all that the lens fills)",
+    )
     p.add_argument("--fps", type=float, help="of images and videos without time stamps; to ask of a camera")
     p.add_argument("--width", type=int, metavar="PX", help="to ask of a camera")
     p.add_argument("--height", type=int, metavar="PX", help="to ask of a camera")
@@ -89,7 +96,15 @@ def open_input(options: argparse.Namespace) -> Input:
     if options.sequence is None:
         refuse(options, {"data_root": None, "download": False, "topic": None}, "for --sequence")
     if options.demo:
-        recordings = {"calib": None, "hfov": None, "fps": None, "start": 0, "stride": 1, "depth_scale": None}
+        recordings = {
+            "calib": None,
+            "hfov": None,
+            "undistort_hfov": None,
+            "fps": None,
+            "start": 0,
+            "stride": 1,
+            "depth_scale": None,
+        }
         refuse(options, recordings, "for recordings, not for --demo")
     choices = (
         (options.sequence, ""),
@@ -102,6 +117,7 @@ def open_input(options: argparse.Namespace) -> Input:
         path=path,
         kind=kind,
         hfov_deg=options.hfov,
+        undistort_hfov_deg=options.undistort_hfov,
         with_depth=options.use_depth == "on" if options.demo else USE_DEPTH[options.use_depth],
         **{key: getattr(options, key) for key in (*WINDOW, "calib", "topic", "depth_scale", "data_root", "download")},
     )
@@ -127,6 +143,7 @@ def _camera(options: argparse.Namespace) -> Input:
     spec = CameraSpec(
         options.camera,
         hfov_deg=options.hfov,
+        undistort_hfov_deg=options.undistort_hfov,
         reconnect_s=options.reconnect,
         with_depth=USE_DEPTH[options.use_depth],
         **given,

@@ -5,13 +5,21 @@ import math
 
 import cv2
 import numpy as np
+import torch
 
+from slam.errors import CalibrationError, UsageError
 from slam.frames import Frame, Image, View
-from slam.geometry.camera import Camera, undistortion_map
+from slam.geometry.camera import Camera, pixel_grid, undistortion_map
+from slam.geometry.lens import RADTAN, limit
 
 log = logging.getLogger(__name__)
 
 MIN_MEASURED = 0.05  # part of an image whose depth a sensor must know for any of it to be used
+FISHEYE_FIELD_DEG = 90.0  # of the undistorted images of a fisheye lens, along the longer side
+NARROWEST_DEG, WIDEST_DEG = 1.0, 170.0  # pinholes tried
+FOCAL_BISECTIONS = 24
+FOLD_MARGIN = 0.95  # of the angle at which a lens model folds back: near it everything is stretched
+INNER_SLACK = 0.01  # of the longer side, by which OpenCV's inner pinhole may pass the border
 NEVER = -(10**9)  # frame id
 
 
@@ -30,9 +38,8 @@ class Preparation:
         self.depth_frame_id = NEVER  # last frame whose sensor depth could be used
         self._maps = None
         self._warned_of: set[str] = set()
-        pinhole = camera.undistorted()
-        if camera.is_distorted:
-            pinhole = _inner_pinhole(camera)
+        pinhole = pinhole_of(camera)
+        if pinhole != camera:
             uv = undistortion_map(camera, pinhole).numpy().astype(np.float32)
             self._maps = cv2.convertMaps(uv, None, cv2.CV_16SC2)
         self.camera = pinhole.resized(width, height)
@@ -86,8 +93,71 @@ class Preparation:
         self._warned_of.add(kind)
 
 
+def pinhole_of(camera: Camera) -> Camera:
+    """The pinhole, of the same image size, to which the images of a camera are undistorted.
+
+    Every pixel of it lies inside the distorted image, on the side where the lens model does not fold back. Its field of
+    view is the camera's `undistort_hfov_deg`; else as wide as possible, of other lenses than RADTAN up to
+    FISHEYE_FIELD_DEG along the longer side (a wider pinhole is mostly stretched border).
+
+    Raises:
+        UsageError: if the camera does not see that much.
+    """
+    wanted_deg = camera.undistort_hfov_deg
+    if wanted_deg is None and not camera.is_distorted:
+        return camera.undistorted()
+    if wanted_deg is None and camera.model == RADTAN:
+        inner = _inner_pinhole(camera)
+        if _is_inside(camera, inner, slack_px=INNER_SLACK * max(camera.width, camera.height)):
+            return inner
+    shortest = _shortest_focal(camera)
+    if wanted_deg is None:
+        field_rad = math.radians(FISHEYE_FIELD_DEG if camera.model != RADTAN else WIDEST_DEG)
+        focal = max(shortest, 0.5 * max(camera.width, camera.height) / math.tan(field_rad / 2))
+    else:
+        focal = 0.5 * camera.width / math.tan(math.radians(wanted_deg) / 2)
+        if focal < shortest:
+            widest_deg = math.degrees(2 * math.atan(0.5 * camera.width / shortest))
+            raise UsageError(
+                f"--undistort-hfov {wanted_deg:g} is more than this lens fills: give at most {math.floor(widest_deg)}"
+            )
+    return _centred(camera, focal)
+
+
+def _centred(camera: Camera, focal: float) -> Camera:
+    return Camera(camera.width, camera.height, focal, focal, (camera.width - 1) / 2, (camera.height - 1) / 2)
+
+
+def _shortest_focal(camera: Camera) -> float:
+    """Focal length of the widest centred pinhole whose every pixel lies inside the image."""
+    side = 0.5 * camera.width
+    narrow, wide = (math.log(side / math.tan(math.radians(deg) / 2)) for deg in (NARROWEST_DEG, WIDEST_DEG))
+    if not _is_inside(camera, _centred(camera, math.exp(narrow))):
+        raise CalibrationError("the axis of the lens is too far from the middle of its images to undistort them")
+    for _ in range(FOCAL_BISECTIONS):
+        middle = 0.5 * (narrow + wide)
+        if _is_inside(camera, _centred(camera, math.exp(middle))):
+            narrow = middle
+        else:
+            wide = middle
+    return math.exp(narrow)
+
+
+def _is_inside(camera: Camera, pinhole: Camera, slack_px: float = 0.0) -> bool:
+    """True if all pixels on the border of `pinhole` show what the camera sees."""
+    border = torch.ones(pinhole.height, pinhole.width, dtype=torch.bool)
+    border[1:-1, 1:-1] = False
+    K = pinhole.matrix()
+    xy = (pixel_grid(pinhole.height, pinhole.width, like=K)[border] - K[:2, 2]) / torch.stack([K[0, 0], K[1, 1]])
+    uv = undistortion_map(camera, pinhole)[border]
+    size = torch.tensor([camera.width, camera.height], dtype=uv.dtype)
+    is_seen = (uv >= -0.5 - slack_px) & (uv <= size - 0.5 + slack_px)
+    furthest = FOLD_MARGIN * limit(camera.distortion, camera.model)[0]
+    return bool(is_seen.all()) and float(xy.norm(dim=-1).atan().max()) <= furthest
+
+
 def _inner_pinhole(camera: Camera) -> Camera:
-    """A pinhole of the same size whose every pixel lies inside the distorted image."""
+    """OpenCV's pinhole of the same size whose every pixel lies inside the distorted image."""
     distortion = np.array(camera.distortion)
     K, _ = cv2.getOptimalNewCameraMatrix(camera.matrix().numpy(), distortion, (camera.width, camera.height), 0.0)
     return Camera(camera.width, camera.height, K[0, 0], K[1, 1], K[0, 2], K[1, 2])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from slam.errors import CalibrationError
-from slam.geometry.lens import COEFFICIENTS, RADTAN, distort
+from slam.geometry.lens import COEFFICIENTS, RADTAN, TANGENTIAL, distort
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,36 @@ class Camera:
             fy=sy * self.fy,
             cx=sx * (self.cx + 0.5) - 0.5,
             cy=sy * (self.cy + 0.5) - 0.5,
+        )
+
+    def turned(self, degrees: int) -> "Camera":
+        """The camera of the same images turned clockwise by 90, 180 or 270 degrees; 0 leaves it.
+
+        Raises:
+            ValueError: if it is another angle.
+        """
+        if degrees not in (0, 90, 180, 270):
+            raise ValueError(f"images are turned by 0, 90, 180 or 270 degrees, got {degrees}")
+        camera = self
+        for _ in range(degrees // 90):
+            camera = camera._turned_once()
+        return camera
+
+    def _turned_once(self) -> "Camera":
+        """Clockwise by 90 degrees: x' = -y, y' = x; the radial coefficients stay, p1 x y + ... becomes p2, p2 -p1."""
+        values = list(self.distortion)
+        if self.model in TANGENTIAL and len(values) >= 4:
+            first = TANGENTIAL[self.model]
+            values[first : first + 2] = values[first + 1], -values[first]
+        return Camera(
+            width=self.height,
+            height=self.width,
+            fx=self.fy,
+            fy=self.fx,
+            cx=self.height - 1 - self.cy,
+            cy=self.cx,
+            distortion=tuple(values),
+            model=self.model,
         )
 
     def undistorted(self) -> "Camera":

@@ -18,6 +18,7 @@ from torch import Tensor
 
 RADTAN, FISHEYE, FOV, OMNI, DOUBLE_SPHERE, EUCM = "radtan", "fisheye", "fov", "omni", "double_sphere", "eucm"
 COEFFICIENTS = {RADTAN: (0, 4, 5, 8), FISHEYE: (4,), FOV: (1,), OMNI: (5,), DOUBLE_SPHERE: (2,), EUCM: (2,)}
+TANGENTIAL = {RADTAN: 2, OMNI: 3}  # index of p1; p2 follows
 
 UNDISTORT_STEPS = 20  # fixed-point steps; a wide lens (k1 = 0.3) reaches 1e-9 in about 15
 BISECTIONS = 60  # of an angle: to the last bit
@@ -114,8 +115,8 @@ def limit(coefficients: Sequence[float], model: str = RADTAN) -> tuple[float, fl
 def _profile(theta: Tensor, coefficients: Sequence[float], model: str) -> Tensor:
     """Distance from the axis of the distorted points of rays at these angles from it."""
     symmetric = list(coefficients)
-    tangential = {RADTAN: (2, 3), OMNI: (3, 4)}.get(model, ())
-    for index in tangential[: len(symmetric)]:
-        symmetric[index] = 0.0
+    if model in TANGENTIAL and symmetric:
+        first = TANGENTIAL[model]
+        symmetric[first : first + 2] = 0.0, 0.0
     rays = torch.stack([theta.sin(), torch.zeros_like(theta), theta.cos()], -1)
     return project(rays, symmetric, model)[..., 0]

@@ -26,6 +26,19 @@ LEADING = {OMNI: 1, DOUBLE_SPHERE: 2, EUCM: 2, UCM: 1}  # Kalibr puts these coef
 PADDED = (12, 14)  # OpenCV's thin prism and tilted sensor: zeros, or not supported
 
 
+def joined(camera: str, distortion: str, name: str) -> str:
+    """One name of a lens model, of that of the projection and that of the distortion, either of which may be empty.
+
+    Raises:
+        CalibrationError: if one is unknown.
+    """
+    if not distortion or not camera:
+        return camera or distortion
+    if kind_of(camera, name) == kind_of(distortion, name):
+        return distortion
+    return f"{camera}-{distortion}"
+
+
 def lens_of(
     model: str, intrinsics: Sequence[float], coefficients: Sequence[float], name: str
 ) -> tuple[str, list[float], tuple[float, ...]]:
@@ -37,7 +50,7 @@ def lens_of(
     Raises:
         CalibrationError: if the model is unknown, or takes other coefficients.
     """
-    kind = _model(model, name)
+    kind = kind_of(model, name)
     pinhole, values = list(map(float, intrinsics)), list(map(float, coefficients))
     lead = LEADING.get(kind, 0)
     if lead and len(pinhole) == 4 + lead:
@@ -51,7 +64,8 @@ def lens_of(
     return known, pinhole, complete
 
 
-def _model(model: str, name: str) -> str:
+def kind_of(model: str, name: str) -> str:
+    """The lens model that a name means; raises CalibrationError."""
     key = re.sub("[^a-z0-9]", "", model.lower())
     for prefix in ("", "pinhole", "perspective"):
         if key.removeprefix(prefix) in MODELS:

@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 OFF_CENTRE, FAR_OFF_CENTRE = 0.11, 0.25  # principal point from the middle, share of the side: doubtful, impossible
 OTHER_SIZE = 0.2  # both coordinates off by the same factor, at least this: made for another resolution
 SAME_FACTOR = 0.02
+TURNED = 0.04  # distance from the middle of the images turned by 90 degrees, share of the side
 UNEQUAL, VERY_UNEQUAL = 1.1, 2.0  # fx to fy
 NARROW_DEG, VERY_NARROW_DEG = 10.0, 2.0  # field of view along the longer side
 WIDE_DEG, VERY_WIDE_DEG = 120.0, 160.0  # without distortion
@@ -56,6 +57,9 @@ def _check_principal_point(camera: Camera, name: str) -> None:
             f"{where} is the middle of images of about {2 * camera.cx + 1:.0f}x{2 * camera.cy + 1:.0f}: give the "
             "calibration of the images in use"
         )
+    is_turned = max(abs((camera.cx + 0.5) / H - 0.5), abs((camera.cy + 0.5) / W - 0.5)) < TURNED
+    if is_turned and max(W, H) > 1.2 * min(W, H):
+        raise CalibrationError(f"{where} is the middle of {H}x{W} images: give the calibration of the images as turned")
     if max(abs(along - 0.5), abs(down - 0.5)) > OFF_CENTRE:
         warn_once(
             f"{where} is {100 * abs(along - 0.5):.0f} % and {100 * abs(down - 0.5):.0f} % off their middle: "

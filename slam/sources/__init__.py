@@ -63,6 +63,7 @@ class SourceSpec:
     calib: Path | None = None  # calibration file, instead of the recording's own
     hfov_deg: float | None = None  # horizontal field of view, instead of a calibration
     camera: Camera | None = None  # the camera itself, instead of both
+    undistort_hfov_deg: float | None = None  # horizontal field of view of undistorted images; None: by the lens
     fps: float | None = None  # frames per second, for images and videos
     start: int = 0  # first frame used; this and the next two count frames of the recording
     stride: int = 1  # every so many frames
@@ -131,7 +132,7 @@ def open_source(spec: SourceSpec) -> Source:
     spec = resolved(spec)
     options: dict[str, Any] = {
         "window": FrameWindow(spec.start, spec.stride, spec.max_frames),
-        "choice": CameraChoice(spec.calib, spec.hfov_deg, spec.camera),
+        "choice": CameraChoice(spec.calib, spec.hfov_deg, spec.camera, spec.undistort_hfov_deg),
     }
     if spec.kind not in WITHOUT_DEPTH:
         options["with_depth"] = spec.with_depth

@@ -22,6 +22,7 @@ class CameraSpec:
     address: str  # webcam, webcam:N, realsense, realsense:SERIAL, or the URL of a stream
     calib: Path | None = None  # calibration file
     hfov_deg: float | None = None  # horizontal field of view, instead of a calibration
+    undistort_hfov_deg: float | None = None  # horizontal field of view of undistorted images; None: by the lens
     width: int | None = None  # pixels to ask the camera for
     height: int | None = None
     fps: float | None = None  # frames per second to ask the camera for
@@ -47,7 +48,7 @@ def open_camera(spec: CameraSpec) -> Source:
         spec.address,
         (spec.width, spec.height),
         spec.fps,
-        CameraChoice(spec.calib, spec.hfov_deg),
+        CameraChoice(spec.calib, spec.hfov_deg, undistort_hfov_deg=spec.undistort_hfov_deg),
         spec.reconnect_s,
         spec.max_frames,
         **options,

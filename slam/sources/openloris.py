@@ -14,7 +14,8 @@ import yaml
 from slam.errors import CalibrationError, SourceError
 from slam.frames import Trajectory
 from slam.geometry.camera import Camera
-from slam.io.calibration import camera_of, load_yaml
+from slam.io.calibration import camera_of
+from slam.io.calibration_text import load_yaml
 from slam.io.files import read_text
 from slam.io.poses import read_stamped
 from slam.sources.depth_format import DepthFormat

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from slam.geometry.camera import Camera, pixel_grid
-from slam.geometry.lens import undistort
+from slam.geometry.lens import RADTAN, undistort
 from slam.kernels.compile import compiled
 
 OVERLAP = 1.1  # of the footprints of neighbouring depth pixels: lens and rotation stretch some of them apart
@@ -22,7 +22,12 @@ class Registration:
 
         Args:
             T_cd: (4, 4) colour from depth camera, metres.
+
+        Raises:
+            ValueError: if the lens of either is none of RADTAN with up to five coefficients.
         """
+        if any(c.model != RADTAN or len(c.distortion) > 5 for c in (depth, color)):
+            raise ValueError("depth is registered for radial-tangential lenses only")
         K = depth.matrix()
         uv = pixel_grid(depth.height, depth.width, like=K)
         xy = undistort((uv - K[:2, 2]) / torch.stack([K[0, 0], K[1, 1]]), depth.distortion)

@@ -4,7 +4,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from slam.errors import SourceError, UsageError
 from slam.frames import Frame
 from slam.geometry.camera import Camera
-from slam.io.calibration import check_size, read_calibration
+from slam.io.calibration import check_size, fitted, read_calibration
 from slam.io.images import read_color
 from slam.sources.depth_format import DepthFormat, check_scale
 from slam.sources.faults import Faults
@@ -57,41 +57,54 @@ class CameraChoice:
     calib: Path | None = None  # a calibration file
     hfov_deg: float | None = None  # horizontal field of view, degrees, of a camera without distortion
     known: Camera | None = None  # the camera itself, of an earlier run
+    undistort_hfov_deg: float | None = None  # horizontal field of view of undistorted images; None: by the lens
 
     def __post_init__(self) -> None:
         if self.calib is not None and self.hfov_deg is not None:
             raise UsageError("--calib and --hfov exclude each other: give one")
         if self.hfov_deg is not None and not 1.0 <= self.hfov_deg < 180.0:
             raise UsageError(f"--hfov must be from 1 to below 180 degrees, got {self.hfov_deg}")
+        if self.undistort_hfov_deg is not None and not 1.0 <= self.undistort_hfov_deg < 180.0:
+            raise UsageError(f"--undistort-hfov must be from 1 to below 180 degrees, got {self.undistort_hfov_deg}")
 
     @property
     def is_given(self) -> bool:
         """True if the user or an earlier run says anything."""
         return not (self.calib is None and self.hfov_deg is None and self.known is None)
 
-    def camera(self, width: int, height: int, own: Sequence[Path | Camera], name: str) -> Camera:
+    def camera(
+        self, width: int, height: int, own: Sequence[Path | Camera], name: str, turned_deg: int | None = None
+    ) -> Camera:
         """The camera of `width` x `height` images.
 
         Args:
             own: calibrations of the recording itself, best first; files that do not exist are passed over.
             name: the recording, for messages.
+            turned_deg: as of `slam.io.calibration.fitted`.
 
         Raises:
             CalibrationError: if the one chosen is unreadable or for other images.
         """
+        camera = self._chosen(width, height, own, name, turned_deg)
+        if self.undistort_hfov_deg is None:
+            return camera
+        return replace(camera, undistort_hfov_deg=self.undistort_hfov_deg)
+
+    def _chosen(
+        self, width: int, height: int, own: Sequence[Path | Camera], name: str, turned_deg: int | None
+    ) -> Camera:
         if self.known is not None:
             check_size(self.known, width, height, f"the camera of the earlier run of {name}")
             return self.known
         if self.calib is not None:
-            return read_calibration(self.calib, (width, height))
+            return read_calibration(self.calib, (width, height), turned_deg)
         if self.hfov_deg is not None:
             return camera_from_hfov(width, height, self.hfov_deg)
         for calibration in own:
             if isinstance(calibration, Camera):
-                check_size(calibration, width, height, f"the known calibration of {name}")
-                return calibration
+                return fitted(calibration, width, height, f"the known calibration of {name}", turned_deg)
             if calibration.is_file():
-                return read_calibration(calibration, (width, height))
+                return read_calibration(calibration, (width, height), turned_deg)
         return guessed_camera(width, height, name)
 
 

@@ -72,7 +72,7 @@ class VideoSource:
         self.count = len(window.indices(self.stated)) if self.stated else None  # as the container states it
         if self.count == 0:
             raise SourceError(f"--start {window.start} is past the end of {path}: it has {self.stated} frames")
-        self.camera = choice.camera(width, height, [path.with_suffix(".yaml")], str(path))
+        self.camera = choice.camera(width, height, [path.with_suffix(".yaml")], str(path), self.rotation_deg)
 
     def __iter__(self) -> Iterator[Frame]:
         self.close()

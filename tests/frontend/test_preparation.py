@@ -1,15 +1,20 @@
 """Frames to images of network size: any aspect, any size, and the pixel-centre rule."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
+from slam.errors import UsageError
 from slam.frames import Frame
 from slam.frontend.preparation import Preparation, network_size
-from slam.geometry.camera import Camera
+from slam.geometry.camera import Camera, pixel_grid
+from slam.geometry.lens import DOUBLE_SPHERE, FISHEYE, angle, limit
 
 PIXELS = 256 * 192
+PER_RADIAN = 60.0
 
 
 def ramp(width: int, height: int) -> tuple[Camera, Frame]:
@@ -45,6 +50,62 @@ def test_a_ramp_stays_a_ramp(size):
     np.testing.assert_allclose(image[8, 8:-8, 0], 255 * u[8:-8] / (size[0] - 1), atol=1.25)
     np.testing.assert_allclose(image[8:-8, 8, 1], 255 * v[8:-8] / (size[1] - 1), atol=1.25)
     assert target.cx == pytest.approx((target.width - 1) / 2) and target.cy == pytest.approx((target.height - 1) / 2)
+
+
+KB4 = (0.0034823894, 0.0007150348, -0.0020532361, 0.0002029367)
+RADTAN_FOLDING = Camera(640, 480, 360.0, 360.0, 322.0, 238.0, (-0.3, 0.0, 0.0, 0.0))  # beyond r = 0.70, corner 1.1
+
+
+def painted(camera: Camera) -> Frame:
+    """Red and green rise along and down by PER_RADIAN with the angle of a ray from the axis; blue: there is a ray."""
+    K = camera.matrix()
+    xy = (pixel_grid(camera.height, camera.width, like=K) - K[:2, 2]) / torch.stack([K[0, 0], K[1, 1]])
+    radius = xy.norm(dim=-1)
+    theta, (_, reach) = angle(radius, camera.distortion, camera.model), limit(camera.distortion, camera.model)
+    ramps = 128 + PER_RADIAN * xy * (theta / radius.clamp_min(1e-12))[..., None]
+    image = torch.cat([ramps.clamp(0, 255), 255.0 * (radius < reach)[..., None]], -1)
+    return Frame(0, 0, image.round().to(torch.uint8).numpy(), camera)
+
+
+@pytest.mark.parametrize(
+    ("camera", "hfov_deg", "expected_deg"),
+    [
+        (Camera(640, 480, 250.0, 251.0, 325.0, 236.0, KB4, FISHEYE), None, 90.0),
+        (Camera(480, 640, 250.0, 251.0, 243.0, 316.0, KB4, FISHEYE), None, 73.7),  # 90 along the longer side
+        (Camera(640, 480, 250.0, 251.0, 325.0, 236.0, KB4, FISHEYE), 105.0, 105.0),
+        (Camera(640, 480, 700.0, 701.0, 325.0, 236.0, KB4, FISHEYE), None, None),  # sees less than 90 degrees
+        (Camera(512, 512, 158.0, 158.0, 254.0, 257.0, (-0.18, 0.59), DOUBLE_SPHERE), None, 90.0),
+        (RADTAN_FOLDING, None, None),
+    ],
+    ids=["fisheye", "portrait", "chosen", "narrow", "double sphere", "folding"],
+)
+def test_wide_lenses_become_pinholes(camera: Camera, hfov_deg: float | None, expected_deg: float | None):
+    """Every pixel shows the ray that the pinhole says, and none of them what the lens does not see.
+
+    Tolerance: rounding of the painted and of the resampled image, and interpolation of what is not linear.
+    """
+    preparation = Preparation(replace(camera, undistort_hfov_deg=hfov_deg), PIXELS)
+    target, frame = preparation.camera, painted(camera)
+    assert not target.is_distorted
+    if expected_deg is not None:
+        assert math.degrees(2 * math.atan(0.5 * target.width / target.fx)) == pytest.approx(expected_deg, abs=0.6)
+    K = target.matrix()
+    xy = (pixel_grid(target.height, target.width, like=K) - K[:2, 2]) / torch.stack([K[0, 0], K[1, 1]])
+    r = xy.norm(dim=-1, keepdim=True)
+    expected = 128 + PER_RADIAN * xy * r.atan() / r.clamp_min(1e-12)
+    shown = preparation.prepare(frame).image.rgb
+    np.testing.assert_allclose(shown[..., :2], expected.numpy(), atol=1.5)
+    assert shown[..., 2].min() == 255
+
+
+def test_a_pinhole_can_be_narrowed_and_no_lens_widened():
+    camera, frame = ramp(640, 480)  # sees 53.1 degrees
+    preparation = Preparation(replace(camera, undistort_hfov_deg=40.0), PIXELS)
+    width = preparation.camera.width
+    u = ((np.arange(width) + 0.5) * 640 / width - 320) * 2 * math.tan(math.radians(20)) + 319.5
+    np.testing.assert_allclose(preparation.prepare(frame).image.rgb[90, :, 0], 255 * u / 639, atol=1.25)
+    with pytest.raises(UsageError, match="--undistort-hfov 60 is more than this lens fills: give at most 53"):
+        Preparation(replace(camera, undistort_hfov_deg=60.0), PIXELS)
 
 
 def test_depth_is_taken_from_the_middle_of_each_pixel_and_only_where_it_is_known(caplog):

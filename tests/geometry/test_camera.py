@@ -15,7 +15,19 @@ FR2 = Camera(640, 480, 520.9, 521.0, 325.1, 249.7, (0.2312, -0.7849, -0.0033, -0
 BARREL = Camera(752, 480, 458.7, 457.3, 367.2, 248.4, (-0.2834, 0.0740, 0.0002, 1.8e-05))
 
 
-@pytest.mark.parametrize("values", [dict(width=0), dict(fx=0.0), dict(fy=-1.0), dict(distortion=(0.1, 0.2))])
+@pytest.mark.parametrize(
+    "values",
+    [
+        dict(width=0),
+        dict(fx=0.0),
+        dict(fy=-1.0),
+        dict(distortion=(0.1, 0.2)),
+        dict(cx=float("nan")),
+        dict(model="what"),
+        dict(model="fisheye"),
+        dict(undistort_hfov_deg=180.0),
+    ],
+)
 def test_impossible_cameras_are_refused(values):
     good = dict(width=64, height=48, fx=50.0, fy=50.0, cx=31.5, cy=23.5)
     with pytest.raises(CalibrationError):
@@ -45,6 +57,38 @@ def test_resizing_follows_what_cv2_resize_does():
 def test_anisotropic_resize():
     cam = Camera(100, 50, 40.0, 40.0, 49.5, 24.5).resized(50, 50)
     assert (cam.fx, cam.fy, cam.cx, cam.cy) == (20.0, 40.0, 24.5, 24.5)
+
+
+OMNI = Camera(752, 480, 658.7, 657.3, 367.2, 248.4, (0.9, -0.2834, 0.0740, 0.02, 0.03), lens.OMNI)
+
+
+@pytest.mark.parametrize(
+    ("degrees", "code"), [(90, cv2.ROTATE_90_CLOCKWISE), (180, cv2.ROTATE_180), (270, cv2.ROTATE_90_COUNTERCLOCKWISE)]
+)
+@pytest.mark.parametrize("cam", [FR1, OMNI], ids=["radtan", "omni"])
+def test_turning_follows_what_cv2_rotate_does(cam, degrees, code):
+    """An image of its own coordinates, turned: where the turned camera sees a turned ray, lies where the ray was."""
+    xy = 0.6 * torch.rand(200, 2, dtype=F64, generator=torch.Generator().manual_seed(0)) - 0.3
+    angle = torch.tensor(float(degrees), dtype=F64).deg2rad()
+    R = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()]).view(2, 2)  # y down: clockwise
+
+    def pixels(camera: Camera, xy: torch.Tensor) -> torch.Tensor:
+        focal, centre = torch.tensor([[camera.fx, camera.fy], [camera.cx, camera.cy]], dtype=F64)
+        return lens.distort(xy, camera.distortion, camera.model) * focal + centre
+
+    grid = camera.pixel_grid(cam.height, cam.width, like=xy).numpy()
+    coordinates = torch.from_numpy(cv2.rotate(grid, code)).permute(2, 0, 1)[None]
+    turned = cam.turned(degrees)
+    assert coordinates.shape[-2:] == (turned.height, turned.width)
+    seen = camera.sample(coordinates, pixels(turned, xy @ R.mT)[None, None])[0, :, 0].mT
+    torch.testing.assert_close(seen, pixels(cam, xy), rtol=0, atol=1e-9)
+    assert turned.turned(360 - degrees).matrix().numpy() == pytest.approx(cam.matrix().numpy(), abs=1e-9)
+
+
+def test_turning_by_other_angles_is_an_error():
+    assert FR1.turned(0) is FR1
+    with pytest.raises(ValueError, match="got 45"):
+        FR1.turned(45)
 
 
 def test_scaled_intrinsics_agree_with_resized():
