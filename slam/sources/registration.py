@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from slam.errors import CalibrationError
 from slam.geometry.camera import Camera, pixel_grid
 from slam.geometry.lens import RADTAN, undistort
 from slam.kernels.compile import compiled
@@ -24,10 +25,13 @@ class Registration:
             T_cd: (4, 4) colour from depth camera, metres.
 
         Raises:
-            ValueError: if the lens of either is none of RADTAN with up to five coefficients.
+            CalibrationError: if the lens of either is not of RADTAN with at most five coefficients.
         """
         if any(c.model != RADTAN or len(c.distortion) > 5 for c in (depth, color)):
-            raise ValueError("depth is registered for radial-tangential lenses only")
+            raise CalibrationError(
+                "depth can be brought into the images of a lens with distortion k1 k2 p1 p2 k3 only; leave the depth out "
+                "(--use-depth off), or give a calibration with these"
+            )
         K = depth.matrix()
         uv = pixel_grid(depth.height, depth.width, like=K)
         xy = undistort((uv - K[:2, 2]) / torch.stack([K[0, 0], K[1, 1]]), depth.distortion)
