@@ -17,6 +17,7 @@ from typing import Any
 
 from slam import __version__
 from slam.io.files import PACKAGE, reason
+from slam.io.folders import is_leftover
 
 CHILD_TIMEOUT_S = 90  # a first import reads hundreds of megabytes from a cold disk
 SELF_TEST_S = 2.0
@@ -220,12 +221,12 @@ def data_roots() -> Iterator[Finding]:
     for root in [*([Path(variable)] if variable else []), Path("datasets"), Path("data")]:
         name = f"data {root}"
         try:
-            entries = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith("."))
+            found = sorted(entry.name for entry in root.iterdir() if not is_leftover(entry.name))
         except OSError as error:
             yield Finding(name, False, reason(error), "v2d-slam --sequence NAME --download, or set V2D_DATA")
             continue
-        more = ", ..." if len(entries) > 8 else ""
-        yield Finding(name, bool(entries), f"holds {', '.join(entries[:8])}{more}" if entries else "is empty")
+        more = ", ..." if len(found) > 8 else ""
+        yield Finding(name, bool(found), f"holds {', '.join(found[:8])}{more}" if found else "is empty")
 
 
 def weights(folder: Path) -> Iterator[Finding]:

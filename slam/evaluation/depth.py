@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from slam.errors import EvaluationError, SourceError
+from slam.io.folders import entries
 from slam.io.images import DEPTH_SCALE, read_depth
-from slam.io.trajectory import format_time_ns, parse_time_ns
+from slam.io.trajectory import format_time_ns
+from slam.sources.names import by_name
 
 log = logging.getLogger(__name__)
 
@@ -179,18 +181,20 @@ def keyframe_depths(
 
 
 def stamped_images(folder: Path) -> dict[int, Path]:
-    """The PNGs of a folder by time, ns; their names are stamps in seconds.
+    """The PNGs of a folder by time, ns; their names are stamps, see `slam.sources.names`.
 
     Raises:
         SourceError: if there are none, or names are no stamps.
     """
-    try:
-        images = {parse_time_ns(path.stem): path for path in folder.glob("*.png")}
-    except ValueError as error:
-        raise SourceError(f"the images of {folder} are not named by their time: {error}") from error
-    if not images:
+    files = [path for path in entries(folder) if path.suffix.lower() == ".png"]
+    if not files:
         raise SourceError(f"no depth images (*.png) in {folder}")
-    return images
+    named = by_name(files)
+    for remark in named.remarks:
+        log.warning("%s: %s", folder, remark)
+    if named.time_ns is None:
+        raise SourceError(f"the images of {folder} are not named by their time (such as {min(files).name})")
+    return dict(zip(named.time_ns, named.files))
 
 
 def resized_nearest(image: np.ndarray, height: int, width: int) -> np.ndarray:

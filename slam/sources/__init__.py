@@ -84,6 +84,7 @@ def resolved(spec: SourceSpec) -> SourceSpec:
     """
     from slam.io.recorder import has_sensor_depth
     from slam.sources.alias import resolve_sequence
+    from slam.sources.archives import archive_kind, unpacked
     from slam.sources.locate import LAYOUTS, located
 
     if spec.kind == DEMO:
@@ -94,6 +95,9 @@ def resolved(spec: SourceSpec) -> SourceSpec:
     path, kind = Path(spec.path), spec.kind
     if not kind:
         path = resolve_sequence(spec.path, spec.data_root, spec.download)
+    if kind != "video" and archive_kind(path) is not None:
+        path = unpacked(path)
+    if not kind:
         path, kind = located(path) if path.is_dir() else (path, detect(path))
     if spec.with_depth and kind in WITHOUT_DEPTH:
         raise UsageError(f"{path} ({kind}) has no depth to use")
@@ -156,12 +160,14 @@ def detect(path: Path) -> str:
         SourceError: if it is missing, empty, of no known kind, or could be several.
     """
     from slam.sources.bags.storage import is_bag, is_realsense
-    from slam.sources.images import IMAGE_SUFFIXES
+    from slam.sources.images import IMAGE_SUFFIXES, OTHER_SUFFIXES, remedy
     from slam.sources.locate import located
 
     if path.is_file():
         if path.suffix.lower() in IMAGE_SUFFIXES:
             raise SourceError(f"{path} is one image; name its folder")
+        if path.suffix.lower() in OTHER_SUFFIXES and path.suffix.lower() != ".gif":
+            raise SourceError(f"{path} is one image, of a kind that is not read; {remedy(path.suffix.lower())}")
         if is_bag(path):
             return "realsense" if is_realsense(path) else "ros"
         return "video"

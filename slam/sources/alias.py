@@ -13,7 +13,9 @@ from slam.errors import SourceError
 from slam.geometry.camera import Camera
 from slam.io.calibration import read_calibration
 from slam.io.files import read_text, shipped
-from slam.sources.download import download, extract
+from slam.io.folders import entries
+from slam.sources.archives import extract
+from slam.sources.download import download
 
 DATASETS = ("tum", "7scenes")
 DATA_VARIABLE = "V2D_DATA"
@@ -142,6 +144,6 @@ def _described(root: Path) -> str:
     """A folder and what it holds."""
     if not root.is_dir():
         return f"{root} (does not exist)"
-    entries = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith("."))
-    more = ", ..." if len(entries) > LISTED else ""
-    return f"{root} (holds {', '.join(entries[:LISTED])}{more})" if entries else f"{root} (is empty)"
+    found = sorted(entry.name for entry in entries(root))
+    more = ", ..." if len(found) > LISTED else ""
+    return f"{root} (holds {', '.join(found[:LISTED])}{more})" if found else f"{root} (is empty)"

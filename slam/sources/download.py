@@ -1,21 +1,13 @@
-"""Downloads that resume where they stopped, and archives unpacked with suspicion."""
+"""Downloads that resume where they stopped."""
 
-import functools
 import http.client
 import logging
 import os
 import re
-import shutil
-import stat
-import tarfile
-import tempfile
 import time
 import urllib.error
 import urllib.request
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO
 
 import pooch
@@ -150,94 +142,3 @@ def _total(content_range: str | None) -> int | None:
     """The size behind the slash of a Content-Range."""
     match = re.search(r"/(\d+)$", content_range or "")
     return int(match.group(1)) if match else None
-
-
-def extract(archive: Path, folder: Path) -> Path:
-    """Unpack a tar (compressed or not) or zip file so that `folder` appears whole or not at all.
-
-    A single folder on top of the archive becomes `folder` itself; zip files inside it, one level down, are
-    unpacked too (7-Scenes). Only plain files and folders below the target are accepted.
-
-    Raises:
-        SourceError: if the archive is damaged or unknown, has links, devices or paths that lead out, the target
-            exists, or the disk is full.
-    """
-    if folder.exists():
-        raise SourceError(f"cannot unpack {archive}: {folder} exists already")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        try:
-            content = temporary / "content"
-            _unpack(archive, content)
-            children = list(content.iterdir())
-            if len(children) == 1 and children[0].is_dir():
-                content = children[0]
-            for inner in sorted(content.glob("*.zip")):
-                _unpack(inner, content)
-                inner.unlink()
-            os.replace(content, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise SourceError(f"the archive {archive} is damaged: {error}; download it again") from error
-    except OSError as error:
-        raise SourceError(f"cannot unpack {archive} to {folder}: {reason(error)}") from error
-    return folder
-
-
-def _unpack(archive: Path, folder: Path) -> None:
-    if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as file:
-            _store(_zip_members(file, archive), folder, archive)
-    elif tarfile.is_tarfile(archive):
-        with tarfile.open(archive) as tar:
-            _store(_tar_members(tar, archive), folder, archive)
-    else:
-        raise SourceError(f"{archive} is neither a tar nor a zip file, or damaged; download it again")
-
-
-def _store(members: Iterator[tuple[str, Callable[[], IO[bytes]] | None]], folder: Path, archive: Path) -> None:
-    """Write members below `folder`; those without content are folders. Modes and owners are not taken over."""
-    folder.mkdir(exist_ok=True)
-    for name, opened in members:
-        target = folder / _safe(name, archive)
-        if opened is None:
-            target.mkdir(parents=True, exist_ok=True)
-            continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with opened() as source, target.open("wb") as file:
-            shutil.copyfileobj(source, file, CHUNK_BYTES)
-
-
-def _zip_members(file: zipfile.ZipFile, archive: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]] | None]]:
-    needed, free = sum(info.file_size for info in file.infolist()), shutil.disk_usage(archive.parent).free
-    if needed > free:
-        raise SourceError(f"unpacking {archive} needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
-    for info in file.infolist():
-        mode = stat.S_IFMT(info.external_attr >> 16)
-        if mode not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise SourceError(f"{archive} holds a link or device ({info.filename}); it is not unpacked")
-        yield info.filename, None if info.is_dir() else functools.partial(file.open, info)
-
-
-def _tar_members(tar: tarfile.TarFile, archive: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]] | None]]:
-    for member in tar:
-        if not (member.isfile() or member.isdir()):
-            raise SourceError(f"{archive} holds a link or device ({member.name}); it is not unpacked")
-        yield member.name, None if member.isdir() else functools.partial(_content, tar, member)
-
-
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
-    content = tar.extractfile(member)
-    if content is None:
-        raise tarfile.ReadError(f"{member.name} has no content")
-    return content
-
-
-def _safe(name: str, archive: Path) -> PurePosixPath:
-    """A member's path, if it stays below the target."""
-    path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or "\0" in name or any(":" in part for part in path.parts[:1]):
-        raise SourceError(f"{archive} holds a path that leads out ({name}); it is not unpacked")
-    return path

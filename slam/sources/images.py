@@ -88,7 +88,8 @@ def list_images(path: Path) -> list[Path]:
     if not path.exists():
         raise SourceError(f"no folder at {path}")
     if not path.is_dir():
-        raise SourceError(f"{path} is a file, not a folder of images")
+        hint = "; for a video or an animation use --video" if path.suffix.lower() not in IMAGE_SUFFIXES else ""
+        raise SourceError(f"{path} is a file, not a folder of images{hint}")
     found = list(entries(path))
     files = [file for file in found if file.suffix.lower() in IMAGE_SUFFIXES and not file.is_dir()]
     others = Counter(file.suffix.lower() for file in found if file.suffix.lower() in OTHER_SUFFIXES)

@@ -97,7 +97,7 @@ def _times(stems: Sequence[str]) -> tuple[list[int] | None, list[str]]:
         return dates
     for column in columns:
         unit = other_unit_ns(column)
-        if unit is not None and len(set(column)) > 1:
+        if unit is not None and (len(set(column)) > 1 or len(stems) == 1):
             return _numbers(column, unit)
     return None, []
 

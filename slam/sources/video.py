@@ -10,7 +10,9 @@ import numpy as np
 
 from slam.errors import SourceError
 from slam.frames import Frame
+from slam.sources.archives import archive_kind
 from slam.sources.faults import Faults
+from slam.sources.images import IMAGE_SUFFIXES
 from slam.sources.sequence import (
     ALL_FRAMES,
     DEFAULT_FPS,
@@ -105,6 +107,15 @@ class VideoSource:
             raise SourceError(f"no video at {self._path}")
         if self._path.is_dir():
             raise SourceError(f"{self._path} is a folder, not a video file; for a folder of images use --images")
+        archive = archive_kind(self._path)
+        if archive is not None:  # OpenCV plays the images that lie in some of them, in the order of the archive
+            raise SourceError(
+                f"{self._path} is no video but an archive ({archive}); for images or a data set in it use --sequence"
+            )
+        if (
+            self._path.suffix.lower() in IMAGE_SUFFIXES
+        ):  # OpenCV plays a.1.jpg with all the images that count on from it
+            raise SourceError(f"{self._path} is one image, not a video; give its folder to --images")
         try:
             capture = cv2.VideoCapture(str(self._path))
         except cv2.error as error:  # some builds raise where others return a closed capture

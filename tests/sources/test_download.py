@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from slam.errors import SourceError
-from slam.sources.download import download, extract
+from slam.sources.archives import extract
+from slam.sources.download import download
 
 DATA = bytes(range(256)) * 4000  # about 1 MB
 
