@@ -10,11 +10,13 @@ from slam.errors import UsageError
 if TYPE_CHECKING:
     from slam.frames import Trajectory
     from slam.io.recorder import Recorder
+    from slam.io.run_directory import RunDirectory
     from slam.io.run_record import SourceRecord
     from slam.sources import Source
 
 RECONNECT_S = 10.0
 USE_DEPTH = {"auto": None, "on": True, "off": False}
+MASK = "mask.png"
 WINDOW = ("fps", "start", "stride", "max_frames")
 
 
@@ -45,6 +47,7 @@ def add_inputs(p: argparse.ArgumentParser) -> None:
         help="horizontal field of view to which the images of a wide or fisheye lens are undistorted "
         "(default: 90 along the longer side of a fisheye, else all that the lens fills)",
     )
+    p.add_argument("--mask", type=Path, metavar="FILE", help="image of the frames' shape: black parts are ignored")
     p.add_argument("--fps", type=float, help="of images and videos without time stamps; to ask of a camera")
     p.add_argument("--width", type=int, metavar="PX", help="to ask of a camera")
     p.add_argument("--height", type=int, metavar="PX", help="to ask of a camera")
@@ -89,6 +92,7 @@ def open_input(options: argparse.Namespace) -> Input:
     if options.camera is not None:
         return _camera(options)
     from slam.sources import DEMO, SourceSpec, open_source, resolved
+    from slam.sources.conditioned import ConditionedSource
     from slam.sources.groundtruth import known_truth
     from slam.sources.reopen import recorded_spec
 
@@ -119,11 +123,16 @@ def open_input(options: argparse.Namespace) -> Input:
         hfov_deg=options.hfov,
         undistort_hfov_deg=options.undistort_hfov,
         with_depth=options.use_depth == "on" if options.demo else USE_DEPTH[options.use_depth],
-        **{key: getattr(options, key) for key in (*WINDOW, "calib", "topic", "depth_scale", "data_root", "download")},
+        adapt=True,
+        **{
+            key: getattr(options, key)
+            for key in (*WINDOW, "calib", "mask", "topic", "depth_scale", "data_root", "download")
+        },
     )
     spec = resolved(spec)
     source = open_source(spec)
-    truth = source.groundtruth() if isinstance(source, WithTruth) else known_truth(Path(spec.path))
+    own = source.source if isinstance(source, ConditionedSource) else source
+    truth = own.groundtruth() if isinstance(own, WithTruth) else known_truth(Path(spec.path))
     return Input(source, recorded_spec(path, spec, source), truth)
 
 
@@ -133,6 +142,7 @@ def _camera(options: argparse.Namespace) -> Input:
     refuse(options, {"deterministic": False}, "for recordings: a camera never shows the same twice")
     from slam.io.run_record import SourceRecord
     from slam.sources.cameras import CameraSpec, open_camera, public_name
+    from slam.sources.conditioned import ConditionedSource, conditioned
     from slam.sources.reopen import CAMERA
 
     if options.record is not None:
@@ -148,12 +158,28 @@ def _camera(options: argparse.Namespace) -> Input:
         with_depth=USE_DEPTH[options.use_depth],
         **given,
     )
-    source, name = open_camera(spec), public_name(options.camera)
-    return Input(source, SourceRecord(name, CAMERA, name, source.camera))
+    camera, name = open_camera(spec), public_name(options.camera)
+    try:
+        source = conditioned(camera, name, options.mask)
+    except BaseException:
+        camera.close()
+        raise
+    done = source.conditioning if isinstance(source, ConditionedSource) else None
+    return Input(source, SourceRecord(name, CAMERA, name, source.camera, conditioning=done))
 
 
-def kept(record: "SourceRecord", recording: Path | None) -> "SourceRecord":
-    """Where the frames of a source can be read again: of a camera in its recording, if there is one."""
+def kept(given: Input, directory: "RunDirectory", recording: Path | None) -> "SourceRecord":
+    """Where the frames of a source can be read again: of a camera in its recording, if there is one; with its mask,
+    which is written into the directory of the run."""
+    from slam.io.images import write_mask
+    from slam.sources.conditioned import ConditionedSource
+
+    source, record = given.source, given.record
+    if isinstance(source, ConditionedSource) and source.mask is not None:
+        mask = source.mask
+        if directory.write(MASK, lambda path: write_mask(path, mask)):
+            path = str((directory.path / MASK).absolute())
+            record = replace(record, conditioning=replace(source.conditioning, mask=path))
     return record if recording is None else replace(record, kind="tum", path=str(recording.absolute()))
 
 

@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
         report = Report(options.out, given.record, source.count, None if options.quiet else sys.stderr)
         slam.store.archive_in(report.directory.path / "evicted")
         source, recorder = recorded(source, options.record)
-        report.source = kept(given.record, options.record)
+        report.source = kept(given, report.directory, options.record)
     except BaseException:
         source.close()
         raise

@@ -30,6 +30,7 @@ class Frame:
     image: np.ndarray  # (H, W, 3) uint8 RGB
     camera: Camera  # of this image, distortion included
     depth: np.ndarray | None = None  # (H, W) float32 z-depth, metres, 0 unknown; aligned to the image
+    mask: np.ndarray | None = None  # (H, W) bool, False where the image does not show the scene; None: it does
 
 
 def frame_of(
@@ -60,6 +61,7 @@ class Image:
     what others derive from it can be kept under it."""
 
     rgb: np.ndarray  # (h, w, 3) uint8
+    mask: np.ndarray | None = None  # (h, w) bool, False where it does not show the scene; None: it does everywhere
 
     @property
     def size(self) -> tuple[int, int]:
@@ -77,6 +79,22 @@ class Image:
     def channels(self) -> Tensor:
         """(3, h, w) uint8 RGB, on the memory of `rgb`."""
         return torch.from_numpy(self.rgb).permute(2, 0, 1)
+
+    def masked(self, inv_depth: InvDepth) -> InvDepth:
+        """An inverse depth (h, w) of this image, unknown where the image does not show the scene."""
+        if self.mask is None:
+            return inv_depth
+        shown = torch.from_numpy(self.mask).to(inv_depth.device)
+        return InvDepth(torch.where(shown, inv_depth.value, 0.0), inv_depth.sigma)
+
+    def shown_cells(self, stride: int, margin: int = 0) -> Tensor | None:
+        """(h / stride, w / stride) bool: all pixels of the cell, and `margin` pixels round it, show the scene; None
+        without a mask."""
+        if self.mask is None:
+            return None
+        side = stride + 2 * margin
+        hidden = torch.from_numpy(~self.mask).float()[None, None]
+        return torch.nn.functional.max_pool2d(hidden, side, stride, margin)[0, 0] == 0
 
 
 @dataclass(frozen=True, eq=False)

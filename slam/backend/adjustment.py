@@ -178,6 +178,7 @@ def _with_coarse(k: Keyframe, T_wc: Tensor, coarse: InvDepth) -> Keyframe:
     scale_change = float(ratio.median())
     if is_wanting(k):
         dense = coarse.upsampled(k.view.image.size).composited(measured_dense(k.view, coarse.device))
+        dense = k.view.image.masked(dense)
     else:
         dense = k.dense.rescaled(scale_change)
     return replace(k, T_wc=T_wc, coarse=coarse, dense=dense, scale=k.scale * scale_change)

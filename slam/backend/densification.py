@@ -1,12 +1,16 @@
 """Dense depth of the map's keyframes by stereo, where no sensor measured it."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from slam.backend.config import BackendConfig
 from slam.frames import Keyframe
 from slam.geometry import se3
+from slam.geometry.camera import sample
+from slam.geometry.flow import reproject
 from slam.inv_depth import InvDepth
 from slam.mapping.sensor import measured_dense
 from slam.stereo.stereo import Stereo
@@ -50,8 +54,22 @@ class Densification:
         T_jk = [se3.inverse(o.T_wc) @ k.T_wc for o in others]
         if max(map(k.shift_px, T_jk), default=0.0) < MIN_PARALLAX_PX:
             return None
-        dense = self.stereo(k, [o.view for o in others], T_jk).composited(measured_dense(k.view, k.coarse.device))
+        dense = _unhidden(self.stereo(k, [o.view for o in others], T_jk), k, others, T_jk)
+        dense = k.view.image.masked(dense.composited(measured_dense(k.view, k.coarse.device)))
         return replace(k, dense=dense, dense_version=k.dense_version + 1)
+
+
+def _unhidden(dense: InvDepth, k: Keyframe, others: Sequence[Keyframe], T_jk: Sequence[Tensor]) -> InvDepth:
+    """Dense depth (h, w) of a keyframe without the pixels that masks hide in most of its neighbours."""
+    if all(o.view.image.mask is None for o in others):
+        return dense
+    hidden = torch.zeros_like(dense.value)
+    for other, T in zip(others, T_jk, strict=True):
+        if other.view.image.mask is not None:
+            uv, _, valid = reproject(dense.value[None], T[None], k.view.K[None])
+            mask = torch.from_numpy(~other.view.image.mask).to(hidden)[None, None]
+            hidden += (valid * sample(mask, uv, mode="nearest")[:, 0])[0]
+    return InvDepth(torch.where(2 * hidden > len(others), 0.0, dense.value), dense.sigma)
 
 
 def is_wanting(k: Keyframe) -> bool:

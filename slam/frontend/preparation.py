@@ -20,6 +20,7 @@ NARROWEST_DEG, WIDEST_DEG = 1.0, 170.0  # pinholes tried
 FOCAL_BISECTIONS = 24
 FOLD_MARGIN = 0.95  # of the angle at which a lens model folds back: near it everything is stretched
 INNER_SLACK = 0.01  # of the longer side, by which OpenCV's inner pinhole may pass the border
+HIDDEN = 13  # of 255: a twentieth of a pixel that does not show the scene spoils it
 NEVER = -(10**9)  # frame id
 
 
@@ -38,6 +39,7 @@ class Preparation:
         self.depth_frame_id = NEVER  # last frame whose sensor depth could be used
         self._maps = None
         self._warned_of: set[str] = set()
+        self._mask: tuple[np.ndarray, np.ndarray] | None = None  # of the last frame that had one, and as prepared
         pinhole = pinhole_of(camera)
         if pinhole != camera:
             uv = undistortion_map(camera, pinhole).numpy().astype(np.float32)
@@ -64,7 +66,7 @@ class Preparation:
                 depth = None
             else:
                 self.depth_frame_id = frame.id
-        return View(frame.id, frame.time_ns, Image(image), self._K, depth)
+        return View(frame.id, frame.time_ns, Image(image, self._prepared_mask(frame)), self._K, depth)
 
     def image_and_depth(self, frame: Frame) -> tuple[np.ndarray, np.ndarray | None]:
         """Image (h, w, 3) uint8 and depth (h, w) float32 metres or None, at `self.camera`'s size."""
@@ -76,6 +78,21 @@ class Preparation:
         image = cv2.resize(image, size, interpolation=self._interpolation)
         # INTER_NEAREST would take the upper left of what lies under a pixel, not its middle
         return image, depth if depth is None else cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST_EXACT)
+
+    def _prepared_mask(self, frame: Frame) -> np.ndarray | None:
+        """The mask (h, w) of a frame; a pixel of mixed parts does not show the scene. Frames share theirs, so that it
+        is prepared once."""
+        if frame.mask is None:
+            return None
+        if self._mask is None or self._mask[0] is not frame.mask:
+            if frame.mask.shape != frame.image.shape[:2]:
+                raise ValueError(f"the mask must have the shape {frame.image.shape[:2]}, got {frame.mask.shape}")
+            hidden = np.where(frame.mask, 0, 255).astype(np.uint8)
+            if self._maps is not None:
+                hidden = cv2.remap(hidden, *self._maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            size = (self.camera.width, self.camera.height)
+            self._mask = frame.mask, cv2.resize(hidden, size, interpolation=self._interpolation) < HIDDEN
+        return self._mask[1]
 
     def _checked_depth(self, frame: Frame) -> np.ndarray | None:
         if frame.depth is None:

@@ -74,7 +74,7 @@ class Start:
         unit = float((first.coarse.value / keyframe.coarse.value)[first.coarse.decided].median())
         known = InvDepth(decided, first.coarse.sigma).rescaled(unit)
         coarse = known.inpainted(keyframe.prior)
-        dense = coarse.upsampled(view.image.size)
+        dense = keyframe.view.image.masked(coarse.upsampled(view.image.size))
         decisive = [(v, se3.scaled_translation(T, unit)) for v, T in zip(first.views, first.T_cks, strict=True)]
         views, T_cks = zip(*sorted([*self._still, *decisive], key=lambda pair: pair[0].frame_id), strict=True)
         return replace(first, views=views, T_cks=T_cks), replace(keyframe, coarse=coarse, dense=dense, on_guess=False)
@@ -116,4 +116,5 @@ def first_keyframe(first: InitialMap) -> Keyframe:
     """The keyframe that a first map begins with, for the store to number."""
     view = first.view if first.metric else replace(first.view, sensor_depth=None)
     dense = first.coarse.upsampled(view.image.size).composited(measured_dense(view, first.coarse.device))
+    dense = view.image.masked(dense)
     return Keyframe(UNNUMBERED, view, se3.identity(), dense, first.coarse, metric=first.metric, prior=first.prior)

@@ -28,17 +28,40 @@ def write_color(path: Path, image: np.ndarray) -> None:
     _encode(path, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
 
 
-def read_color(path: Path) -> np.ndarray:
-    """Read any image as (H, W, 3) uint8 RGB; gray is repeated, 16 bits are cut to 8, EXIF rotation is applied.
+def read_color(path: Path, levels: tuple[float, float] | None = None) -> np.ndarray:
+    """Read any image as (H, W, 3) uint8 RGB; gray is repeated, alpha left out, EXIF rotation is applied.
+
+    Args:
+        levels: values that become black and white; None: 16 bits are cut to 8.
 
     Raises:
         SourceError: if the file is missing, no image, or cut off.
     """
+    if levels is not None:
+        return stretched(read_full_depth(path), levels)
+    return cv2.cvtColor(_whole(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def read_full_depth(path: Path) -> np.ndarray:
+    """As `read_color`, but values of more than 8 bits stay as they are; raises SourceError."""
+    return cv2.cvtColor(_whole(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH), cv2.COLOR_BGR2RGB)
+
+
+def stretched(image: np.ndarray, levels: tuple[float, float]) -> np.ndarray:
+    """An image as uint8 whose values `levels` become black and white."""
+    low, high = levels
+    if image.dtype == np.uint8:
+        table = np.clip((np.arange(256) - low) * (255 / (high - low)), 0, 255)
+        return np.asarray(cv2.LUT(image, np.rint(table).astype(np.uint8)))
+    return cv2.convertScaleAbs(cv2.max(image.astype(np.float32) - np.float32(low), 0), alpha=255 / (high - low))
+
+
+def _whole(path: Path, flags: int) -> np.ndarray:
     data = _bytes(path)
     # libjpeg fills the missing part of a cut-off image with gray and only prints a warning
     if data[:2] == b"\xff\xd8" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
         raise SourceError(f"the image {path} is cut off")
-    return cv2.cvtColor(_decode(data, path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    return _decode(data, path, flags)
 
 
 def write_depth(path: Path, depth: np.ndarray, scale: float = DEPTH_SCALE) -> None:

@@ -111,7 +111,7 @@ class FramesWriter:
         if self._last_ns is not None and view.time_ns <= self._last_ns:
             raise ValueError(f"time {view.time_ns} ns is not later than {self._last_ns} ns")
         self._last_ns = view.time_ns
-        before, after = before.on_host(), after.on_host()
+        before, after = (view.image.masked(depth.on_host()) for depth in (before, after))
         self._preview.add(view.time_ns, view.image.rgb, before.value.numpy(), after.value.numpy())
         stamp = format_time_ns(view.time_ns)
         record = FrameRecord(

@@ -7,6 +7,16 @@ from slam.timing import StageTime
 
 
 @dataclass(frozen=True)
+class Conditioning:
+    """What is done to the images of a source before they are used."""
+
+    image_size: tuple[int, int]  # width and height as stored
+    crop: tuple[int, int, int, int] | None = None  # left, top, width, height of the part that is used
+    levels: tuple[float, float] | None = None  # stored values that become black and white
+    mask: str | None = None  # file, of the part that is used: white shows the scene
+
+
+@dataclass(frozen=True)
 class SourceRecord:
     """Where the frames of a run came from; `slam.sources.reopened` opens them again."""
 
@@ -21,6 +31,7 @@ class SourceRecord:
     topic: str | None = None  # of the images in a ROS bag, as the user named it
     with_depth: bool | None = None
     depth_scale: float | None = None  # value of one metre in its depth, where the user gave it
+    conditioning: Conditioning | None = None
     first_ns: int | None = None  # stamps of the first and the last frame that the system took
     last_ns: int | None = None
 

@@ -36,7 +36,7 @@ def promote(
         id=UNNUMBERED,
         view=view,
         T_wc=estimate.T_wc,
-        dense=coarse.upsampled(view.image.size).composited(measured_dense(view, device)),
+        dense=view.image.masked(coarse.upsampled(view.image.size).composited(measured_dense(view, device))),
         coarse=coarse,
         parent_id=reference.id,
         metric=reference.metric,

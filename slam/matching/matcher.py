@@ -7,13 +7,15 @@ import torch
 from torch import Tensor
 
 from slam.errors import ConfigError, check_range
-from slam.frames import View
-from slam.geometry.camera import pixel_grid, scaled_intrinsics
+from slam.frames import Image, View
+from slam.geometry.camera import pixel_grid, sample, scaled_intrinsics
 from slam.geometry.flow import in_image, reproject
 from slam.inv_depth import InvDepth
 from slam.matching.correspondence import Correspondence, Features, State
 from slam.solvers.flow_se3 import MotionStep, flow_se3
 from slam.solvers.gauss_newton import Damping
+
+MASK_MARGIN_PX = 3  # round a cell: the patch that is matched there
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,16 @@ class Matcher(Generic[Features, State]):
         K_cells = scaled_intrinsics(view_k.K, 1 / stride)[None]
         features_k, features_c = self.correspondence.encode([view_k.image, view_c.image])
         state = self.correspondence.start([features_k], [features_c])
+        shown = Shown.of(view_k.image, view_c.image, stride)
+
+        def update(state: State, uv: Tensor) -> tuple[State, Tensor, Tensor]:
+            state, residual_uv, confidence = self.correspondence.update(state, uv)
+            if shown is not None:
+                confidence = confidence * shown.in_both(uv + residual_uv)[..., None]
+            return state, residual_uv, confidence
+
         steps = flow_se3(
-            self.correspondence.update,
+            update,
             state,
             inv_depth,
             T_ck[None],
@@ -92,21 +102,25 @@ class Matcher(Generic[Features, State]):
             (sigma, config.flow_sigma_px / stride),
             self.correspondence.finished,
         )
-        return self._judged(steps[-1], inv_depth, K_cells)
+        return self._judged(steps[-1], inv_depth, K_cells, shown)
 
-    def _judged(self, step: MotionStep, inv_depth: Tensor, K_cells: Tensor) -> Match:
+    def _judged(self, step: MotionStep, inv_depth: Tensor, K_cells: Tensor, shown: "Shown | None") -> Match:
         config, stride = self.config, self.stride
         hc, wc = inv_depth.shape[1:]
         target = step.uv + step.residual_uv
         uv, _, valid = reproject(inv_depth, step.T_ji, K_cells)
         visible = valid & in_image(uv, hc, wc, margin=-0.5)
+        seen_share = visible.float().mean()
+        if shown is not None:
+            visible &= shown.in_both(uv)
+            seen_share = visible.sum() / shown.first.sum().clamp_min(1).to(uv.device)
         error_px = (target - uv).norm(dim=-1) * stride
         weight = step.weight.mean(-1) * visible
         confidence = step.confidence.mean(-1) * visible  # of the flow alone
         flow_px = torch.where(visible, (uv - pixel_grid(hc, wc, like=uv)).norm(dim=-1) * stride, 0.0)
         numbers = [
             (weight * (error_px < config.inlier_px)).sum() / weight.sum().clamp_min(1e-9),
-            visible.float().mean(),
+            seen_share,
             confidence.sum(),
             flow_px.sum() / visible.sum().clamp_min(1),
         ]
@@ -127,3 +141,29 @@ class Matcher(Generic[Features, State]):
             mean_flow_px=mean_flow_px,
             ok=ok,
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """Which cells of two images show the scene."""
+
+    first: Tensor  # (hc, wc) bool
+    second: Tensor
+
+    @staticmethod
+    def of(first: Image, second: Image, stride: int) -> "Shown | None":
+        """Of two images of one size; None if both show it everywhere."""
+        cells = [image.shown_cells(stride, MASK_MARGIN_PX) for image in (first, second)]
+        everywhere = torch.ones(first.size[0] // stride, first.size[1] // stride, dtype=torch.bool)
+        if cells[0] is None and cells[1] is None:
+            return None
+        return Shown(*(everywhere if each is None else each for each in cells))
+
+    def in_both(self, uv: Tensor) -> Tensor:
+        """(E, hc, wc) bool of cells of the first image that lie at uv (E, hc, wc, 2), cells, in the second; what leaves
+        that is not hidden by its mask."""
+        first, second = self.first.to(uv.device), self.second.to(uv.device)
+        landed = sample(
+            second[None, None].to(uv.dtype).expand(len(uv), -1, -1, -1), uv, padding="border", mode="nearest"
+        )
+        return first & (landed[:, 0] > 0)

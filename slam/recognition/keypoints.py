@@ -36,7 +36,8 @@ class KeypointConfig:
 def detect_keypoints(image: Image, config: KeypointConfig = KeypointConfig()) -> Keypoints:
     """SIFT keypoints of an image."""
     sift = cv2.SIFT.create(nfeatures=config.count, contrastThreshold=config.contrast)
-    keypoints, descriptors = sift.detectAndCompute(image.gray, None)
+    shown = None if image.mask is None else image.mask.astype(np.uint8)
+    keypoints, descriptors = sift.detectAndCompute(image.gray, shown)
     if descriptors is None or len(keypoints) == 0:
         return Keypoints.none()
     root = np.sqrt(descriptors / np.maximum(descriptors.sum(1, keepdims=True), 1e-6))

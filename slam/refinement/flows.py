@@ -14,6 +14,7 @@ from slam.geometry.flow import in_image, reproject
 from slam.io.files import reason
 from slam.io.tensor_file import read_header, read_tensors, write_tensors
 from slam.matching.correspondence import Correspondence
+from slam.matching.matcher import Shown
 from slam.refinement.clip import Clip
 from slam.threads import Helpers
 
@@ -125,6 +126,11 @@ def _matched(images: Sequence[Image], start: Tensor, correspondence: Corresponde
     for _ in range(correspondence.max_updates):
         state, residual, weight = correspondence.update(state, uv)
         uv = uv + residual
+    for n, pair in enumerate((images, images[::-1])):
+        shown = Shown.of(pair[0], pair[1], correspondence.stride)
+        if shown is not None:
+            weight = weight.clone()
+            weight[n] *= shown.in_both(uv[n : n + 1])[0, ..., None]
     return uv.cpu(), weight.cpu()
 
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from slam.errors import SourceError, UsageError
 from slam.frames import Frame
 from slam.geometry.camera import Camera
+from slam.io.run_record import Conditioning
 
 SOURCES = {
     "tum": "slam.sources.tum:TumSource",
@@ -19,6 +20,7 @@ SOURCES = {
     "realsense": "slam.sources.realsense:RealSenseFileSource",
     "ros": "slam.sources.bags.source:BagSource",
 }
+UNSURVEYED = ("demo", "realsense")  # kinds whose images are known to need nothing
 DEMO = "demo"  # kind of the rendered room, which lies in no file
 WITHOUT_DEPTH = ("images", "video", "euroc")
 WITHOUT_STAMPS = ("images", "video", "tum")  # --fps gives them; TUM refuses that itself, where it has stamps
@@ -69,6 +71,9 @@ class SourceSpec:
     stride: int = 1  # every so many frames
     max_frames: int | None = None  # length of the part used
     topic: str | None = None  # of the images in a ROS bag
+    mask: Path | None = None  # image of the frames' size or shape: white is used, black is ignored
+    adapt: bool = False  # stretch, crop and mask images that need it
+    conditioning: Conditioning | None = None  # what an earlier run did to the images, instead of both
     with_depth: bool | None = None  # deliver its depth; None: where a sensor beside the camera measured it
     depth_scale: float | None = None  # its value of one metre, instead of the recording's own
     data_root: Path | None = None  # where known sequences lie
@@ -124,6 +129,23 @@ def open_source(spec: SourceSpec) -> Source:
         SourceError: if it is missing or cannot be read.
         CalibrationError: if the calibration is unreadable or for other images.
     """
+    if spec.conditioning is not None:
+        from slam.sources.conditioned import reconditioned, uncropped_camera
+
+        assert spec.camera is not None
+        whole = replace(spec, camera=uncropped_camera(spec.camera, spec.conditioning))
+        return reconditioned(_unconditioned(whole), spec.conditioning, spec.camera)
+    source = _unconditioned(spec)
+    if not spec.adapt and spec.mask is None:
+        return source
+    from slam.sources.conditioned import conditioned, uncalibrated
+
+    camera_of = uncalibrated(source.camera, spec.hfov_deg) if spec.calib is None and spec.camera is None else None
+    return conditioned(source, spec.path, spec.mask, camera_of, spec.adapt and spec.kind not in UNSURVEYED)
+
+
+def _unconditioned(spec: SourceSpec) -> Source:
+    """What the user asked for as it is stored."""
     from slam.sources.layout import LayoutSource
     from slam.sources.locate import LAYOUTS, layout
     from slam.sources.sequence import CameraChoice, FrameWindow

@@ -8,6 +8,7 @@ import numpy as np
 from slam.errors import SourceError
 from slam.io.run_record import SourceRecord
 from slam.sources import DEMO, Source, SourceSpec, open_source
+from slam.sources.conditioned import ConditionedSource, uncropped_camera
 from slam.sources.sequence import ImageSequence
 
 CAMERA = "camera"  # kind of source
@@ -32,6 +33,7 @@ def recorded_spec(name: str, spec: SourceSpec, source: Source) -> SourceRecord:
         topic=spec.topic,
         with_depth=spec.with_depth,
         depth_scale=spec.depth_scale,
+        conditioning=source.conditioning if isinstance(source, ConditionedSource) else None,
     )
 
 
@@ -54,6 +56,7 @@ def reopened(record: SourceRecord) -> Source:
         max_frames=record.max_frames,
         with_depth=record.with_depth,
         depth_scale=record.depth_scale,
+        conditioning=record.conditioning,
     )
     return open_source(spec)
 
@@ -64,7 +67,9 @@ def frame_times(record: SourceRecord) -> np.ndarray:
     Raises:
         SourceError: as `reopened`.
     """
-    source = reopened(replace(record, start=0, stride=1, max_frames=None, with_depth=False, depth_scale=None))
+    camera = record.camera if record.conditioning is None else uncropped_camera(record.camera, record.conditioning)
+    whole = replace(record, start=0, stride=1, max_frames=None, with_depth=False, depth_scale=None)
+    source = reopened(replace(whole, camera=camera, conditioning=None))
     try:
         if isinstance(source, ImageSequence):
             return source.times_ns

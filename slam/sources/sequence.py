@@ -1,5 +1,6 @@
 """What all recorded sources share: which frames to take, whose camera it is, and reading listed images."""
 
+import contextlib
 import logging
 import math
 from collections import Counter
@@ -13,7 +14,7 @@ from slam.errors import SourceError, UsageError
 from slam.frames import Frame
 from slam.geometry.camera import Camera
 from slam.io.calibration import check_size, fitted, read_calibration
-from slam.io.images import read_color
+from slam.io.images import read_color, read_full_depth
 from slam.sources.depth_format import DepthFormat, check_scale
 from slam.sources.faults import Faults
 from slam.sources.registration import Registration
@@ -117,9 +118,15 @@ def camera_from_hfov(width: int, height: int, hfov_deg: float) -> Camera:
     return Camera(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)
 
 
-def guessed_camera(width: int, height: int, name: str) -> Camera:
-    """A typical camera, with a WARNING that says so: its longer side sees GUESSED_HFOV_DEG."""
+def typical_camera(width: int, height: int) -> Camera:
+    """A camera whose longer side sees GUESSED_HFOV_DEG."""
     camera = camera_from_hfov(max(width, height), min(width, height), GUESSED_HFOV_DEG)
+    return Camera(width, height, camera.fx, camera.fy, (width - 1) / 2, (height - 1) / 2)
+
+
+def guessed_camera(width: int, height: int, name: str) -> Camera:
+    """A typical camera, with a WARNING that says so."""
+    camera = typical_camera(width, height)
     log.warning(
         "%s has no calibration: guessing a lens of %g degrees along the longer side (focal length %.0f px). "
         "Depth and motion are bent if that is wrong; give --calib FILE or --hfov DEGREES",
@@ -127,7 +134,7 @@ def guessed_camera(width: int, height: int, name: str) -> Camera:
         GUESSED_HFOV_DEG,
         camera.fx,
     )
-    return Camera(width, height, camera.fx, camera.fy, (width - 1) / 2, (height - 1) / 2)
+    return camera
 
 
 def frame_time_ns(index: int, fps: float) -> int:
@@ -185,6 +192,7 @@ class ImageSequence:
         """
         self.name = name
         self.skipped = 0  # unreadable images in the current or last iteration
+        self.levels: tuple[float, float] | None = None  # values that become black and white; None: by the bits
         self._depth = depth
         if not shots:
             raise SourceError(f"{name} has no images")
@@ -222,6 +230,15 @@ class ImageSequence:
 
     def close(self) -> None:
         """Nothing stays open between frames."""
+
+    def sampled(self, count: int) -> list[np.ndarray]:
+        """Up to `count` images (H, W, 3) spread over the whole, with all their bits, of those that can be read."""
+        chosen = np.unique(np.linspace(0, len(self._shots) - 1, count).round().astype(int))
+        images = []
+        for n in chosen:
+            with contextlib.suppress(SourceError):  # told when its turn comes
+                images.append(read_full_depth(self._shots[n].image))
+        return images
 
     def _find_missing(self) -> set[Path]:
         """The listed images that are not there, told once."""
@@ -272,7 +289,7 @@ class ImageSequence:
         if shot.image in self._missing:
             return None
         try:
-            image = read_color(shot.image)
+            image = read_color(shot.image, self.levels)
         except SourceError as error:
             self._fault("skipped a frame", error, shot.image)
             return None

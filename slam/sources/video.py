@@ -102,6 +102,22 @@ class VideoSource:
             self._capture.release()
             self._capture = None
 
+    def sampled(self, count: int) -> list[np.ndarray]:
+        """Up to `count` images (H, W, 3) spread over the window, RGB; fewer where the file cannot be searched."""
+        stop = self._window.start + (self._window.max_frames or 10**9)
+        last = min(self.stated or 1, stop) - 1
+        images = []
+        capture = self._opened()
+        try:
+            for n in np.unique(np.linspace(self._window.start, max(last, self._window.start), count).astype(int)):
+                capture.set(cv2.CAP_PROP_POS_FRAMES, int(n))
+                decoded, bgr = capture.read()
+                if decoded and bgr.shape[:2] == (self.camera.height, self.camera.width):
+                    images.append(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
+        finally:
+            capture.release()
+        return images
+
     def _opened(self) -> cv2.VideoCapture:
         if not self._path.exists():
             raise SourceError(f"no video at {self._path}")
