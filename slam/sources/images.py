@@ -1,11 +1,13 @@
 """A plain folder of images: by the time stamps in their names, else in natural order at a constant rate."""
 
+import fnmatch
 import logging
 from collections import Counter
 from pathlib import Path
 
 from slam.errors import SourceError
 from slam.io.folders import entries
+from slam.sources.image_kinds import images_to_track, refuse_depth
 from slam.sources.names import by_name
 from slam.sources.sequence import (
     ALL_FRAMES,
@@ -45,6 +47,7 @@ class ImageFolderSource(ImageSequence):
         """List the images.
 
         Args:
+            path: a folder, or a pattern of file names in one (`DIR/frame*.jpg`).
             fps: frames per second of the recording, instead of stamps in the names; None: 30 if they have none.
 
         Raises:
@@ -52,12 +55,13 @@ class ImageFolderSource(ImageSequence):
             CalibrationError: if the calibration is unreadable or for other images.
         """
         rate = checked_fps(fps)
-        shots = timed_images(list_images(path), rate, str(path))
+        folder, files = chosen_images(path)
+        shots = timed_images(files, rate, str(path))
         super().__init__(
             str(path),
             shots,
             window,
-            lambda width, height: choice.camera(width, height, [path / "calibration.yaml"], str(path)),
+            lambda width, height: choice.camera(width, height, [folder / "calibration.yaml"], str(path)),
         )
 
 
@@ -77,6 +81,21 @@ def timed_images(files: list[Path], fps: float | None, name: str) -> list[Listed
     if fps is None:
         log.info("%s: time stamps by %g frames per second (--fps)", name, DEFAULT_FPS)
     return [ListedImage(frame_time_ns(i, fps or DEFAULT_FPS), file) for i, file in enumerate(named.files)]
+
+
+def chosen_images(path: Path) -> tuple[Path, list[Path]]:
+    """The folder of a folder or pattern, and its images that a camera took, in no order.
+
+    Raises:
+        SourceError: as `list_images`; if the pattern fits none, or several kinds of images could be meant.
+    """
+    if path.exists() or not any(mark in path.name for mark in "*?["):
+        return path, images_to_track(list_images(path), str(path))
+    files = [file for file in list_images(path.parent) if fnmatch.fnmatch(file.name, path.name)]
+    if not files:
+        raise SourceError(f"no image of {path.parent} fits {path.name}")
+    refuse_depth(files, str(path))
+    return path.parent, files
 
 
 def list_images(path: Path) -> list[Path]:

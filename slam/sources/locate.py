@@ -10,6 +10,7 @@ from slam.errors import SourceError
 from slam.io.folders import entries
 from slam.sources import euroc, images, seven_scenes, tum
 from slam.sources.bags.storage import is_bag
+from slam.sources.image_kinds import images_to_track
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ def located(path: Path) -> tuple[Path, str]:
         return path, "images"
     below = [(folder, kind) for folder in _folders_below(path) if (kind := kind_of(folder)) is not None]
     below = [found for found in below if not any(other[0] in found[0].parents for other in below)]
-    below = below or [(folder, "images") for folder in _folders_below(path) if images.has_images(folder)]
+    below = below or _image_folders(path)
     if len(below) > 1:
         names = ", ".join(f"{folder} ({kind})" for folder, kind in below[:LISTED])
         more = f" and {len(below) - LISTED} more" if len(below) > LISTED else ""
@@ -94,6 +95,18 @@ def _has_images_in(inner: Path, folder: Path, kind: str) -> bool:
     except SourceError:
         return False
     return bool(shots) and inner in shots[0].image.resolve().parents
+
+
+def _image_folders(path: Path) -> list[tuple[Path, str]]:
+    """The folders of images below; of several beside each other that of the camera's, if one clearly is."""
+    folders = [folder for folder in _folders_below(path) if images.has_images(folder)]
+    if len(folders) > 1 and len({folder.parent for folder in folders}) == 1:
+        files = [file for folder in folders for file in images.list_images(folder)]
+        try:
+            folders = sorted({file.parent for file in images_to_track(files, str(path))})
+        except SourceError as error:
+            log.debug("%s", error)  # the folders are listed instead
+    return [(folder, "images") for folder in folders]
 
 
 def _folders_below(path: Path) -> list[Path]:
