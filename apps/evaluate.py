@@ -11,22 +11,37 @@ from slam.errors import OutputError, UsageError
 from slam.evaluation.plots import plot_trajectory
 from slam.evaluation.report import table, trajectory_report
 from slam.evaluation.run_depth import depth_report
+from slam.evaluation.time_offset import find_time_offset
+from slam.frames import Trajectory
 from slam.io.run import Run, read_json
 from slam.io.run_directory import RunDirectory
-from slam.io.trajectory import read_tum
+from slam.io.trajectory import parse_time_ns, read_tum
 from slam.sources.groundtruth import read_groundtruth
 from slam.sources.reopen import frame_times
 
 log = logging.getLogger(__name__)
 
+MAX_OFFSET_NS = 4 * 10**18  # with a stamp of today still within 64 bits
+
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="v2d-eval", description=__doc__)
     parser.add_argument("run", type=Path, help="run directory, or a trajectory file in TUM format")
-    parser.add_argument("--groundtruth", type=Path, required=True, help="TUM trajectory, or the folder of a sequence")
+    parser.add_argument(
+        "--groundtruth",
+        type=Path,
+        required=True,
+        help="poses as a data set has them (TUM, KITTI, EuRoC, transforms.json, ...), or a recording's folder",
+    )
     parser.add_argument("--depth", type=Path, help="TUM depth/ folder: also compare the run's depth")
     parser.add_argument("--online", action="store_true", help="poses as first estimated, not the final ones")
     parser.add_argument("--max-difference", type=float, default=0.02, help="of matched stamps, s (default %(default)s)")
+    parser.add_argument(
+        "--time-offset",
+        default="0",
+        metavar="SECONDS|auto",
+        help="added to the stamps of the run; auto finds it by how fast the camera turned and moved",
+    )
     parser.add_argument("--min-confidence", type=float, default=0.5, help="of compared depths (default %(default)s)")
     parser.add_argument("--out", type=Path, help="where metrics.json and the plot go (default: the run directory)")
     parser.add_argument("--no-plots", action="store_true", help="write no image")
@@ -50,9 +65,13 @@ def evaluate(options: argparse.Namespace) -> int:
         )
     run = Run(options.run) if options.run.is_dir() else None
     estimate = read_tum(options.run, torn_end=options.online) if run is None else run.trajectory(options.online)
+    offset_ns = parse_offset(options.time_offset)
     max_difference_ns = round(options.max_difference * 1e9)
     frames = None if run is None or not run.has_record else lambda: frame_times(run.record().source)
     truth = read_groundtruth(options.groundtruth, frames)
+    if offset_ns is None:
+        offset_ns = found_offset_ns(estimate, truth)
+    estimate = Trajectory(estimate.time_ns + offset_ns, estimate.T_wc)
     seen = run.record().frames_seen if run is not None and run.has_record else None
     report = trajectory_report(estimate, truth, max_difference_ns, seen)
     depth = None
@@ -66,7 +85,8 @@ def evaluate(options: argparse.Namespace) -> int:
     if out_folder is None:
         return 0
     out = RunDirectory(out_folder)
-    numbers = {"online": options.online, "groundtruth": str(options.groundtruth), **report.numbers()}
+    numbers = {"online": options.online, "groundtruth": str(options.groundtruth), "time_offset_s": offset_ns * 1e-9}
+    numbers |= report.numbers()
     if depth is not None:
         numbers |= depth.numbers()
     metrics = read_json(out.path / "metrics.json", dict) if (out.path / "metrics.json").is_file() else {}
@@ -77,6 +97,31 @@ def evaluate(options: argparse.Namespace) -> int:
     if out.missing:
         raise OutputError(f"results in {out.path} are incomplete: {out.missing_words()}")
     return 0
+
+
+def parse_offset(text: str) -> int | None:
+    """Nanoseconds, None for "auto"; raises UsageError."""
+    if text == "auto":
+        return None
+    try:
+        offset_ns = parse_time_ns(text)
+    except ValueError as error:
+        raise UsageError(f"--time-offset takes seconds or auto, got {text}") from error
+    if abs(offset_ns) > MAX_OFFSET_NS:
+        raise UsageError(f"--time-offset must be within {MAX_OFFSET_NS / 1e9:g} s, got {text}")
+    return offset_ns
+
+
+def found_offset_ns(estimate: Trajectory, truth: Trajectory) -> int:
+    """The offset by which the speeds of both agree best, told."""
+    found = find_time_offset(estimate, truth)
+    log.info(
+        "time offset %.3f s, added to the stamps of the run (correlation of the speeds %.2f over %.1f s)",
+        found.offset_ns * 1e-9,
+        found.correlation,
+        found.overlap_s,
+    )
+    return found.offset_ns
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ def associate(
     if not taken:
         raise EvaluationError(
             f"no pose of the estimate ({_time_range(estimate)}) is within {max_difference_ns * 1e-9:g} s "
-            f"of one of the ground truth ({_time_range(truth)}); do both use the same clock?"
+            f"of one of the ground truth ({_time_range(truth)}){_apart(estimate, truth)}"
         )
     matched = np.array(sorted(taken), dtype=np.int64)
     return matched, order[[taken[a] for a in matched.tolist()]]
@@ -242,6 +242,15 @@ def _nearest(stamps: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     right = np.minimum(right, len(stamps) - 1)
     left = np.maximum(right - 1, 0)
     return np.where(wanted - stamps[left] <= stamps[right] - wanted, left, right)
+
+
+def _apart(estimate: Trajectory, truth: Trajectory) -> str:
+    """How two ranges of time that have no common stamp differ, and what to do."""
+    starts = int(truth.time_ns.min()) - int(estimate.time_ns.min())
+    remedy = "--time-offset auto finds an offset by the motion, --time-offset SECONDS adds one to the estimate's stamps"
+    if estimate.time_ns.max() < truth.time_ns.min() or truth.time_ns.max() < estimate.time_ns.min():
+        return f": the ground truth starts {abs(starts) * 1e-9:.3f} s {'later' if starts > 0 else 'earlier'}; {remedy}"
+    return f": they overlap in time, but no stamps lie that close; --max-difference allows more, {remedy}"
 
 
 def _time_range(trajectory: Trajectory) -> str:

@@ -1,6 +1,7 @@
 """v2d-eval: mistakes end in one line and the right exit code."""
 
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -126,3 +127,35 @@ def test_a_missing_map_of_a_frame_is_one_line(with_depth, capsys):
     assert main([str(with_depth / "run"), *options]) == 1
     error = capsys.readouterr().err
     assert "1.300000000_depth.png" in error and error.count("\n") == 1
+
+
+def at_times(path: Path, shift_ns: int) -> None:
+    """A truth of another clock: the same poses, later by so much."""
+    T_wc = np.tile(np.eye(4), (400, 1, 1))
+    s = np.arange(400) / 30
+    T_wc[:, 0, 3] = np.sin(2.1 * s) + 0.4 * np.sin(5.3 * s + 1)
+    T_wc[:, 1, 3] = 0.3 * np.sin(3.7 * s) + 0.1 * s**1.5
+    a = 0.5 * np.sin(1.7 * s) + 0.2 * np.sin(4.3 * s)
+    T_wc[:, 0, 0], T_wc[:, 0, 1], T_wc[:, 1, 0], T_wc[:, 1, 1] = np.cos(a), -np.sin(a), np.sin(a), np.cos(a)
+    write_tum(path, Trajectory(10**9 + shift_ns + np.round(s * 1e9).astype(np.int64), T_wc))
+
+
+def test_clocks_that_differ_are_named_and_mended(tmp_path, capsys, caplog):
+    caplog.set_level(logging.INFO)
+    (tmp_path / "run").mkdir()
+    at_times(tmp_path / "run/trajectory.txt", 0)
+    at_times(tmp_path / "truth.txt", 123_456_000_000)
+    options = [str(tmp_path / "run"), "--groundtruth", str(tmp_path / "truth.txt"), "--no-plots"]
+    assert main(options) == 1
+    error = capsys.readouterr().err
+    assert "the ground truth starts 123.456 s later; --time-offset auto finds an offset" in error
+    assert error.count("\n") == 1
+    for given, tolerance in (("auto", 1e-3), ("123.456", 0)):
+        assert main([*options, "--time-offset", given]) == 0
+        numbers = json.loads((tmp_path / "run/metrics.json").read_text())["evaluation"]
+        assert numbers["time_offset_s"] == pytest.approx(123.456, abs=tolerance)
+        assert numbers["ate_m"]["sim3"]["rmse"] < 0.005
+    assert "time offset 123.456 s, added to the stamps of the run (correlation of the speeds 1.00" in caplog.text
+    capsys.readouterr()
+    assert main([*options, "--time-offset", "soon"]) == 2
+    assert "--time-offset takes seconds or auto, got soon" in capsys.readouterr().err
