@@ -1,11 +1,14 @@
 """What v2d-slam can be given to track: the options, and the source that they name."""
 
 import argparse
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from slam.errors import UsageError
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from slam.frames import Trajectory
@@ -33,7 +36,7 @@ def add_inputs(p: argparse.ArgumentParser) -> None:
     """The options that choose the source."""
     inputs = p.add_mutually_exclusive_group(required=True)
     inputs.add_argument("--sequence", metavar="NAME|PATH", help="a known sequence (tum/fr1_desk) or any recording")
-    inputs.add_argument("--video", metavar="FILE", help="a video file")
+    inputs.add_argument("--video", metavar="FILE|URL", help="a video file, also on the web")
     inputs.add_argument("--images", metavar="DIR", help="a folder of images, or a pattern such as 'DIR/frame*.jpg'")
     inputs.add_argument("--camera", metavar="NAME|URL", help="realsense[:SERIAL], webcam[:N], rtsp://... or http://...")
     inputs.add_argument("--demo", action="store_true", help="a rendered room with known truth; needs nothing")
@@ -89,7 +92,7 @@ class Input:
 
 def open_input(options: argparse.Namespace) -> Input:
     """Open the source that the options name."""
-    if options.camera is not None:
+    if options.camera is not None and not _is_file_on_the_web(options):
         return _camera(options)
     from slam.sources import DEMO, SourceSpec, open_source, resolved
     from slam.sources.conditioned import ConditionedSource
@@ -134,6 +137,17 @@ def open_input(options: argparse.Namespace) -> Input:
     own = source.source if isinstance(source, ConditionedSource) else source
     truth = own.groundtruth() if isinstance(own, WithTruth) else known_truth(Path(spec.path))
     return Input(source, recorded_spec(path, spec, source), truth)
+
+
+def _is_file_on_the_web(options: argparse.Namespace) -> bool:
+    """True, and the options changed so, where a file lies under the address of a camera: it ends and loses no frame."""
+    from slam.sources.web_video import is_file
+
+    if not is_file(options.camera):
+        return False
+    log.info("%s is a video file, not a camera: reading it as --video", options.camera)
+    options.video, options.camera = options.camera, None
+    return True
 
 
 def _camera(options: argparse.Namespace) -> Input:

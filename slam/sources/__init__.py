@@ -17,13 +17,19 @@ SOURCES = {
     "euroc": "slam.sources.euroc:EurocSource",
     "images": "slam.sources.images:ImageFolderSource",
     "video": "slam.sources.video:VideoSource",
+    "webvideo": "slam.sources.web_video:WebVideoSource",
     "realsense": "slam.sources.realsense:RealSenseFileSource",
     "ros": "slam.sources.bags.source:BagSource",
 }
 UNSURVEYED = ("demo", "realsense")  # kinds whose images are known to need nothing
 DEMO = "demo"  # kind of the rendered room, which lies in no file
-WITHOUT_DEPTH = ("images", "video", "euroc")
-WITHOUT_STAMPS = ("images", "video", "tum")  # --fps gives them; TUM refuses that itself, where it has stamps
+WITHOUT_DEPTH = ("images", "video", "webvideo", "euroc")
+WITHOUT_STAMPS = (
+    "images",
+    "video",
+    "webvideo",
+    "tum",
+)  # --fps gives them; TUM refuses that itself, where it has stamps
 
 
 class Source(Protocol):
@@ -97,6 +103,8 @@ def resolved(spec: SourceSpec) -> SourceSpec:
     known = (*SOURCES, *LAYOUTS)
     if spec.kind and spec.kind not in known:
         raise UsageError(f"unknown kind of source {spec.kind!r}; known: {', '.join(known)}")
+    if "://" in spec.path and spec.kind in ("", "video"):
+        spec = replace(spec, kind="webvideo")
     path, kind = Path(spec.path), spec.kind
     if not kind:
         path = resolve_sequence(spec.path, spec.data_root, spec.download)
@@ -118,7 +126,7 @@ def resolved(spec: SourceSpec) -> SourceSpec:
             f"--depth-scale {spec.depth_scale:g} is for recordings whose depth is used (--use-depth on); "
             f"{path} ({kind}) " + ("knows its scale" if kind == "realsense" else "delivers none")
         )
-    return replace(spec, path=str(path), kind=kind, with_depth=with_depth)
+    return replace(spec, path=spec.path if kind == "webvideo" else str(path), kind=kind, with_depth=with_depth)
 
 
 def open_source(spec: SourceSpec) -> Source:
@@ -171,7 +179,9 @@ def _unconditioned(spec: SourceSpec) -> Source:
     if spec.topic is not None:
         options["topic"] = spec.topic
     module, name = SOURCES[spec.kind].split(":")
-    source: Source = getattr(importlib.import_module(module), name)(Path(spec.path), **options)
+    source: Source = getattr(importlib.import_module(module), name)(
+        spec.path if spec.kind == "webvideo" else Path(spec.path), **options
+    )
     return source
 
 

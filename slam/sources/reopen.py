@@ -24,7 +24,7 @@ def recorded_spec(name: str, spec: SourceSpec, source: Source) -> SourceRecord:
     return SourceRecord(
         name=name,
         kind=spec.kind,
-        path=spec.path if spec.kind == DEMO else str(Path(spec.path).absolute()),
+        path=spec.path if spec.kind in (DEMO, "webvideo") else str(Path(spec.path).absolute()),
         camera=source.camera,
         start=spec.start,
         stride=spec.stride,

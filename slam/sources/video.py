@@ -11,6 +11,7 @@ import numpy as np
 from slam.errors import SourceError
 from slam.frames import Frame
 from slam.sources.archives import archive_kind
+from slam.sources.container import examine
 from slam.sources.faults import Faults
 from slam.sources.images import IMAGE_SUFFIXES
 from slam.sources.sequence import (
@@ -40,11 +41,13 @@ class VideoSource:
         window: FrameWindow = ALL_FRAMES,
         choice: CameraChoice = OWN_CAMERA,
         fps: float | None = None,
+        name: str | None = None,
     ) -> None:
         """Open the file and read its first frame.
 
         Args:
             fps: replaces the stamps of the file by a constant rate.
+            name: of the video, for messages; None: its path.
 
         Raises:
             SourceError: if the file is missing, no video, or ends before the window.
@@ -53,7 +56,7 @@ class VideoSource:
         self._path = path
         self._window = window
         self._fixed_fps = checked_fps(fps)
-        self.name = str(path)
+        self.name = name or str(path)
         self.skipped = 0
         self._faults = Faults(log)
         self._capture: cv2.VideoCapture | None = None
@@ -61,7 +64,7 @@ class VideoSource:
         try:
             decoded, first = capture.read()
             if not decoded:
-                raise SourceError(f"{path} is no video, or not one frame of it can be decoded")
+                raise SourceError(self._undecodable(capture))
             height, width = first.shape[:2]
             stated = capture.get(cv2.CAP_PROP_FRAME_COUNT)
             rate = capture.get(cv2.CAP_PROP_FPS)
@@ -69,12 +72,14 @@ class VideoSource:
             self.rotation_deg = _rotation_deg(capture)
         finally:
             capture.release()
-        self.stated = int(stated) if math.isfinite(stated) and stated >= 1 else None
+        self._container = examine(path)
+        # as the container states it; a trimmed one counts also what is not shown
+        self.stated = math.ceil(stated * self._container.shown) if math.isfinite(stated) and stated >= 1 else None
         self._rate = self._fixed_fps or (rate if 0 < rate <= MAX_FPS else DEFAULT_FPS)  # NaN compares false
-        self.count = len(window.indices(self.stated)) if self.stated else None  # as the container states it
+        self.count = len(window.indices(self.stated)) if self.stated else None
         if self.count == 0:
-            raise SourceError(f"--start {window.start} is past the end of {path}: it has {self.stated} frames")
-        self.camera = choice.camera(width, height, [path.with_suffix(".yaml")], str(path), self.rotation_deg)
+            raise SourceError(f"--start {window.start} is past the end of {self.name}: it has {self.stated} frames")
+        self.camera = choice.camera(width, height, [path.with_suffix(".yaml")], self.name, self.rotation_deg)
 
     def __iter__(self) -> Iterator[Frame]:
         self.close()
@@ -82,10 +87,11 @@ class VideoSource:
         self._capture = capture = self._opened()
         delivered = 0
         index = 0
-        last_ns = -1
+        first_ns = last_ns = -1
         stop = None if self._window.max_frames is None else self._window.start + self._window.max_frames
         while (stop is None or index < stop) and capture.isOpened() and capture.grab():
             last_ns = self._time_ns(capture, index, last_ns)
+            first_ns = last_ns if index == 0 else first_ns
             if index >= self._window.start and (index - self._window.start) % self._window.stride == 0:
                 image = self._retrieve(capture, index)
                 if image is not None:
@@ -93,7 +99,7 @@ class VideoSource:
                     delivered += 1
             index += 1
         self._faults.end()
-        self._check_end(index, stop, delivered)
+        self._check_end(index, stop, delivered, first_ns)
         self.close()
 
     def close(self) -> None:
@@ -135,10 +141,31 @@ class VideoSource:
         try:
             capture = cv2.VideoCapture(str(self._path))
         except cv2.error as error:  # some builds raise where others return a closed capture
-            raise SourceError(f"{self._path} is no video that OpenCV can read") from error
+            raise SourceError(self._unreadable()) from error
         if not capture.isOpened():
-            raise SourceError(f"{self._path} is no video that OpenCV can read")
+            raise SourceError(self._unreadable())
         return capture
+
+    def _unreadable(self) -> str:
+        """Why OpenCV does not open the file, as far as one can tell."""
+        container = examine(self._path)
+        if container.kind == "iso" and not container.has_index:
+            return (
+                f"{self.name} is no video that can be read: it has no index (moov): its recording or its copying was "
+                "cut off; copy it again, or repair it with untrunc and a whole video of the same camera"
+            )
+        if self._path.suffix.lower() in (".bag", ".db3", ".mcap"):
+            return f"{self.name} is no video; for a ROS bag or a RealSense recording use --sequence"
+        if container.kind:
+            return f"{self.name} is no video that OpenCV can read; {_convert(self.name)}"
+        return f"{self.name} is no video that OpenCV can read; if a player shows it: {_convert(self.name)}"
+
+    def _undecodable(self, capture: cv2.VideoCapture) -> str:
+        code = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little", signed=True)
+        codec = code.decode("ascii", "replace").strip() if code.isalnum() else "unknown"
+        if examine(self._path).is_cut_off:
+            return f"{self.name} is no video that can be read: it is cut off before its first whole frame"
+        return f"not one frame of the video {self.name} can be decoded (codec {codec}); {_convert(self.name)}"
 
     def _time_ns(self, capture: cv2.VideoCapture, index: int, last_ns: int) -> int:
         """Time of the frame just grabbed, strictly later than `last_ns`."""
@@ -156,15 +183,29 @@ class VideoSource:
             return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
         self.skipped += 1
         problem = f"changed to {bgr.shape[1]}x{bgr.shape[0]}" if decoded and bgr is not None else "cannot be decoded"
-        self._faults.add(f"skipped a frame: it {problem}", f"skipped a frame: frame {index} of {self._path} {problem}")
+        self._faults.add(f"skipped a frame: it {problem}", f"skipped a frame: frame {index} of {self.name} {problem}")
         return None
 
-    def _check_end(self, index: int, stop: int | None, delivered: int) -> None:
+    def _check_end(self, index: int, stop: int | None, delivered: int, first_ns: int) -> None:
         if delivered == 0:
-            raise SourceError(f"no frame of {self._path} could be read (from frame {self._window.start} on)")
+            raise SourceError(f"no frame of {self.name} could be read (from frame {self._window.start} on)")
         expected = min(self.stated or 0, stop or math.inf)
-        if index < SHORTFALL * expected:
-            log.warning("%s ended after %d of %g frames: is the file damaged?", self._path, index, expected)
+        missing_ns = first_ns if self._fixed_fps is None else 0
+        if self._container.is_cut_off and index != stop:
+            stated = f" of {expected}" if index < expected else ""  # some containers count anew
+            log.warning("%s is cut off: %d%s frames are there", self.name, index, stated)
+        elif index < SHORTFALL * expected and missing_ns > frame_time_ns(1, self._rate) * 3 // 2:
+            log.warning(
+                "the first %.2f s of %s cannot be decoded: it does not begin with a key frame; %d frames are used",
+                *(missing_ns / 1e9, self.name, index),
+            )
+        elif index < SHORTFALL * expected and self._container.kind != "matroska":  # there the number is an estimate
+            log.warning("%s ended after %d of %d frames: is the file damaged?", self.name, index, expected)
+
+
+def _convert(name: str) -> str:
+    """What turns a video into one that everything reads."""
+    return f"bring it to H.264: ffmpeg -i {name} -c:v libx264 -crf 16 converted.mp4"
 
 
 def _rotation_deg(capture: cv2.VideoCapture) -> int:

@@ -70,6 +70,8 @@ class WebcamSource(LiveSource):
         try:
             capture = self._open()
             try:
+                if "://" in self.name and capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0:
+                    raise SourceError(f"{self.name} is a video file, not a camera: use --video")
                 while capture.grab():
                     time_ns = time.monotonic_ns() + self._epoch_ns
                     decoded, bgr = capture.retrieve()

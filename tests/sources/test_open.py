@@ -129,7 +129,7 @@ def test_kinds_are_told_by_content(place, scenes):
     (place / "h").mkdir()
     for recording in ("g.db3", "G.BAG", "h/h_0.mcap"):
         (place / recording).touch()
-    assert {*kinds, "realsense"} == set(SOURCES)  # that one is told from ROS's where bags are tested
+    assert {*kinds, "realsense", "webvideo"} == set(SOURCES)  # that one is told from ROS's where bags are tested
     for kind, paths in kinds.items():
         assert [detect(path) for path in paths] == [kind] * len(paths)
 

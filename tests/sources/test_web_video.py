@@ -1,0 +1,150 @@
+"""Videos over HTTP on loopback: files end and come once, whatever the server can do; what is none is told."""
+
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from apps.run import main
+from slam.errors import SourceError, UsageError
+from slam.io.run import Run
+from slam.sources import SourceSpec, open_source, resolved, web_video
+from slam.sources.reopen import recorded_spec, reopened
+from slam.sources.webcam import WebcamSource
+
+VIDEOS = Path(__file__).parent / "videos"
+
+pytestmark = pytest.mark.usefixtures("own_levels")
+
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Answer], str]]:
+    """Starts servers that give one answer; returns their address."""
+    servers = []
+
+    def start(answer: Answer) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                try:
+                    answer(self)
+                except OSError:
+                    return  # the other side has gone
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server.daemon_threads = True
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def sends(data: bytes, kind: str = "video/mp4", with_size: bool = True, status: int = 200) -> Answer:
+    """The whole of it, never a range."""
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(status)
+        request.send_header("Content-Type", kind)
+        if with_size:
+            request.send_header("Content-Length", str(len(data)))
+        request.end_headers()
+        request.wfile.write(data)
+
+    return answer
+
+
+def never_ends(kind: str) -> Answer:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("Content-Type", kind)
+        request.end_headers()
+        while True:
+            request.wfile.write(bytes(1 << 16))
+
+    return answer
+
+
+@pytest.mark.parametrize("with_size", [True, False])
+@pytest.mark.parametrize("option", ["--video", "--sequence"])
+def test_every_frame_comes_once_and_a_run_can_open_it_again(serve, scenes, tmp_path, with_size, option):
+    """From a server without ranges, index at the end of the file (OpenCV by itself would have to seek)."""
+    path = scenes.video(tmp_path / "a.mp4", 12, code="mp4v")
+    url = f"{serve(sends(path.read_bytes(), with_size=with_size))}/clip.mp4?id=3"
+    spec = resolved(SourceSpec(url, "video" if option == "--video" else "", hfov_deg=60))
+    source = open_source(spec)
+    for _ in range(2):
+        numbers = [scenes.number_of(frame.image) for frame in source]
+        assert np.abs(np.array(numbers) - np.arange(12)).max() <= 1 and source.count == 12
+    record = recorded_spec(url, spec, source)
+    assert record.path == url and len(list(reopened(record))) == 12
+
+
+def test_what_was_fetched_goes_with_the_source(serve, monkeypatch, tmp_path):
+    monkeypatch.setattr(
+        web_video.tempfile, "mkdtemp", lambda prefix: str((tmp_path / prefix).mkdir() or tmp_path / prefix)
+    )
+    url = f"{serve(sends((VIDEOS / 'uneven.mp4').read_bytes()))}/a.mp4"
+    source = open_source(SourceSpec(url, "video", hfov_deg=60))
+    assert [file.name for file in (tmp_path / "v2d-").iterdir()] == ["a.mp4"]
+    del source
+    assert not (tmp_path / "v2d-").exists()
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (sends(b"gone", status=404), "the server says 404 Not Found"),
+        (sends(b"<!doctype html><html>", "text/html; charset=utf-8"), "is a web page, not a video"),
+        (
+            never_ends("multipart/x-mixed-replace; boundary=frame"),
+            r"is a live stream \(MJPEG\), which has no end; use --ca",
+        ),
+        (sends(b"#EXTM3U\n", "application/vnd.apple.mpegurl"), "is a playlist, not a video file: ffmpeg -i http"),
+        (never_ends("video/mp2t"), "states no size and has not ended within 0.2 s"),
+        (sends(b"neither" * 100), r"http://.*/clip.mp4 is no video that OpenCV can read"),
+    ],
+)
+def test_what_is_no_video_file_is_one_line(serve, monkeypatch, capsys, answer, message):
+    monkeypatch.setattr(web_video, "ENDLESS_S", 0.2)
+    url = f"{serve(answer)}/clip.mp4"
+    with pytest.raises(SourceError, match=message):
+        open_source(SourceSpec(url, "video"))
+    assert main(["--video", url, "--quiet"]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_server_that_is_not_there_and_other_addresses(capsys):
+    with pytest.raises(SourceError, match=r"cannot fetch http://127.0.0.1:9/a.mp4: .*refused"):
+        open_source(SourceSpec("http://127.0.0.1:9/a.mp4", "video"))
+    with pytest.raises(UsageError, match=r"--video rtsp://camera/1 is neither a file nor http.*use --camera"):
+        open_source(SourceSpec("rtsp://camera/1", "video"))
+    assert main(["--video", "rtsp://camera/1", "--quiet"]) == 2
+
+
+def test_a_file_given_as_a_camera_ends_and_loses_no_frame(serve, scenes, tmp_path, caplog):
+    """Without parallax there is no map; every frame was seen, once, and the run ended by itself."""
+    path = scenes.video(tmp_path / "a.mp4", 12, code="mp4v")
+    url = f"{serve(sends(path.read_bytes()))}/stream"
+    out = tmp_path / "run"
+    main(["--camera", url, "--hfov", "60", "--out", str(out), "--set", "pixels=19200"])
+    record = Run(out).record()
+    assert (record.frames_seen, record.frames_dropped, record.source.kind) == (12, 0, "webvideo")
+    assert f"{url} is a video file, not a camera: reading it as --video" in caplog.text
+
+
+def test_a_camera_source_refuses_a_file(serve):
+    """Where the program does not look first: it would begin again and again."""
+    url = f"{serve(sends((VIDEOS / 'index_first.mp4').read_bytes()))}/stream"
+    with pytest.raises(SourceError, match=r"is a video file, not a camera: use --video"):
+        WebcamSource(url)
