@@ -63,8 +63,9 @@ class LayoutSource(ImageSequence):
             raise UsageError(f"{name} has no depth to use")
 
         def camera(width: int, height: int) -> Camera:
-            own = () if choice.is_given else (recording.path / CALIBRATION, *recording.cameras(width, height))
-            return choice.camera(width, height, own, name)
+            beside = recording.path / CALIBRATION
+            is_known = choice.is_given or beside.is_file()
+            return choice.camera(width, height, [beside] if is_known else recording.cameras(width, height), name)
 
         super().__init__(name, recording.images, window, camera, None if depth is None else depth.rescaled(depth_scale))
 

@@ -94,7 +94,9 @@ def read_compressed(path: Path, form: DepthFormat) -> np.ndarray:
     """
     decoder = _decoder()
     if decoder is None:
-        raise SourceError(f"{path} is compressed by LZFSE: pip install lzfse, or go without --use-depth")
+        raise SourceError(
+            f"{path} is compressed by LZFSE: pip install lzfse (or v2d-slam[record3d]), or go without --use-depth"
+        )
     assert form.camera is not None
     try:
         data = decoder.decompress(path.read_bytes())

@@ -1,15 +1,17 @@
 """Data set layouts: each is found, and gives the frames, the camera, the depth and the truth that were written."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from slam.errors import CalibrationError, SourceError, UsageError
 from slam.sources import SourceSpec, open_source, resolved
 from slam.sources.groundtruth import known_truth, read_groundtruth
 
 FRAMES = 12  # two digits: the natural order of names differs from the order of text
-EVERY = ["kitti", "tartanair", "scannet", "replica", "icl", "nerfstudio", "record3d", "openloris", "euroc"]
+EVERY = ["kitti", "tartanair", "scannet", "replica", "icl", "nerfstudio", "record3d", "openloris", "euroc", "tumvi"]
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +74,124 @@ def test_a_recording_is_found_from_the_folder_above_it_and_from_its_images(writt
         spec = resolved(SourceSpec(str(near)))
         assert spec.kind == kind
         assert [frame.time_ns for frame in open_source(spec)] == times
+
+
+def test_several_recordings_are_listed(layouts, rendered, tmp_path):
+    frames, T_wc = rendered.frames[:2], rendered.truth.T_wc[:2]
+    layouts.scannet(tmp_path, frames, T_wc)
+    (tmp_path / "scene0001_00").rename(tmp_path / "scene0000_00")
+    layouts.scannet(tmp_path, frames, T_wc)
+    with pytest.raises(SourceError, match=r"holds 2 recordings; name one of them: .*scene0000_00 \(scannet\), .*1_00"):
+        resolved(SourceSpec(str(tmp_path)))
+
+
+def test_published_cameras_of_tartanair_and_icl(scenes, tmp_path):
+    """Of images of the published size, without a calibration; and another camera of TartanAir by its folder."""
+    for name in ("left", "right"):
+        scenes.save(tmp_path / f"P000/image_{name}/000000_{name}.png", scenes.image(1, 640, 480))
+        (tmp_path / f"P000/pose_{name}.txt").write_text("0 0 0 0 0 0 1\n")
+    for path in ("P000", "P000/image_right"):
+        camera = open_source(SourceSpec(str(tmp_path / path))).camera
+        assert (camera.fx, camera.fy, camera.cx, camera.cy) == (320, 320, 320, 240)
+    scenes.save(tmp_path / "icl/rgb/1.png", scenes.image(1, 640, 480))
+    (tmp_path / "icl/traj0.gt.freiburg").write_text("1 0 0 -2.25 0 0 0 1\n")
+    camera = open_source(SourceSpec(str(tmp_path / "icl"))).camera
+    assert (camera.fx, camera.fy, camera.cx, camera.cy) == (481.2, 480.0, 319.5, 239.5)
+
+
+def test_the_original_form_of_icl(scenes, tmp_path):
+    """A camera at (1, 2, 3), y up, that looks along the world's x: right is -z, so down, y mirrored, is -y. A plane at
+    z = 2 has longer rays at the edge."""
+    scenes.save(tmp_path / "scene_00_0000.png", scenes.image(4, 640, 480))
+    (tmp_path / "scene_00_0000.txt").write_text(
+        "cam_pos      = [1, 2, 3]';\ncam_dir      = [2, 0, 0]';\ncam_up       = [0, 1, 0]';\ncam_angle = 90;\n"
+    )
+    u, v = np.meshgrid(np.arange(640), np.arange(480))
+    rays = np.sqrt(1 + ((u - 319.5) / 481.2) ** 2 + ((v - 239.5) / 480) ** 2)
+    (tmp_path / "scene_00_0000.depth").write_text(" ".join(f"{d:.5f}" for d in (2 * rays).ravel()))
+    source = open_source(SourceSpec(str(tmp_path), with_depth=True))
+    np.testing.assert_allclose(next(iter(source)).depth, 2, atol=1e-4)
+    T_wc = read_groundtruth(tmp_path).T_wc[0]
+    # right (0, 0, -1), up (0, 1, 0), forward (1, 0, 0) in the left-handed world; mirrored: y of the position changes
+    np.testing.assert_allclose(T_wc, [[0, 0, 1, 1], [0, 1, 0, -2], [-1, 0, 0, 3], [0, 0, 0, 1]], atol=1e-12)
+    (tmp_path / "scene_00_0000.depth").write_text("1 2 3")
+    assert next(iter(open_source(SourceSpec(str(tmp_path), with_depth=True)))).depth is None
+
+
+def transforms(path: Path, **content: object) -> Path:
+    frames = [{"file_path": f"./r_{n}", "transform_matrix": np.eye(4).tolist()} for n in (1, 0)]
+    path.write_text(json.dumps({"frames": frames, **content}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("content", "expected", "model"),
+    [
+        ({"camera_angle_x": 2 * np.arctan(0.5)}, (32, 32, 15.5, 11.5), "radtan"),
+        ({"fl_x": 30, "cx": 16, "cy": 12, "w": 32, "h": 24}, (30, 30, 16, 12), "radtan"),
+        ({"fl_x": 30, "fl_y": 31, "cx": 16, "cy": 12, "camera_model": "PINHOLE"}, (30, 31, 16, 12), "radtan"),
+        ({"fl_x": 30, "fl_y": 30, "k1": 0.01, "camera_model": "OPENCV_FISHEYE"}, (30, 30, 15.5, 11.5), "fisheye"),
+    ],
+)
+def test_intrinsics_of_transforms_json(scenes, tmp_path, content, expected, model):
+    """Names without suffix, frames out of order, the forms of instant-ngp, Polycam and nerfstudio."""
+    for n in range(2):
+        scenes.save(tmp_path / f"r_{n}.png", scenes.image(n))
+    transforms(tmp_path / "transforms.json", **content)
+    source = open_source(SourceSpec(str(tmp_path)))
+    camera = source.camera
+    assert (camera.fx, camera.fy, camera.cx, camera.cy) == pytest.approx(expected)
+    assert camera.model == model
+    assert [scenes.number_of(frame.image) for frame in source] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "transforms.json is no JSON"),
+        ("[]", "has no frames"),
+        ('{"frames": []}', "has no frames"),
+        ('{"frames": [{"file_path": 3}]}', "frame 0 has no file_path"),
+        ('{"frames": [{"file_path": "gone.png"}]}', "lists 1 images and none exists; the first would be .*gone.png"),
+    ],
+)
+def test_bad_transforms_json_is_named(tmp_path, text, message):
+    (tmp_path / "transforms.json").write_text(text)
+    with pytest.raises(SourceError, match=message):
+        open_source(SourceSpec(str(tmp_path)))
+
+
+def test_a_calibration_for_other_images_is_refused(layouts, rendered, tmp_path):
+    """ScanNet's colour images resized, its intrinsics not: the principal point lies outside."""
+    path = layouts.scannet(tmp_path, rendered.frames[:2], rendered.truth.T_wc[:2])
+    layouts.text(path / "intrinsic/intrinsic_color.txt", "1170 0 647.7 0", "0 1170 483.7 0", "0 0 1 0", "0 0 0 1")
+    with pytest.raises(CalibrationError, match=r"intrinsic_color.txt"):
+        open_source(SourceSpec(str(path)))
+    (path / "calibration.yaml").write_text("width: 160\nheight: 120\ncalibration: [133, 133, 79.5, 59.5]\n")
+    assert open_source(SourceSpec(str(path))).camera.fx == 133
+
+
+def test_depth_of_record3d_is_decompressed(layouts, rendered, tmp_path, caplog):
+    """At half the size of the images; without the package each frame goes without, and it is said what to install."""
+    path = layouts.record3d(tmp_path, rendered.frames[:2], rendered.truth.T_wc[:2])
+    (path / "rgb").rename(path / "rgbd")
+    content = json.loads((path / "metadata.json").read_text()) | {"dw": 80, "dh": 60, "frameTimestamps": [0.5, 0.75]}
+    (path / "metadata").write_text(json.dumps(content))
+    (path / "metadata.json").unlink()
+    depths = [np.ascontiguousarray(frame.depth[::2, ::2], np.float32) for frame in rendered.frames[:2]]
+    for n, depth in enumerate(depths):
+        (path / f"rgbd/{n}.depth").write_bytes(depth.tobytes())
+    frames = list(open_source(SourceSpec(str(path), with_depth=True)))
+    assert [frame.time_ns for frame in frames] == [500_000_000, 750_000_000]
+    assert frames[0].depth is None and caplog.text.count("goes without depth") >= 1
+    lzfse = pytest.importorskip("lzfse", reason="the package lzfse is not installed")
+    for n, depth in enumerate(depths):
+        (path / f"rgbd/{n}.depth").write_bytes(lzfse.compress(depth.tobytes()))
+    depth, true = next(iter(open_source(SourceSpec(str(path), with_depth=True)))).depth, rendered.frames[0].depth
+    assert np.median(np.abs(depth - true)[depth > 0] / true[depth > 0]) < 0.01
+
+
+def test_layouts_without_depth_say_so(written):
+    for kind in ("kitti", "record3d", "euroc"):
+        with pytest.raises(UsageError, match="has no depth to use"):
+            open_source(SourceSpec(str(written(kind)), with_depth=True))

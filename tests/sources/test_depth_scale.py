@@ -1,0 +1,107 @@
+"""The unit of depth images: said by the user or by a file, else doubted where no room looks like that."""
+
+import numpy as np
+import pytest
+
+from apps.run import main
+from slam.errors import UsageError
+from slam.io.run import Run
+from slam.sources import SourceSpec, open_source, resolved
+from slam.sources.reopen import recorded_spec, reopened
+from slam.sources.tum import TumSource
+
+STAMPS = ["1.0", "2.0", "3.0"]
+
+
+@pytest.fixture
+def room(scenes, tmp_path):
+    """A recording in TUM layout of walls 1 m to 4 m away, with so many units to the metre."""
+
+    def write(scale: float):
+        path = scenes.tum_folder(tmp_path / f"room{scale:g}", STAMPS)
+        scenes.add_depth(path, STAMPS)
+        for stamp in STAMPS:
+            depth = np.linspace(1, 4, scenes.HEIGHT * scenes.WIDTH).reshape(scenes.HEIGHT, scenes.WIDTH)
+            scenes.save(path / f"depth/{stamp}.png", np.rint(depth * scale).astype(np.uint16))
+        return path
+
+    return write
+
+
+def test_millimetres_read_as_five_thousandths_are_doubted_once(room, caplog):
+    list(TumSource(room(1000), with_depth=True))
+    words = [r.message for r in caplog.records if r.levelname == "WARNING"]
+    assert len(words) == 1 and "has a median of 0.5 m when 5000 is one metre; with 1000 it would be 2.5 m" in words[0]
+    assert "--depth-scale" in words[0]
+
+
+@pytest.mark.parametrize("scale", [5000, 1000])
+def test_a_scale_that_is_said_is_taken_and_not_doubted(room, caplog, scale):
+    frame = next(iter(TumSource(room(scale), with_depth=True, depth_scale=scale)))
+    assert np.median(frame.depth) == pytest.approx(2.5, abs=0.01)
+    assert caplog.text == ""
+
+
+def test_depth_as_it_should_be_is_not_doubted(room, caplog):
+    list(TumSource(room(5000), with_depth=True))
+    assert caplog.text == ""
+
+
+def test_a_hall_of_kilometres_is_doubted(room, scenes, caplog):
+    path = room(5000)
+    list(TumSource(path, with_depth=True, depth_scale=100))
+    assert caplog.text == ""  # said
+    for stamp in STAMPS:
+        scenes.save(path / f"depth/{stamp}.png", np.full((scenes.HEIGHT, scenes.WIDTH), 60000, np.uint16))
+    list(TumSource(path, with_depth=True))
+    assert "a median of 12 m when 5000 is one metre" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("cam_params.json", '{"camera": {"w": 32, "h": 24, "scale": 1000.0}}'),
+        ("camera.yaml", "%YAML:1.0\nDepthMapFactor: 1000.0\n"),
+        ("calibration.yaml", "width: 32\nheight: 24\ncalibration: [30, 31, 15.5, 11.5]\ndepth_scale: 1000\n"),
+        ("config.yaml", "cam:\n  png_depth_scale: 1000\n"),
+    ],
+)
+def test_a_file_of_the_recording_says_it(room, caplog, name, text):
+    path = room(1000)
+    (path / name).write_text(text)
+    frame = next(iter(TumSource(path, with_depth=True)))
+    assert np.median(frame.depth) == pytest.approx(2.5, abs=0.01) and caplog.text == ""
+
+
+def test_a_scale_for_no_depth_is_refused(room, scenes, tmp_path):
+    path = room(1000)
+    images = scenes.image_folder(tmp_path / "images", ["a.png"])
+    for spec, message in (
+        (SourceSpec(str(path), depth_scale=1000), r"--depth-scale 1000 is for recordings whose depth is used"),
+        (SourceSpec(str(images), "images", depth_scale=1000), r"--depth-scale 1000 is for"),
+        (SourceSpec(str(path), with_depth=True, depth_scale=0), r"--depth-scale is the value of one metre, above 0"),
+        (SourceSpec(str(path), with_depth=True, depth_scale=float("nan")), r"above 0, got nan"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            open_source(spec)
+
+
+def test_the_scale_is_kept_for_those_who_open_the_frames_again(room):
+    spec = resolved(SourceSpec(str(room(1000)), with_depth=True, depth_scale=1000.0))
+    source = open_source(spec)
+    again = next(iter(reopened(recorded_spec("room", spec, source))))
+    assert np.array_equal(again.depth, next(iter(source)).depth)
+
+
+@pytest.mark.usefixtures("own_levels")
+def test_run_json_says_it(recording, tmp_path, capsys):
+    """The rendered room is 5000 to the metre: read as 2500, everything is twice as far, also in the run's metres."""
+    options = ["--use-depth", "on", "--depth-scale", "2500", "--max-frames", "12", "--set", "pixels=19200", "--quiet"]
+    assert main(["--sequence", str(recording), "--out", str(tmp_path / "run"), "--deterministic", *options]) == 0
+    run = Run(tmp_path / "run")
+    assert run.record().source.depth_scale == 2500
+    truth = np.linalg.norm(np.diff(np.loadtxt(recording / "groundtruth.txt")[:12, 1:4], axis=0), axis=1).sum()
+    estimate = np.linalg.norm(np.diff(run.trajectory().T_wc[:, :3, 3], axis=0), axis=1).sum()
+    assert estimate / truth == pytest.approx(2, rel=0.1)
+    assert main(["--demo", "--depth-scale", "1000"]) == 2
+    assert "--depth-scale 1000.0 is for recordings, not for --demo" in capsys.readouterr().err
