@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from slam.errors import CalibrationError
-from slam.geometry.lens import COEFFICIENTS, RADTAN, TANGENTIAL, distort
+from slam.geometry.lens import COEFFICIENTS, RADTAN, TANGENTIAL, angle, distort, limit
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,24 @@ def sample(image: Tensor, uv: Tensor, padding: str = "zeros", mode: str = "bilin
     return torch.nn.functional.grid_sample(
         image, grid.to(image.dtype), mode=mode, padding_mode=padding, align_corners=True
     )
+
+
+def ray_map(camera: Camera) -> Tensor:
+    """(H, W, 3) float64 rays of the pixels of a camera, z = 1; NaN where its lens sees nothing in front of it.
+
+    Raises:
+        ValueError: if its lens has tangential distortion.
+    """
+    tangential = TANGENTIAL.get(camera.model)
+    if tangential is not None and any(camera.distortion[tangential : tangential + 2]):
+        raise ValueError("rays of lenses with tangential distortion are not known in closed form")
+    K = camera.matrix()
+    xy = (pixel_grid(camera.height, camera.width, like=K) - K[:2, 2]) / torch.stack([K[0, 0], K[1, 1]])
+    radius = xy.norm(dim=-1, keepdim=True)
+    theta = angle(radius, camera.distortion, camera.model)
+    is_seen = (radius < limit(camera.distortion, camera.model)[1]) & (theta < 0.5 * torch.pi)
+    xy = torch.where(radius > 0, xy / radius.clamp_min(1e-12) * theta.tan(), xy)
+    return torch.where(is_seen, torch.cat([xy, torch.ones_like(radius)], -1), torch.nan)
 
 
 def undistortion_map(camera: Camera, target: Camera) -> Tensor:

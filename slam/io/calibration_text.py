@@ -34,6 +34,7 @@ DISTORTIONS = ("distortion_coefficients", "distortion_coeffs", "distortion_coefs
                "d")  # fmt: skip
 CAMERA_MODELS = ("camera_model", "model", "type", "model_type", "camera_type", "projection_model", "lens_model")
 DISTORTION_MODELS = ("distortion_model", "distortion_type")
+FISHEYE_FLAGS = ("fisheye_model", "is_fisheye", "fisheye")  # OpenCV's samples, instant-ngp
 PINHOLE_NAMES = (("fx", "fl_x", "fu", "gamma1", "mu"), ("fy", "fl_y", "fv", "gamma2", "mv"), ("cx", "u0", "pu"),
                  ("cy", "v0", "pv"))  # fmt: skip
 COEFFICIENT_NAMES = {
@@ -155,7 +156,7 @@ def _named_model(values: dict[str, Any], path: Path) -> str:
     """One name of the lens model, of all that the file says of it."""
     camera = next((str(values[key]) for key in CAMERA_MODELS if values.get(key) is not None), "")
     distortion = next((str(values[key]) for key in DISTORTION_MODELS if values.get(key) is not None), "")
-    if not distortion and str(values.get("fisheye_model", 0)).lower() in ("1", "true"):  # OpenCV's samples
+    if not distortion and any(str(values.get(key, 0)).lower() in ("1", "true") for key in FISHEYE_FLAGS):
         distortion = "fisheye"
     if not (camera or distortion) and "k4" in values and "p1" not in values:
         raise CalibrationError(

@@ -44,32 +44,50 @@ class Hits:
     primitive: Tensor  # (n, TILE * TILE) int64, flat: scene * P + primitive
 
 
-def make_rays(T_wc: Tensor, K: Tensor, height: int, width: int, views: int, row_T_wc: Tensor | None) -> Rays:
+def make_rays(
+    T_wc: Tensor,
+    K: Tensor,
+    height: int,
+    width: int,
+    views: int,
+    row_T_wc: Tensor | None,
+    rays_c: Tensor | None = None,
+) -> Rays:
     """Rays through the pixel centres.
 
     Args:
         T_wc: (B, 4, 4), K: (B, 3, 3) pixels.
         views: views of each scene, B = scenes * views, scene by scene.
         row_T_wc: (B, H, 4, 4) pose of each image row, or None.
+        rays_c: (H, W, 3) rays in the camera, z = 1, in place of those of K; None: a pinhole.
     """
     B = len(T_wc)
     rows, cols = -(-height // TILE), -(-width // TILE)
-    uv1 = pixel_grid(rows * TILE, cols * TILE, like=K)
-    uv1 = torch.cat([uv1, torch.ones_like(uv1[..., :1])], -1)
-    tiles = uv1.view(rows, TILE, cols, TILE, 3).permute(0, 2, 4, 1, 3).reshape(rows * cols, 3, TILE * TILE)
-    rays_c = torch.linalg.inv(K)[:, None] @ tiles  # (B, tiles, 3, pixels)
+    uv = pixel_grid(rows * TILE, cols * TILE, like=K)
+    if rays_c is None:
+        tiles = _in_tiles(torch.cat([uv, torch.ones_like(uv[..., :1])], -1))
+        tiles = torch.linalg.inv(K)[:, None] @ tiles  # (B, tiles, 3, pixels)
+    else:
+        u, v = uv.long().unbind(-1)
+        tiles = _in_tiles(rays_c.to(K)[v.clamp_max(height - 1), u.clamp_max(width - 1)]).expand(B, -1, -1, -1)
     if row_T_wc is None:
-        direction = T_wc[:, None, :3, :3] @ rays_c
+        direction = T_wc[:, None, :3, :3] @ tiles
         origin = T_wc[:, None, :3, 3:].expand(-1, rows * cols, -1, -1)
     else:
         row = torch.arange(rows * TILE, device=K.device).clamp_max(height - 1)
         poses = row_T_wc[:, row].view(B, rows, 1, TILE, 1, 4, 4).expand(-1, -1, cols, -1, TILE, -1, -1)
         poses = poses.reshape(B, rows * cols, TILE * TILE, 4, 4)
-        direction = torch.einsum("btpij,btjp->btip", poses[..., :3, :3], rays_c)
+        direction = torch.einsum("btpij,btjp->btip", poses[..., :3, :3], tiles)
         origin = poses[..., :3, 3].mT
     scene = (torch.arange(B, device=K.device) // views)[:, None].expand(-1, rows * cols)
     flat = (origin.flatten(0, 1).float(), direction.flatten(0, 1).float(), scene.flatten())
     return Rays(*flat, (B, rows, cols))
+
+
+def _in_tiles(values: Tensor) -> Tensor:
+    """(rows TILE, cols TILE, C) -> (rows cols, C, TILE * TILE)."""
+    H, W, C = values.shape
+    return values.view(H // TILE, TILE, W // TILE, TILE, C).permute(0, 2, 4, 1, 3).reshape(-1, C, TILE * TILE)
 
 
 def visible_pairs(scenes: Scenes, rays: Rays) -> tuple[Tensor, Tensor]:

@@ -27,6 +27,7 @@ def render(
     width: int,
     *,
     row_T_wc: Tensor | None = None,
+    rays_c: Tensor | None = None,
     supersample: int = 1,
 ) -> Rendered:
     """Look at scenes.
@@ -36,11 +37,13 @@ def render(
         T_wc: (B, 4, 4) with B a multiple of S: the first B / S views are of scene 0, and so on.
         K: (B, 3, 3) or (3, 3) intrinsics of this image size, pixels.
         row_T_wc: (B, H, 4, 4) pose at the time of each row (rolling shutter); T_wc is then unused but for its count.
+        rays_c: (H, W, 3) rays of the pixel centres, camera frame, z = 1, of a lens that is no pinhole; K then only says
+            how far pixels are apart.
         supersample: colour is the mean of this many squared rays a pixel (smooth edges, as many times slower);
             depth stays that of the centre.
 
     Raises:
-        ValueError: if B is not a multiple of S or `row_T_wc` does not fit.
+        ValueError: if B is not a multiple of S, `row_T_wc` does not fit, or `rays_c` are to be supersampled.
     """
     B, S = len(T_wc), len(scenes)
     if B == 0 or B % S:
@@ -51,6 +54,8 @@ def render(
     K = K.to(scenes.device, torch.float32).expand(B, 3, 3)
     if row_T_wc is not None:
         row_T_wc = row_T_wc.to(scenes.device, torch.float32)
+    if supersample > 1 and rays_c is not None:
+        raise ValueError("views of a lens that is no pinhole cannot be supersampled")
     if supersample > 1:
         rows = None if row_T_wc is None else row_T_wc.repeat_interleave(supersample, 1)
         size = (supersample * height, supersample * width)
@@ -58,7 +63,7 @@ def render(
         rays = make_rays(T_wc, K, height, width, B // S, row_T_wc)
         depth = rays.image(cast(scenes, rays).depth[:, None], height, width)[:, 0]
         return Rendered(torch.nn.functional.avg_pool2d(fine.image, supersample), depth.contiguous())
-    rays = make_rays(T_wc, K, height, width, B // S, row_T_wc)
+    rays = make_rays(T_wc, K, height, width, B // S, row_T_wc, rays_c)
     hits = cast(scenes, rays)
     depth = rays.image(hits.depth[:, None], height, width)[:, 0]
     pixel_angle = (1 / K[:, 0, 0]).repeat_interleave(len(rays.scene) // B)

@@ -10,7 +10,8 @@ from torch import Tensor
 from slam.errors import ConfigError
 from slam.frames import Frame, Trajectory
 from slam.geometry import se3
-from slam.geometry.camera import Camera
+from slam.geometry.camera import Camera, ray_map
+from slam.geometry.lens import FISHEYE, project
 from slam.rendering.effects import convolve, rolling_shutter_poses, streak_kernels
 from slam.rendering.movers import MOVER_KINDS, Movers, make_movers
 from slam.rendering.paths import PATH_VARIANTS, handheld_path
@@ -19,6 +20,7 @@ from slam.rendering.scenes import SCENE_KINDS, Scenes, make_scene, stack
 
 START_NS = 1_000_000_000  # time of the first frame
 BATCH = 4  # frames rendered at a time
+FISHEYE_COEFFICIENTS = (0.02, -0.004, 0.001, -0.0002)  # Kannala-Brandt k1 to k4
 MOVERS = ("none", *MOVER_KINDS)
 
 
@@ -38,6 +40,7 @@ class DemoConfig:
     exposure_drift_stops: float = 0.15  # slow change of exposure
     blur_px: float = 0.45  # standard deviation of the lens blur
     readout_s: float = 0.0  # time from the first row's exposure to the last's: a rolling shutter, about its middle row
+    fisheye: bool = False  # a Kannala-Brandt lens, hfov_deg along its rows, instead of a pinhole
     movers: str = "none"  # one of MOVERS: what moves through the scene; still while a frame is read out
 
     def __post_init__(self) -> None:
@@ -52,6 +55,8 @@ class DemoConfig:
                 raise ConfigError(f"demo.{name} must be positive, got {getattr(self, name)}")
         if not 1 <= self.hfov_deg <= 150:
             raise ConfigError(f"demo.hfov_deg must be in 1..150, got {self.hfov_deg}")
+        if self.fisheye and self.movers != "none":
+            raise ConfigError("demo.movers are for a pinhole, not for demo.fisheye")
         if min(self.noise, self.exposure_drift_stops, self.blur_px) < 0:
             raise ConfigError("demo.noise, demo.exposure_drift_stops and demo.blur_px must be at least 0")
         if not 0 <= self.readout_s <= 1 / self.fps:
@@ -68,9 +73,12 @@ class DemoSource:
         self.with_depth = with_depth
         self.count: int | None = config.frames
         self.skipped = 0
-        focal = 0.5 * config.width / float(np.tan(np.radians(config.hfov_deg) / 2))
-        centre = ((config.width - 1) / 2, (config.height - 1) / 2)
-        self.camera = Camera(config.width, config.height, focal, focal, *centre)
+        self.camera = _camera(config)
+        self._rays = ray_map(self.camera) if config.fisheye else None
+        if self._rays is not None and bool(self._rays.isnan().any()):
+            raise ConfigError(
+                f"demo.hfov_deg {config.hfov_deg:g}: the corners see what is beside the camera; take less"
+            )
         generator = torch.Generator().manual_seed(config.seed)
         self._scenes = stack([make_scene(config.kind, generator, device)])
         self._T_wc = handheld_path(self._scenes, config.frames, config.fps, generator, config.variant)
@@ -104,7 +112,8 @@ class DemoSource:
         c = self.config
         with torch.inference_mode():
             scenes, T_wc, rows = self._views(start, stop)
-            views = render(scenes, T_wc, self.camera.matrix(), c.height, c.width, row_T_wc=rows)
+            K = self.camera.matrix()
+            views = render(scenes, T_wc, K, c.height, c.width, row_T_wc=rows, rays_c=self._rays)
             image = convolve(views.image, self._lens.to(views.image).expand(stop - start, -1, -1)).cpu()
             image = image * self._exposure[start:stop, None, None, None]
             image = image + c.noise * torch.randn(image.shape, generator=generator)
@@ -137,3 +146,14 @@ class DemoSource:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+def _camera(config: DemoConfig) -> Camera:
+    half = float(np.radians(config.hfov_deg) / 2)
+    centre = ((config.width - 1) / 2, (config.height - 1) / 2)
+    if not config.fisheye:
+        focal = 0.5 * config.width / float(np.tan(half))
+        return Camera(config.width, config.height, focal, focal, *centre)
+    edge = torch.tensor([np.sin(half), 0.0, np.cos(half)], dtype=torch.float64)
+    focal = 0.5 * config.width / float(project(edge, FISHEYE_COEFFICIENTS, FISHEYE)[0])
+    return Camera(config.width, config.height, focal, focal, *centre, FISHEYE_COEFFICIENTS, FISHEYE)

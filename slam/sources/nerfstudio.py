@@ -105,7 +105,7 @@ def _poses(frames: list[dict[str, Any]], name: str) -> FramePoses:
 def _camera(content: dict[str, Any], frames: list[dict[str, Any]], width: int, height: int, name: str) -> Camera | None:
     """The camera of all frames: the median of those that differ, with a WARNING; None if the file has no intrinsics."""
     whole = [{**content, **frame} for frame in frames]
-    model = str(whole[0].get("camera_model") or "OPENCV").upper()
+    model = str(whole[0].get("camera_model") or ("OPENCV_FISHEYE" if whole[0].get("is_fisheye") else "OPENCV")).upper()
     size = (int(whole[0].get("w") or width), int(whole[0].get("h") or height))
     try:
         values = np.array([_intrinsics(camera, *size) for camera in whole], np.float64)
@@ -120,7 +120,6 @@ def _camera(content: dict[str, Any], frames: list[dict[str, Any]], width: int, h
         log.warning("%s: the focal length varies by %.1f %% over the frames; its median is used", name, 100 * spread)
     distortion = np.median(coefficients, axis=0)
     used = tuple(distortion.tolist()) if distortion.any() or model == "OPENCV_FISHEYE" else ()
-    model = "pinhole" if not used else model
     return camera_of(model, *size, tuple(np.median(values, axis=0).tolist()), used, name)
 
 

@@ -29,7 +29,7 @@ class Registration:
         """
         if any(c.model != RADTAN or len(c.distortion) > 5 for c in (depth, color)):
             raise CalibrationError(
-                "depth can be brought into the images of a lens with distortion k1 k2 p1 p2 k3 only; leave the depth out "
+                "depth can be brought only into the images of a lens with distortion k1 k2 p1 p2 k3; leave it out "
                 "(--use-depth off), or give a calibration with these"
             )
         K = depth.matrix()

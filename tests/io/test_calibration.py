@@ -153,6 +153,7 @@ FISHEYES = {
     "stella": FISHEYE_STELLA,
     "vins": FISHEYE_VINS,
     "nerfstudio": FISHEYE_NERF,
+    "instant-ngp": FISHEYE_NERF.replace('"camera_model": "OPENCV_FISHEYE"', '"is_fisheye": true'),
     "okvis": FISHEYE_OKVIS,
     "basalt": FISHEYE_BASALT,
 }

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from slam.geometry import se3
-from slam.geometry.camera import pixel_grid, sample
+from slam.geometry.camera import Camera, pixel_grid, ray_map, sample
 from slam.geometry.flow import in_image, rays, reproject
 from slam.rendering.builder import SceneBuilder, yaw_matrix
 from slam.rendering.casting import intersect
@@ -141,6 +141,18 @@ def test_two_views_agree_in_depth_and_colour():
     assert difference[agree].mean() < 0.02
     shuffled = (image[:, 1] - image[:, 0]).abs().mean(1)
     assert difference[agree].mean() < 0.5 * shuffled[agree].mean()
+
+
+def test_rays_of_another_lens_take_the_place_of_the_matrix():
+    """Those of a second matrix give what that matrix gives; tiles reach over the border (90 x 70)."""
+    scenes = stack([make_scene("living", torch.Generator().manual_seed(3))])
+    other = Camera(90, 70, 40.0, 41.0, 47.0, 33.0)
+    expected = render(scenes, camera(), other.matrix(), 70, 90)
+    seen = render(scenes, camera(), torch.diag(torch.tensor([40.0, 40.0, 1.0])), 70, 90, rays_c=ray_map(other))
+    torch.testing.assert_close(seen.depth, expected.depth, rtol=1e-4, atol=1e-4)
+    assert float((seen.image - expected.image).abs().mean()) < 1e-3
+    with pytest.raises(ValueError, match="cannot be supersampled"):
+        render(scenes, camera(), other.matrix(), 70, 90, rays_c=ray_map(other), supersample=2)
 
 
 def test_batches_and_single_views_are_the_same():

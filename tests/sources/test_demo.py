@@ -1,5 +1,6 @@
 """The rendered sequence keeps the contract of sources, and its truth is true."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -7,9 +8,11 @@ import pytest
 import torch
 
 from slam.errors import ConfigError
+from slam.frontend.preparation import Preparation
 from slam.geometry import se3
 from slam.geometry.camera import sample
 from slam.geometry.flow import in_image, reproject
+from slam.geometry.lens import FISHEYE, angle
 from slam.sources.demo import DemoConfig, DemoSource
 
 SMALL = DemoConfig(frames=9, width=96, height=72, seed=5)
@@ -74,3 +77,24 @@ def test_wrong_settings_are_reported():
         DemoConfig(readout_s=0.05)
     with pytest.raises(ConfigError, match="hfov"):
         DemoConfig(hfov_deg=179.0)
+
+
+def test_a_fisheye_undistorted_is_the_pinhole():
+    """The same walk through both lenses: after undistortion the images agree but for the blur of resampling."""
+    plain = dict(frames=1, width=320, height=240, noise=0.0, blur_px=0.1, exposure_drift_stops=0.0)
+    fisheye = DemoSource(DemoConfig(hfov_deg=140, fisheye=True, **plain))
+    assert fisheye.camera.model == FISHEYE
+    theta = angle(torch.tensor(160 / fisheye.camera.fx, dtype=torch.float64), fisheye.camera.distortion, FISHEYE)
+    assert math.degrees(float(theta)) == pytest.approx(70, abs=1e-6)
+    preparation = Preparation(fisheye.camera, 320 * 240)
+    assert preparation.camera.width == 320
+    shown = preparation.prepare(next(iter(fisheye))).image.rgb.astype(float)
+    pinhole = next(iter(DemoSource(DemoConfig(hfov_deg=90, **plain)))).image.astype(float)
+    other = np.roll(pinhole, 4, axis=1)
+    error, error_of_other = (np.abs(shown - image)[8:-8, 8:-8].mean() for image in (pinhole, other))
+    assert error < 0.3 * error_of_other
+
+
+def test_a_fisheye_must_see_what_is_before_it():
+    with pytest.raises(ConfigError, match="hfov_deg 150: the corners see what is beside the camera"):
+        DemoSource(DemoConfig(frames=1, hfov_deg=150, fisheye=True))
