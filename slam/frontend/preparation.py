@@ -41,7 +41,7 @@ class Preparation:
         self._warned_of: set[str] = set()
         self._mask: tuple[np.ndarray, np.ndarray] | None = None  # of the last frame that had one, and as prepared
         pinhole = pinhole_of(camera)
-        if pinhole != camera:
+        if camera.is_distorted or camera.undistort_hfov_deg is not None:
             uv = undistortion_map(camera, pinhole).numpy().astype(np.float32)
             self._maps = cv2.convertMaps(uv, None, cv2.CV_16SC2)
         self.camera = pinhole.resized(width, height)
