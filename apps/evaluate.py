@@ -31,8 +31,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--groundtruth",
         type=Path,
         required=True,
-        help="poses as a data set has them (TUM, KITTI, EuRoC, transforms.json, ...), or a recording's folder",
+        help="poses as a data set has them (TUM, KITTI, EuRoC, transforms.json, ...), a recording's folder, a ROS bag",
     )
+    parser.add_argument("--topic", metavar="NAME", help="poses of a ROS bag given as --groundtruth; if it has several")
     parser.add_argument("--depth", type=Path, help="TUM depth/ folder: also compare the run's depth")
     parser.add_argument("--online", action="store_true", help="poses as first estimated, not the final ones")
     parser.add_argument("--max-difference", type=float, default=0.02, help="of matched stamps, s (default %(default)s)")
@@ -68,7 +69,7 @@ def evaluate(options: argparse.Namespace) -> int:
     offset_ns = parse_offset(options.time_offset)
     max_difference_ns = round(options.max_difference * 1e9)
     frames = None if run is None or not run.has_record else lambda: frame_times(run.record().source)
-    truth = read_groundtruth(options.groundtruth, frames)
+    truth = read_groundtruth(options.groundtruth, frames, options.topic)
     if offset_ns is None:
         offset_ns = found_offset_ns(estimate, truth)
     estimate = Trajectory(estimate.time_ns + offset_ns, estimate.T_wc)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from slam.errors import SourceError
+from slam.errors import SourceError, UsageError
 from slam.frames import Trajectory
 from slam.io.poses import (
     FramePoses,
@@ -18,6 +18,8 @@ from slam.io.poses import (
     read_stamped,
 )
 from slam.sources import euroc, icl_nuim, kitti, nerfstudio, record3d, replica, seven_scenes, tartanair
+from slam.sources.bags.poses import read_poses
+from slam.sources.bags.storage import is_bag
 from slam.sources.layout import numbered
 from slam.sources.locate import LAYOUTS, kind_of, layout
 
@@ -30,17 +32,24 @@ FORMS = (
 )
 
 
-def read_groundtruth(path: Path, frame_times: Callable[[], np.ndarray] | None = None) -> Trajectory:
+def read_groundtruth(
+    path: Path, frame_times: Callable[[], np.ndarray] | None = None, topic: str | None = None
+) -> Trajectory:
     """Ground truth T_wc of the camera.
 
     Args:
         path: a file, or the folder of a recording, in any of the forms that data sets have.
         frame_times: gives the stamps (N,) int64, ns, of all frames of the recording that is evaluated. Poses without
             stamps are paired with them by number.
+        topic: of the poses in a ROS bag; None: the only one.
 
     Raises:
         SourceError: if there is none, it is damaged, or it has no stamps and nothing else has them.
     """
+    if is_bag(path):
+        return read_poses(path, topic)
+    if topic is not None:
+        raise UsageError(f"--topic is for ROS bags; {path} is none")
     if path.is_file():
         poses, times = _of_file(path)
     elif path.is_dir():
@@ -65,6 +74,8 @@ def known_truth(path: Path) -> Trajectory | None:
     if not path.is_dir():
         return None
     kind = kind_of(path)
+    if kind == "ros":  # it may have poses, and does not say whose: only where they are asked for
+        return None
     if kind in (None, "tum") and not any((path / name).is_file() for name in TUM_NAMES):
         return None
     try:

@@ -16,6 +16,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from slam.frames import Frame
 from slam.geometry.camera import Camera
+from slam.io.quaternion import quat_xyzw_from_matrix
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 INFO = "sensor_msgs/msg/CameraInfo"
@@ -172,3 +173,32 @@ def write_depth(out: Bag, depth: np.ndarray, encoding: str, time_ns: int) -> Non
         out.compressed(
             f"{topic}/compressedDepth", struct.pack("<iff", 0, 0, 0) + png, "16UC1; compressedDepth png", time_ns
         )
+
+
+def write_pose(out: Bag, topic: str, type_name: str, T_wc: np.ndarray, time_ns: int) -> None:
+    """One pose as PoseStamped, TransformStamped or Odometry."""
+    x, y, z, w = quat_xyzw_from_matrix(T_wc[None, :3, :3])[0]
+    orientation = out.make("geometry_msgs/msg/Quaternion", x=x, y=y, z=z, w=w)
+    place = dict(zip("xyz", (float(value) for value in T_wc[:3, 3])))
+    header = out.header(time_ns, "world")
+    vector = "geometry_msgs/msg/Vector3"
+    if type_name == "geometry_msgs/msg/TransformStamped":
+        transform = out.make("geometry_msgs/msg/Transform", translation=out.make(vector, **place), rotation=orientation)
+        content = out.make(type_name, header=header, child_frame_id="camera", transform=transform)
+    else:
+        pose = out.make(
+            "geometry_msgs/msg/Pose", position=out.make("geometry_msgs/msg/Point", **place), orientation=orientation
+        )
+        if type_name == "geometry_msgs/msg/PoseStamped":
+            content = out.make(type_name, header=header, pose=pose)
+        else:
+            zero = out.make(vector, x=0.0, y=0.0, z=0.0)
+            twist = out.make("geometry_msgs/msg/Twist", linear=zero, angular=zero)
+            content = out.make(
+                type_name,
+                header=header,
+                child_frame_id="camera",
+                pose=out.make("geometry_msgs/msg/PoseWithCovariance", pose=pose, covariance=np.zeros(36)),
+                twist=out.make("geometry_msgs/msg/TwistWithCovariance", twist=twist, covariance=np.zeros(36)),
+            )
+    out.write(topic, type_name, content, time_ns)

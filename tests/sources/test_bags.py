@@ -520,6 +520,12 @@ def test_what_is_no_bag(tmp_path, ros_recording, name, content, message):
         open_source(SourceSpec(str(tmp_path / name)))
 
 
+def test_files_compressed_as_a_whole_are_refused(ros_recording, frames, tmp_path):
+    folder = ros_recording.write_walk(tmp_path / "walk", frames, "mcap", ros_recording.Coding(compression="file"))
+    with pytest.raises(SourceError, match=r"walk are compressed as a whole: unpack them by zstd -d .*walk.mcap.zstd"):
+        open_source(SourceSpec(str(folder)))
+
+
 def test_without_rosbags_one_line_says_what_to_install(ros_recording, frames, tmp_path, monkeypatch):
     path = ros_recording.write_walk(tmp_path / "walk.bag", frames, "ros1")
     monkeypatch.setitem(__import__("sys").modules, "rosbags.typesys", None)

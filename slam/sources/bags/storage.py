@@ -84,7 +84,7 @@ class Folder:
 
 def is_bag(path: Path) -> bool:
     """True of the files and folders that `open_storage` takes, by their names."""
-    return path.suffix.lower() in STORAGES if path.is_file() else bool(_parts(path))
+    return path.suffix.lower() in STORAGES if path.is_file() else bool(_parts(path) or _packed(path))
 
 
 def is_realsense(path: Path) -> bool:
@@ -106,6 +106,9 @@ def open_storage(path: Path) -> Storage:
     if not path.exists():
         raise SourceError(f"no recording at {path}")
     files = _parts(path) if path.is_dir() else [path]
+    packed = _packed(path)
+    if packed and not files:
+        raise SourceError(f"the files of {path} are compressed as a whole: unpack them by zstd -d {packed[0]} ...")
     if not files:
         raise SourceError(f"{path} has no .db3 or .mcap file: it is no ROS 2 bag")
     parts = [_open(file) for file in files]
@@ -151,6 +154,11 @@ def _open(file: Path) -> Storage:
     module, name = known.split(":")
     storage: Storage = getattr(importlib.import_module(module), name)(file)
     return storage
+
+
+def _packed(folder: Path) -> list[Path]:
+    """Storage files that the recorder compressed as a whole."""
+    return sorted(file for suffix in (".db3", ".mcap") for file in folder.glob(f"*{suffix}.zstd"))
 
 
 def _parts(folder: Path) -> list[Path]:
