@@ -1,10 +1,25 @@
 """Errors that a user can cause or fix; programs print them as one line."""
 
+import re
+
+MAX_WORD, MAX_LINE = 400, 2000  # characters of a message; a path may be long
+
 
 class SlamError(Exception):
-    """Base of all expected failures: programs print the message and exit with `exit_code`."""
+    """Base of all expected failures: programs print the message, always one line, and exit with `exit_code`."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """The message; what a damaged file brought into it (line feeds, control codes, endless words) is shortened."""
+        return one_line(super().__str__())
+
+
+def one_line(text: str) -> str:
+    """Text without control codes, its words cut to MAX_WORD characters and itself to MAX_LINE."""
+    text = "".join(c if c.isprintable() else " " for c in text)
+    text = re.sub(rf"\S{{{MAX_WORD},}}", lambda word: f"{word[0][: MAX_WORD // 2]}...{word[0][-20:]}", text)
+    return text if len(text) <= MAX_LINE else f"{text[: MAX_LINE // 2]} ... {text[-MAX_LINE // 4 :]}"
 
 
 class UsageError(SlamError):

@@ -14,12 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from slam.errors import ConfigError
-
-yaml: Any
-try:
-    import yaml
-except ModuleNotFoundError:  # a training machine with little beside torch
-    yaml = None
+from slam.parsing import parse_yaml, yaml
 
 T = TypeVar("T")
 
@@ -145,10 +140,7 @@ def _parse_override(text: str) -> dict[str, Any]:
 def _load_yaml(text: str) -> Any:
     """What a YAML text says. Without PyYAML: nested mappings, their values as of JSON or else text."""
     if yaml is not None:
-        try:
-            return yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ValueError(str(error)) from error
+        return parse_yaml(text)
     lines = [line.partition(" #")[0].rstrip() for line in text.splitlines() if not line.lstrip().startswith("#")]
     lines = [line for line in lines if line]
     if not any(":" in line for line in lines):

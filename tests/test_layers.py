@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = [
-    {"errors", "threads", "timing"},
+    {"errors", "parsing", "threads", "timing"},
     {"device", "geometry", "settings"},
     {"kernels"},
     {"inv_depth"},

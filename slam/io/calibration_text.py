@@ -18,6 +18,7 @@ from slam.errors import CalibrationError
 from slam.geometry.lens import DOUBLE_SPHERE, EUCM, FISHEYE, FOV, OMNI
 from slam.io.lens_names import joined, kind_of
 from slam.io.plausible import warn_once
+from slam.parsing import parse_yaml
 
 FORMATS = (
     "width, height, calibration: [fx, fy, cx, cy, k1, k2, p1, p2, k3] in YAML, "
@@ -96,9 +97,9 @@ def load_yaml(text: str, path: Path) -> dict[Any, Any]:
     if text.startswith("%YAML"):  # OpenCV writes "%YAML:1.0", which is not YAML
         text = text.partition("\n")[2]
     try:
-        content = yaml.load(text, _Loader)  # a SafeLoader with one more tag; JSON is YAML too
-    except yaml.YAMLError as error:
-        raise CalibrationError(f"{path} is no readable calibration ({_one_line(error)}); expected {FORMATS}") from error
+        content = parse_yaml(text, _Loader)  # a SafeLoader with one more tag; JSON is YAML too
+    except ValueError as error:
+        raise CalibrationError(f"{path} is no readable calibration ({error}); expected {FORMATS}") from error
     if not isinstance(content, dict):
         raise CalibrationError(f"{path} is no calibration; expected {FORMATS}")
     return content
@@ -291,9 +292,3 @@ def _floats(values: object, path: Path) -> list[float]:
 def _is_numbers(line: str) -> bool:
     """True if the line is meant as numbers: it has no `key:` and starts like one."""
     return ":" not in line and line.lstrip("+-.[")[:1].isdigit()
-
-
-def _one_line(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or "not YAML"
-    return f"line {mark.line + 1}: {problem}" if mark else str(problem)

@@ -17,6 +17,14 @@ def is_leftover(name: str) -> bool:
     return name.startswith(".") or name.lower() in LEFTOVERS
 
 
+def is_file(path: Path) -> bool:
+    """True if this is a file; False also of a name that no file can have (too long, a zero byte in it)."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def entries(folder: Path) -> Iterator[Path]:
     """Files and folders of a folder, in no order, without leftovers; nothing where there is no folder.
 

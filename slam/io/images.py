@@ -15,6 +15,7 @@ from slam.io.files import reason, write_bytes
 DEPTH_SCALE = 5000.0  # PNG value of one metre (TUM RGB-D); 65535 is 13.1 m, 0 is unknown
 JPEG_QUALITY = 95
 MAX_UINT16 = 65535
+DAMAGED = "damaged, or of a kind that OpenCV cannot read"
 
 
 def write_color(path: Path, image: np.ndarray) -> None:
@@ -29,7 +30,10 @@ def write_color(path: Path, image: np.ndarray) -> None:
 
 
 def read_color(path: Path, levels: tuple[float, float] | None = None) -> np.ndarray:
-    """Read any image as (H, W, 3) uint8 RGB; gray is repeated, alpha left out, EXIF rotation is applied.
+    """Read any image as (H, W, 3) uint8 RGB.
+
+    Gray is repeated, palettes and CMYK are converted, alpha is left out, of animations and pages the first counts. The
+    rotation that EXIF asks for is applied: calibrations are of images as they are shown, as v2d-calibrate sees them.
 
     Args:
         levels: values that become black and white; None: 16 bits are cut to 8.
@@ -141,7 +145,7 @@ def _decode(data: bytes, path: Path, flags: int) -> np.ndarray:
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     except cv2.error as error:  # such as a header that claims more pixels than OpenCV's limit
-        raise SourceError(f"cannot read the image {path}: it is damaged") from error
+        raise SourceError(f"cannot read the image {path}: it is {DAMAGED}") from error
     if pixels is None:
-        raise SourceError(f"cannot read the image {path}: it is {'damaged' if data else 'empty'}")
+        raise SourceError(f"cannot read the image {path}: it is {DAMAGED if data else 'empty'}")
     return np.asarray(pixels)

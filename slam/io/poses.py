@@ -18,7 +18,7 @@ from slam.io.lists import columns as columns_of
 from slam.io.lists import content_lines, in_time
 from slam.io.quaternion import matrix_from_quat_xyzw
 from slam.io.stamps import SECOND_NS
-from slam.io.trajectory import COLUMNS
+from slam.io.trajectory import COLUMNS, MAX_VALUE
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ def from_matrices(values: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray
     """
     T = np.tile(np.eye(4), (len(values), 1, 1))
     T[:, :3] = values[:, :12].reshape(-1, 3, 4)
-    usable = _usable(np.isfinite(values).all(-1) & (np.abs(T[:, :3, :3]).max((-1, -2)) > 0), name)
+    usable = _usable((np.abs(values) < MAX_VALUE).all(-1) & (np.abs(T[:, :3, :3]).max((-1, -2)) > 0), name)
     T = T[usable]
     R = T[:, :3, :3]
     skew = np.abs(R @ np.swapaxes(R, -1, -2) - np.eye(3)).max((-1, -2))
@@ -105,8 +105,8 @@ def from_quaternions(p: np.ndarray, quat_xyzw: np.ndarray, name: str) -> tuple[n
     Raises:
         SourceError: if none is usable.
     """
-    norm = np.linalg.norm(np.nan_to_num(quat_xyzw), axis=-1)
-    finite = np.isfinite(p).all(-1) & np.isfinite(quat_xyzw).all(-1)
+    finite = (np.abs(p) < MAX_VALUE).all(-1) & (np.abs(quat_xyzw) < MAX_VALUE).all(-1)  # NaN compares false
+    norm = np.linalg.norm(np.where(finite[:, None], quat_xyzw, 0.0), axis=-1)
     usable = _usable(finite & (norm > MIN_QUATERNION_NORM), name)
     T = np.tile(np.eye(4), (len(usable), 1, 1))
     T[:, :3, :3] = matrix_from_quat_xyzw(quat_xyzw[usable])

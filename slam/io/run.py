@@ -1,6 +1,5 @@
 """The one writer and the one reader of a run directory."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from slam.io.ply import PointCloud, read_ply, write_ply
 from slam.io.run_directory import RunDirectory
 from slam.io.run_record import RunRecord
 from slam.io.trajectory import read_tum, write_tum
+from slam.parsing import parse_json
 from slam.settings import build_config, dump_config
 
 RECORD = "run.json"
@@ -191,7 +191,7 @@ def read_json(path: Path, kind: type) -> Any:
         SourceError: if it is missing, damaged, or holds something else.
     """
     try:
-        values = json.loads(read_text(path, "JSON file"))
+        values = parse_json(read_text(path, "JSON file"))
     except ValueError as error:
         raise SourceError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(values, kind):

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from slam.parsing import parse_json
+
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -63,7 +65,7 @@ def read_header(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
         text = file.read(length) if length <= MAX_HEADER else b""
     if len(text) != length or not text:
         raise ValueError("its header is cut off")
-    header = json.loads(text)
+    header = parse_json(text)
     if not isinstance(header, dict):
         raise ValueError("its header is no mapping")
     return header.pop("__metadata__", {}), header

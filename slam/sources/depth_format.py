@@ -1,6 +1,5 @@
 """How data sets store depth, and whether what is read can be metres."""
 
-import json
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -9,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from slam.errors import SourceError, UsageError
 from slam.geometry.camera import Camera
 from slam.io.files import read_text
 from slam.io.images import read_depth
+from slam.parsing import parse_json, parse_yaml
 
 log = logging.getLogger(__name__)
 
@@ -79,8 +78,8 @@ def stated_scale(folder: Path) -> float | None:
             continue
         text = read_text(folder / name, "camera parameters").removeprefix("%YAML:1.0")
         try:
-            content = json.loads(text) if name.endswith(".json") else yaml.safe_load(text)
-        except (ValueError, yaml.YAMLError):
+            content = parse_json(text) if name.endswith(".json") else parse_yaml(text)
+        except ValueError:
             continue  # whoever reads the calibration says what is wrong with it
         scale = _scale_in(content)
         if scale is not None:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from slam.errors import SourceError
 from slam.frames import Trajectory
 from slam.io.files import read_text
 from slam.io.poses import read_stamped
+from slam.parsing import parse_yaml
 from slam.sources.image_lists import read_image_list
 from slam.sources.sequence import ALL_FRAMES, OWN_CAMERA, CameraChoice, FrameWindow, ImageSequence, ListedImage
 
@@ -90,12 +90,12 @@ def camera_on_body(camera: Path) -> np.ndarray:
     content: dict[str, Any] = {}
     for file in files:
         try:
-            content = yaml.safe_load(read_text(file, "sensor description").removeprefix("%YAML:1.0"))
+            content = parse_yaml(read_text(file, "sensor description").removeprefix("%YAML:1.0"))
             if "T_BS" in content:
                 return np.array(content["T_BS"]["data"], np.float64).reshape(4, 4)
             if "T_cam_imu" in content[camera.name]:
                 return np.linalg.inv(np.array(content[camera.name]["T_cam_imu"], np.float64).reshape(4, 4))
-        except (yaml.YAMLError, KeyError, TypeError, ValueError, np.linalg.LinAlgError):
+        except (KeyError, TypeError, ValueError, np.linalg.LinAlgError):
             continue
     names = " and ".join(str(file) for file in files)
     raise SourceError(f"{names or camera} has no T_BS, the camera's place on the body")

@@ -7,7 +7,7 @@ from pathlib import Path, PureWindowsPath
 
 from slam.errors import SourceError
 from slam.io.files import read_text
-from slam.io.folders import is_leftover
+from slam.io.folders import is_file, is_leftover
 from slam.io.lists import columns, content_lines, in_time, stamp_and_rest
 from slam.io.stamps import SECOND_NS
 from slam.sources.images import IMAGE_SUFFIXES
@@ -49,7 +49,7 @@ def _located(names: Sequence[str], folder: Path, file: Path) -> list[Path]:
     """The files that a list means."""
     paths, moved, by_name = [], [], None
     for name in names:
-        path = next((path for path in _readings(name, folder) if _exists(path)), None)
+        path = next((path for path in _readings(name, folder) if is_file(path)), None)
         if path is None:
             by_name = _files_below(folder) if by_name is None else by_name
             path = _most_alike(_words(name)[0], by_name, file.stem)
@@ -76,13 +76,6 @@ def _words(name: str) -> list[str]:
     first = columns(name)[0]
     is_image = Path(first).suffix.lower() in IMAGE_SUFFIXES or name[0] in "\"'"
     return list(dict.fromkeys([first, name] if is_image else [name, first]))
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name too long for the system, or with a zero byte
-        return False
 
 
 def _files_below(folder: Path) -> dict[str, list[Path]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from slam.errors import SourceError, UsageError
 from slam.frames import Trajectory
 from slam.geometry.camera import Camera
-from slam.io.folders import entries
+from slam.io.folders import entries, is_file
 from slam.io.poses import FramePoses
 from slam.sources.images import IMAGE_SUFFIXES
 from slam.sources.names import natural_key
@@ -92,7 +92,7 @@ def at_rate(images: Iterable[Path], depth: Callable[[Path], Path | None] = lambd
 
 def first_existing(*paths: Path) -> Path | None:
     """The first of these files that exists."""
-    return next((path for path in paths if path.is_file()), None)
+    return next((path for path in paths if is_file(path)), None)
 
 
 def require(path: Path | None, message: str) -> Path:
@@ -103,4 +103,4 @@ def require(path: Path | None, message: str) -> Path:
 
 
 def _existing(file: Path | None) -> Path | None:
-    return file if file is not None and file.is_file() else None
+    return file if file is not None and is_file(file) else None

@@ -4,7 +4,6 @@ Reference: https://docs.nerf.studio/quickstart/data_conventions.html. Poses T_wc
 looking along -z); frames may stand in any order and may each have intrinsics of their own.
 """
 
-import json
 import logging
 import math
 from pathlib import Path, PurePosixPath
@@ -16,7 +15,9 @@ from slam.errors import CalibrationError, SourceError
 from slam.geometry.camera import Camera
 from slam.io.calibration import camera_of
 from slam.io.files import read_text
+from slam.io.folders import is_file
 from slam.io.poses import OPENCV_FROM_OPENGL, FramePoses, from_matrices
+from slam.parsing import parse_json
 from slam.sources.depth_format import DepthFormat, read_npy
 from slam.sources.images import IMAGE_SUFFIXES
 from slam.sources.layout import Recording, first_existing, require
@@ -46,7 +47,7 @@ def recording(path: Path) -> Recording:
     file = require(first_existing(*(path / name for name in NAMES)), f"{path} has no {NAMES[0]}")
     content = read_transforms(file)
     frames = sorted(((_image(file, frame), frame) for frame in content["frames"]), key=lambda f: _order(f[0]))
-    present = [(image, frame) for image, frame in frames if image.is_file()]
+    present = [(image, frame) for image, frame in frames if is_file(image)]
     if not present:
         raise SourceError(f"{file} lists {len(frames)} images and none exists; the first would be {frames[0][0]}")
     if len(present) < len(frames):
@@ -72,7 +73,7 @@ def read_transforms(file: Path) -> dict[str, Any]:
         SourceError: if it is no such file.
     """
     try:
-        content = json.loads(read_text(file, "list of frames"))
+        content = parse_json(read_text(file, "list of frames"))
     except ValueError as error:
         raise SourceError(f"{file} is no JSON: {error}") from error
     frames = content.get("frames") if isinstance(content, dict) else None
@@ -144,7 +145,7 @@ def _image(file: Path, frame: dict[str, Any]) -> Path:
 def _depth(file: Path, frame: dict[str, Any]) -> Path | None:
     name = frame.get("depth_file_path") or frame.get("depth_path")
     path = file.parent / PurePosixPath(str(name).replace("\\", "/"))
-    return path if name and path.is_file() else None
+    return path if name and is_file(path) else None
 
 
 def _depth_format(content: dict[str, Any], first: Path) -> DepthFormat:

@@ -6,7 +6,6 @@ xyzw and position of T_wc, in the axes of ARKit and OpenGL (y up, looking along 
 
 import importlib
 import itertools
-import json
 import logging
 import os
 from pathlib import Path
@@ -19,6 +18,7 @@ from slam.geometry.camera import Camera
 from slam.io.calibration import camera_of
 from slam.io.files import read_text, reason
 from slam.io.poses import OPENCV_FROM_OPENGL, FramePoses, from_quaternions
+from slam.parsing import parse_json
 from slam.sources.depth_format import DepthFormat
 from slam.sources.layout import Recording, first_existing, numbered, require
 from slam.sources.sequence import DEFAULT_FPS, ListedImage, frame_time_ns
@@ -68,7 +68,7 @@ def read_metadata(file: Path) -> dict[str, Any]:
         SourceError: if it is no such file.
     """
     try:
-        content = json.loads(read_text(file, "metadata"))
+        content = parse_json(read_text(file, "metadata"))
     except ValueError as error:
         raise SourceError(f"{file} is no JSON: {error}") from error
     if not isinstance(content, dict) or not {"K", "poses"} <= set(content):

@@ -4,7 +4,6 @@ Reference: Zhu et al., NICE-SLAM, CVPR 2022; Sucar et al., iMAP, ICCV 2021. Pose
 a line; depth has a scale of its own.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from slam.geometry.camera import Camera
 from slam.io.calibration import camera_of
 from slam.io.files import read_text
 from slam.io.poses import FramePoses, floats, from_matrices, number_rows
+from slam.parsing import parse_json
 from slam.sources.depth_format import DepthFormat, stated_scale
 from slam.sources.layout import Recording, first_existing, numbered
 from slam.sources.sequence import DEFAULT_FPS, ListedImage, frame_time_ns
@@ -58,7 +58,7 @@ def read_poses(path: Path) -> FramePoses:
 
 def _camera(file: Path) -> Camera:
     try:
-        c = json.loads(read_text(file, "calibration", CalibrationError))["camera"]
+        c = parse_json(read_text(file, "calibration", CalibrationError))["camera"]
         size = int(c["w"]), int(c["h"])
         intrinsics = tuple(float(c[name]) for name in ("fx", "fy", "cx", "cy"))
     except (ValueError, KeyError, TypeError) as error:

@@ -14,6 +14,7 @@ from slam.errors import SourceError, UsageError
 from slam.frames import Frame
 from slam.geometry.camera import Camera
 from slam.io.calibration import check_size, fitted, read_calibration
+from slam.io.folders import is_file
 from slam.io.images import read_color, read_full_depth
 from slam.sources.depth_format import DepthFormat, check_scale
 from slam.sources.faults import Faults
@@ -242,7 +243,7 @@ class ImageSequence:
 
     def _find_missing(self) -> set[Path]:
         """The listed images that are not there, told once."""
-        missing = [shot.image for shot in self._shots if not shot.image.is_file()]
+        missing = [shot.image for shot in self._shots if not is_file(shot.image)]
         if missing and len(missing) < len(self._shots):
             log.warning(
                 "%d of %d images of %s are missing (first: %s: No such file) and will be skipped",

@@ -80,7 +80,8 @@ def test_many_damaged_images_are_a_handful_of_lines(tmp_path, scenes, caplog):
     source = ImageFolderSource(path)
     assert len(list(source)) == 10 and source.skipped == 40
     told = [line for line in warnings_of(caplog) if "guessing" not in line]
-    assert len(told) == 4 and "27 times in all: skipped a frame: cannot read the image: it is damaged" in told
+    damaged = "27 times in all: skipped a frame: cannot read the image: it is damaged"
+    assert len(told) == 4 and sum(line.startswith(damaged) for line in told) == 1
     assert "13 times in all: skipped a frame: cannot read the image: it is empty" in told
 
 
