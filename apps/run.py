@@ -127,10 +127,8 @@ def run(options: argparse.Namespace) -> int:
         if report.directory.missing:
             raise OutputError(f"results in {report.directory.path} are incomplete: {report.directory.missing_words()}")
         if not len(slam.store) and not stop.is_set():
-            raise SourceError(
-                f"no map: the {slam.counts.seen} frames of {given.record.name} never showed enough parallax; "
-                "move the camera sideways, slowly"
-            )
+            frames = f"{slam.counts.seen} frame{'s' if slam.counts.seen != 1 else ''}"
+            raise SourceError(f"no map of the {frames} of {given.record.name}: {slam.why_no_map()}")
         if earlier and not slam.counts.tracked and not stop.is_set():
             raise SourceError(f"no frame of {given.record.name} shows a place of {options.load_map}")
         return 0

@@ -300,3 +300,4 @@ class Progress:
     status: Status
     counts: Counts
     frame: Frame | None = None  # the newest
+    waiting: str = ""  # why there is no map yet, once that takes long

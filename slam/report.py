@@ -196,5 +196,5 @@ def status_line(progress: Progress, total: int | None, seconds: float) -> str:
     return (
         f"frame {frames}  {counts.seen / max(seconds, 1e-3):.1f} fps  {progress.status.value}  "
         f"keyframes {len(keyframes)}{unit}  lost {counts.lost}  dropped {counts.dropped}  "
-        f"skipped {counts.skipped}"
+        f"skipped {counts.skipped}" + (f"  {progress.waiting}" if progress.waiting else "")
     )

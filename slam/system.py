@@ -20,6 +20,8 @@ from slam.timing import StageTimes
 
 log = logging.getLogger(__name__)
 
+WAITING_FRAMES = 60  # without a map, after which the reason is shown, and asked for anew
+
 
 class Slam:
     """Dense SLAM of one camera: feed it frames in order of time with `step`, or a whole source with `run`.
@@ -57,11 +59,16 @@ class Slam:
         if source.live != self.record.live:
             raise ValueError(f"the system was built with live={self.record.live}, the source has live={source.live}")
         feed = Feed(source, self.record.threads, stopped, pause)
+        waiting = ""
         try:
             for frame in feed:
                 on_poses(self.step(frame))
                 self.counts.skipped, self.counts.dropped = feed.skipped, feed.dropped
-                publish(Progress(self.store.snapshot(), self.status, replace(self.counts), frame))
+                if self.status is Status.INIT and self.counts.seen % WAITING_FRAMES == 0:
+                    waiting = self.why_no_map()
+                elif self.status is not Status.INIT:
+                    waiting = ""
+                publish(Progress(self.store.snapshot(), self.status, replace(self.counts), frame, waiting))
         finally:
             feed.close()
             self.counts.skipped = feed.skipped  # those after the last good frame too
@@ -121,6 +128,11 @@ class Slam:
             self._apply([self.parts.backend.adjust_all()])
         if self.backend.windows_skipped:
             log.warning("the backend had no time for %d keyframes when they were made", self.backend.windows_skipped)
+
+    def why_no_map(self) -> str:
+        """The most likely reason why there is no map yet, with the remedy."""
+        source = self.preparation.source
+        return self.parts.start.why_no_map((source.width, source.height))
 
     def _start(self, view: View) -> list[Estimate]:
         """Take a view before there is a map."""

@@ -5,6 +5,7 @@ depth are adjusted together and kept only if the flow then fits.
 """
 
 import logging
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from slam.errors import check_range
 from slam.frames import View
 from slam.frontend.initial_structure import is_ambiguous, solve
 from slam.geometry import se3
+from slam.geometry.camera import pixel_grid
 from slam.inv_depth import UNMEASURED_SIGMA, InvDepth
 from slam.matching.matcher import Match, Matcher
 from slam.matching.parallax import TEXTURED, turn_and_parallax
@@ -68,6 +70,16 @@ class InitialMap:
     prior: InvDepth | None = None  # (hc, wc) what the picture of `view` alone suggests, in a unit of its own
 
 
+@dataclass
+class Seen:
+    """What the views have shown, for whoever asks why there is no map; pixels are of the network size."""
+
+    failed: int = 0  # views that were not found in the first one of their time
+    flow_px: float = 0.0  # largest median flow
+    turned_deg: float = 0.0  # largest rotation
+    parallax_px: float = 0.0  # largest
+
+
 class Initialiser:
     """Gathers views until a first map can be made."""
 
@@ -87,6 +99,7 @@ class Initialiser:
         self.matches: list[Match] = []  # of views[1:] to views[0]
         self.unmatched: list[View] = []  # between them, without flow
         self.dropped: list[View] = []  # before views[0], without flow
+        self.seen = Seen()
         self._tried_px = 0.0  # parallax of the last attempt
 
     def add(self, view: View) -> InitialMap | None:
@@ -95,6 +108,7 @@ class Initialiser:
             self.views.append(view)
             return None
         match = self._match(view)
+        self.seen.failed += not match.ok
         if not match.ok or len(self.views) + len(self.unmatched) >= self.config.max_gathered:
             self._restart(view)
             return None
@@ -102,7 +116,8 @@ class Initialiser:
         self.matches.append(match)
         if len(self.views) > MAX_MATCHED_VIEWS:
             self._thin()
-        _, parallax = turn_and_parallax(match.target_uv, match.weight, view.K, self.matcher.stride)
+        turn, parallax = turn_and_parallax(match.target_uv, match.weight, view.K, self.matcher.stride)
+        self._note(match, turn, parallax)
         wanted_px = self.config.parallax_px * (PATIENT_RATIO if self.unmatched else 1)
         if len(self.views) < self.config.min_views or parallax < max(wanted_px, 1.2 * self._tried_px):
             return None
@@ -116,6 +131,16 @@ class Initialiser:
         ones = torch.ones(h, w, device=self.device)
         constant = InvDepth(ones, 1e-6 * ones)  # as if sure: the motion is scaled to it
         return self.matcher.match(self.views[0], constant, view, T_ck)
+
+    def _note(self, match: Match, turn: Tensor, parallax: float) -> None:
+        """Keep the largest of each."""
+        h, w, _ = match.target_uv.shape
+        flow = (match.target_uv - pixel_grid(h, w, like=match.target_uv)).norm(dim=-1)
+        textured = flow[match.weight.mean(-1) > TEXTURED]
+        flow_px = float(textured.median()) * self.matcher.stride if len(textured) else 0.0
+        self.seen.flow_px = max(self.seen.flow_px, flow_px)
+        self.seen.turned_deg = max(self.seen.turned_deg, math.degrees(float(se3.angle_rad(turn))))
+        self.seen.parallax_px = max(self.seen.parallax_px, parallax)
 
     def _thin(self) -> None:
         """Put aside the view whose neighbours are nearest in time, neither the first nor the last."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from slam.frames import UNNUMBERED, Estimate, Keyframe, Status, View
+from slam.frontend.diagnosis import StartWatch, diagnosed
 from slam.frontend.initialiser import Initialiser, InitialiserConfig, InitialMap
 from slam.frontend.tracker import MIN_PARALLAX_PX, track
 from slam.geometry import se3
@@ -45,15 +46,21 @@ class Start:
         self.config = config
         self._later: Initialiser | None = None  # gathers views of a keyframe whose depth is a guess
         self._still: list[tuple[View, Tensor]] = []  # those before with hardly any parallax, and their T_ck (4, 4)
+        self.watch = StartWatch()
         self._sees_depth = False  # of a sensor, though too little for a first map
 
     def add(self, view: View) -> InitialMap | None:
         """Take a view; the first map, if this one made it possible."""
+        self.watch.add(view)
         self._sees_depth |= view.sensor_depth is not None
         first = self._measured(view) or self.initialiser.add(view) or self.initialiser.guessed()
         if first is not None and self._sees_depth and not first.metric:
             log.warning("sensor depth is not used: no frame had enough of it when the map began")
         return first
+
+    def why_no_map(self, size: tuple[int, int]) -> str:
+        """The most likely reason why no view has made a map yet; `size`: width and height of the images."""
+        return diagnosed(self.watch.evidence(self.initialiser, size))
 
     def again(self, view: View, estimate: Estimate, keyframe: Keyframe) -> tuple[InitialMap, Keyframe] | None:
         """Take a view that was tracked against a keyframe whose depth is a guess: as soon as the parallax allows, the

@@ -3,6 +3,7 @@
 All of it is judged on a few images spread over the recording, between which the scene has moved.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,9 +12,12 @@ import numpy as np
 
 SAMPLES = 16
 MIN_SAMPLES = 4
+LOOKED_AT_PX = 1024  # longer side; of larger images every second, third ... row and column is looked at
 FULL_16_BIT = 0.5  # share of the range of 16 bits, from which on its upper 8 bits are enough
 LOW_CONTRAST = 48.0  # gray levels of 8-bit images, below which they are stretched ...
 MIN_RANGE = 4.0  # ... and below which there is nothing to see
+MEAN_PX = 4  # side of the squares whose means show the range without the noise
+NOISE_RANGE = 3.0  # range of such means over the mean step of the noise, about 1.2 where there is nothing else
 RANGE_PERCENTILES = (0.5, 99.5)
 RANGE_MARGIN = 0.1  # of the range, to both sides of it
 
@@ -29,10 +33,13 @@ MIN_AREA = 0.002  # of the image, for a region to be masked
 MIN_LEFT = 0.2  # of each side, that cropping must leave
 
 OVERLAY_WIDTH = 320  # pixels, at which overlays are looked for
-EDGE_GRADIENT = 8.0  # gray levels per pixel
+EDGE_GRADIENT = 8.0  # gray levels per pixel, of an overlay ...
+SCENE_GRADIENT = 3.0  # ... and of the scene
 COHERENT = 0.92  # length of the mean gradient over the mean length: 1 of an edge that stays where it is
 STILL_COHERENT = 0.75
-STEADY_LEVELS = 8.0  # standard deviation over time of a pixel of an overlay
+STEADY_LEVELS = 8.0  # standard deviation over time of a pixel of an overlay ...
+MIN_STEADY = 0.15  # ... of which this share of its edges is: others mix with the scene
+MIN_ROUNDNESS = 0.03  # least over greatest eigenvalue of the gradients of an overlay
 MAX_STILL = 0.35  # share of all edges that stay, from which on the camera does
 CLOSING = 9  # pixels between the letters of an overlay
 MIN_OVERLAY_EDGES = 12  # pixels
@@ -54,6 +61,9 @@ def survey(images: Sequence[np.ndarray]) -> Survey:
     """Look at images (H, W, 3) of one size, uint8 or uint16, spread over a recording."""
     if not images:
         return Survey()
+    step = math.ceil(max(images[0].shape[:2]) / LOOKED_AT_PX)
+    if step > 1:
+        return _enlarged(survey([image[::step, ::step] for image in images]), step, images[0].shape)
     same = [image for image in images if image.shape == images[0].shape and image.dtype == images[0].dtype]
     levels = found_levels(same)
     scale = levels or ((0.0, 255.0) if same[0].dtype == np.uint8 else (0.0, 65535.0))
@@ -72,10 +82,27 @@ def survey(images: Sequence[np.ndarray]) -> Survey:
     return Survey(levels, crop, *(m if m.mean() > MIN_AREA else None for m in (border & (region.mean() > 0), overlay)))
 
 
+def _enlarged(found: Survey, step: int, shape: tuple[int, ...]) -> Survey:
+    """What was found in every `step`-th row and column of images of a shape."""
+    H, W = shape[:2]
+    crop = found.crop
+    if crop is not None:
+        left, top = step * crop[0], step * crop[1]
+        right, bottom = (step * (crop[n] + crop[n + 2]) for n in (0, 1))
+        right = W if right >= W else right - step + 1  # a bar may begin just after the last row that was looked at
+        bottom = H if bottom >= H else bottom - step + 1
+        crop = left, top, right - left, bottom - top
+        W, H = crop[2:]
+    masks = (
+        None if m is None else cv2.resize(m.astype(np.uint8), (W, H), interpolation=cv2.INTER_NEAREST) > 0
+        for m in (found.border, found.overlay)
+    )
+    return Survey(found.levels, crop, *masks)
+
+
 def found_levels(images: Sequence[np.ndarray]) -> tuple[float, float] | None:
     """The values that should become black and white, where images use but a small part of their range."""
-    ends = [np.percentile(image[::2, ::2], RANGE_PERCENTILES) for image in images]
-    ends = [(low, high) for low, high in ends if high - low >= MIN_RANGE]
+    ends = [e for e in map(_range, images) if e is not None]
     if not ends:
         return None
     low, high = min(low for low, _ in ends), max(high for _, high in ends)
@@ -84,6 +111,16 @@ def found_levels(images: Sequence[np.ndarray]) -> tuple[float, float] | None:
         return None
     margin = RANGE_MARGIN * (high - low)
     return max(float(low - margin), 0.0), float(high + margin)
+
+
+def _range(image: np.ndarray) -> tuple[float, float] | None:
+    """Lowest and highest value of an image without its noise; None if there is nothing to see."""
+    h, w = (max(side // MEAN_PX, 1) for side in image.shape[:2])
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    means = cv2.resize(gray.astype(np.float32), (w, h), interpolation=cv2.INTER_AREA)
+    low, high = np.percentile(means, RANGE_PERCENTILES)
+    noise = np.abs(np.diff(gray[::2].astype(np.float32), axis=1)).mean()
+    return (float(low), float(high)) if high - low >= max(MIN_RANGE, NOISE_RANGE * noise) else None
 
 
 def constant_border(grays: np.ndarray) -> np.ndarray:
@@ -175,26 +212,36 @@ def static_overlay(grays: np.ndarray, ignored: np.ndarray) -> np.ndarray:
     gradients = np.stack(
         [np.stack([cv2.Sobel(s, cv2.CV_32F, dx, 1 - dx, scale=1 / 8) for dx in (1, 0)], -1) for s in small]
     )
+    mean = gradients.mean(0)
     strength = np.linalg.norm(gradients, axis=-1).mean(0)
-    coherence = np.linalg.norm(gradients.mean(0), axis=-1) / np.maximum(strength, 1e-6)
-    edge = (strength > EDGE_GRADIENT) & ~(cv2.dilate(hidden.astype(np.uint8), _disc(3)) > 0)
+    coherence = np.linalg.norm(mean, axis=-1) / np.maximum(strength, 1e-6)
+    inside = ~(cv2.dilate(hidden.astype(np.uint8), _disc(3)) > 0)
+    edge = (strength > SCENE_GRADIENT) & inside
     steady = small.std(0) < STEADY_LEVELS
     nothing = np.zeros((H, W), bool)
     if edge.sum() < MIN_OVERLAY_EDGES or (coherence[edge] > STILL_COHERENT).mean() > MAX_STILL:
         return nothing
-    seeds = edge & (coherence > COHERENT) & steady
-    blobs = cv2.morphologyEx(seeds.astype(np.uint8), cv2.MORPH_CLOSE, _disc(CLOSING // 2))
-    count, labels = cv2.connectedComponents(blobs)
+    seeds = (strength > EDGE_GRADIENT) & (coherence > COHERENT) & inside
     moving = edge & (coherence < STILL_COHERENT)
-    found = np.zeros(blobs.shape, np.uint8)
-    for label in range(1, count):
+    _, labels = cv2.connectedComponents(cv2.morphologyEx(seeds.astype(np.uint8), cv2.MORPH_CLOSE, _disc(CLOSING // 2)))
+    found = np.zeros(seeds.shape, np.uint8)
+    for label in range(1, int(labels.max()) + 1):
         blob = (labels == label).astype(np.uint8)
-        if seeds[blob > 0].sum() >= MIN_OVERLAY_EDGES and _moves_round(blob, edge, moving, seeds):
+        own = seeds & (blob > 0)
+        if own.sum() < MIN_OVERLAY_EDGES or steady[own].mean() < MIN_STEADY or _is_straight(mean[own]):
+            continue
+        if _moves_round(blob, edge, moving, seeds):
             found |= blob
     if not found.any():
         return nothing
     found = cv2.dilate(_to_border(found, steady), _disc(2))
     return cv2.resize(found, (W, H), interpolation=cv2.INTER_NEAREST) > 0
+
+
+def _is_straight(gradients: np.ndarray) -> bool:
+    """True if gradients (n, 2) have one direction only: the camera may move along such an edge of the scene."""
+    low, high = np.linalg.eigvalsh(gradients.T @ gradients)
+    return bool(low < MIN_ROUNDNESS * high)
 
 
 def _moves_round(blob: np.ndarray, edge: np.ndarray, moving: np.ndarray, seeds: np.ndarray) -> bool:

@@ -119,6 +119,20 @@ def test_the_carrier_at_the_lower_edge_is_masked():
     assert hidden[body].mean() > 0.85 and hidden[:90].mean() < 0.02
 
 
+def test_large_images_are_looked_at_in_steps_and_cut_no_less():
+    """Four times the size: of bars of 80 pixels nothing may be left, of the image at most two steps' worth is lost."""
+    images = [
+        cv2.resize(image, (1280, 960), interpolation=cv2.INTER_NEAREST)
+        for image in framed(pan(), (20, 20, 0, 0), (0, 0, 0))
+    ]
+    s = survey(images)
+    assert s.crop is not None
+    left, top, width, height = s.crop
+    scale = 960 / 160
+    assert (left, width) == (0, 1280) and 20 * scale <= top <= 20 * scale + 6
+    assert 140 * scale - 8 <= top + height <= 140 * scale
+
+
 @pytest.mark.parametrize("ends", [(100, 120), (0, 30), (225, 255)])
 def test_low_contrast_is_stretched(ends):
     levels = survey(pan(low=ends[0], high=ends[1], noise=0.5)).levels
