@@ -68,8 +68,15 @@ class BoardView:
 class Board:
     """Draws one board and finds it."""
 
-    def __init__(self, config: BoardConfig) -> None:
-        """Raises UsageError if the dictionary is unknown or too small for the board."""
+    def __init__(self, config: BoardConfig, is_legacy: bool = False) -> None:
+        """Prepare to draw and to find it; a ChArUco board is found in the new and in the legacy pattern.
+
+        Args:
+            is_legacy: draw a ChArUco board as OpenCV did before 4.6, with a white square in the upper left corner.
+
+        Raises:
+            UsageError: if the dictionary is unknown or too small for the board.
+        """
         self.config = config
         columns, rows = config.squares
         self._charuco = None
@@ -79,8 +86,11 @@ class Board:
             if needed > known:
                 raise UsageError(f"{config} needs {needed} markers, --dictionary {config.dictionary} has {known}")
             marker = config.marker_m or MARKER_SHARE * config.square_m
-            self._charuco = cv2.aruco.CharucoBoard((columns, rows), config.square_m, marker, dictionary)
-            self._detector = cv2.aruco.CharucoDetector(self._charuco)
+            self._charuco = _charuco_board(config, marker, dictionary, is_legacy)
+            legacy = _charuco_board(config, marker, dictionary, not is_legacy)
+            # which of the two patterns it is, shows in the first image of it; with an odd number of rows they are one
+            boards = [self._charuco] if rows % 2 else [self._charuco, legacy]
+            self._detectors = [cv2.aruco.CharucoDetector(board) for board in boards]
         grid = np.mgrid[1:columns, 1:rows].T.reshape(-1, 2)
         self.corners = np.hstack([grid, np.zeros((len(grid), 1))]).astype(np.float32) * np.float32(config.square_m)
 
@@ -94,10 +104,12 @@ class Board:
                 return None
             found, uv = cv2.findChessboardCornersSB(gray, size, flags=flags)
             return self._view(np.arange(len(self.corners)), uv) if found else None
-        uv, ids, _, _ = self._detector.detectBoard(gray)
-        if ids is None or len(ids) < MIN_CORNERS or _on_a_line(self.corners[ids.ravel()]):
-            return None
-        return self._view(ids.ravel(), uv)
+        for detector in self._detectors:
+            uv, ids, _, _ = detector.detectBoard(gray)
+            if ids is not None and len(ids) >= MIN_CORNERS and not _on_a_line(self.corners[ids.ravel()]):
+                self._detectors = [detector]
+                return self._view(ids.ravel(), uv)
+        return None
 
     def _view(self, ids: np.ndarray, uv: np.ndarray) -> BoardView:
         return BoardView(ids, uv.reshape(-1, 2).astype(np.float32), self.corners[ids])
@@ -160,6 +172,14 @@ def _dictionary(name: str) -> "cv2.aruco.Dictionary":
     if name not in names:
         raise UsageError(f"unknown --dictionary {name!r}; known: {', '.join(names)}")
     return cv2.aruco.getPredefinedDictionary(getattr(cv2.aruco, name))
+
+
+def _charuco_board(
+    config: BoardConfig, marker_m: float, dictionary: "cv2.aruco.Dictionary", is_legacy: bool
+) -> "cv2.aruco.CharucoBoard":
+    board = cv2.aruco.CharucoBoard(config.squares, config.square_m, marker_m, dictionary)
+    board.setLegacyPattern(is_legacy)
+    return board
 
 
 def _glimpsed(gray: np.ndarray, size: tuple[int, int]) -> bool:

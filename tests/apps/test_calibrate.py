@@ -37,6 +37,20 @@ def test_images_become_a_calibration(folder, tmp_path, capsys, caplog):
     assert "coverage" in caplog.text and "in 11 of 14 images, 10 differ enough" in caplog.text
 
 
+def test_images_of_the_other_orientation_are_left_out_and_told(folder, tmp_path, caplog):
+    """Which way a camera was turned does not show in images alone."""
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    for k, file in enumerate(sorted(folder.iterdir())):
+        image = cv2.imread(str(file))
+        cv2.imwrite(str(mixed / file.name), np.rot90(image) if k in (0, 1, 6) else image)
+    out = tmp_path / "camera.yaml"
+    assert main(["--images", str(mixed), "--size", "7x5", "--out", str(out)]) == 0
+    camera = read_calibration(out, (320, 240))
+    assert camera.fx == pytest.approx(LENS.fx, rel=0.02)
+    assert "differ in size: of 5 looked at" in caplog.text and "those of 320x240 are used" in caplog.text
+
+
 def test_a_video_of_a_charuco_board_becomes_a_calibration(board_images, tmp_path, monkeypatch, capsys):
     """Through the codec, and with every other of 32 images tried."""
     monkeypatch.setattr("apps.calibrate.MAX_TRIED", 16)

@@ -176,6 +176,25 @@ def test_a_printed_board_is_found_in_its_own_image(kind, tmp_path):
     assert found is not None and len(found.uv) == len(board.corners)
 
 
+@pytest.mark.parametrize("rows", [6, 5])
+def test_a_charuco_board_of_the_legacy_pattern_is_found(board_images, rows: int):
+    """Its corners are where the projection puts them, whichever pattern is printed; half a pixel: subpixel search."""
+    config = BoardConfig("charuco", 7, rows, 0.03, 0.022)
+    legacy, board = Board(config, is_legacy=True), Board(config)
+    pose = board_images.board_poses(1)[0]
+    shown = board_images.photograph(legacy, LENS, *pose)
+    view, expected = board.find(shown), legacy.find(shown)
+    assert view is not None and len(view.ids) >= 20
+    np.testing.assert_array_equal(view.uv, expected.uv)
+    other = board_images.photograph(Board(config), LENS, *pose)
+    assert np.array_equal(other, shown) is (rows == 5)  # of odd rows there is one pattern
+    if rows == 6:
+        same = Board(config).find(other)
+        pairs = [(view.uv[view.ids == i][0], same.uv[same.ids == i][0]) for i in np.intersect1d(view.ids, same.ids)]
+        assert len(pairs) >= 20 and max(np.abs(a - b).max() for a, b in pairs) < 0.5
+        assert board.find(other) is None  # one recording shows one board
+
+
 def test_a_board_is_written_as_png_only(tmp_path):
     with pytest.raises(UsageError, match="PNG"):
         write_board(tmp_path / "board.jpg", Board(BoardConfig()))
