@@ -54,7 +54,9 @@ def is_file(url: str) -> bool:
         return False
     try:
         with _answer(url) as answer:
-            return answer.headers.get("Content-Length") is not None and _kind(answer) in ("video", "application")
+            kind = str(answer.headers.get_content_type())
+            is_video = kind.startswith("video/") or kind in ("application/octet-stream", "application/mp4")
+            return is_video and not _is_playlist(kind) and answer.headers.get("Content-Length") is not None
     except SourceError:
         return False
 
@@ -68,7 +70,7 @@ def _fetched(url: str, folder: Path) -> Path:
             raise SourceError(f"{url} is a live stream (MJPEG), which has no end; use --camera {url}")
         if kind in ("text/html", "application/xhtml+xml"):
             raise SourceError(f"{url} is a web page, not a video: give the address of the video file itself")
-        if "mpegurl" in kind or "dash+xml" in kind:
+        if _is_playlist(kind):
             raise SourceError(f"{url} is a playlist, not a video file: ffmpeg -i {url} -c copy video.mp4 fetches it")
         if not has_size:
             _keep(answer, url, file)
@@ -105,8 +107,9 @@ def _answer(url: str) -> Any:
         raise SourceError(f"cannot fetch {url}: {_words(error)}") from error
 
 
-def _kind(answer: Any) -> str:
-    return str(answer.headers.get_content_maintype())
+def _is_playlist(kind: str) -> bool:
+    """True of HLS and DASH, which FFmpeg plays as streams."""
+    return "mpegurl" in kind or "dash+xml" in kind
 
 
 def _words(error: Exception) -> str:

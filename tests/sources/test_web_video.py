@@ -143,6 +143,23 @@ def test_a_file_given_as_a_camera_ends_and_loses_no_frame(serve, scenes, tmp_pat
     assert f"{url} is a video file, not a camera: reading it as --video" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("kind", "with_size", "expected"),
+    [
+        ("video/mp4", True, True),
+        ("application/octet-stream", True, True),
+        ("video/mp4", False, False),
+        ("multipart/x-mixed-replace; boundary=x", True, False),
+        ("application/vnd.apple.mpegurl", True, False),  # HLS, also of live cameras
+        ("text/html", True, False),
+        ("image/jpeg", True, False),
+    ],
+)
+def test_cameras_are_told_from_files_by_what_the_server_says(serve, kind, with_size, expected):
+    assert web_video.is_file(f"{serve(sends(b'data', kind, with_size))}/x") is expected
+    assert not web_video.is_file("rtsp://127.0.0.1:9/x") and not web_video.is_file("webcam:1")
+
+
 def test_a_camera_source_refuses_a_file(serve):
     """Where the program does not look first: it would begin again and again."""
     url = f"{serve(sends((VIDEOS / 'index_first.mp4').read_bytes()))}/stream"
