@@ -4,6 +4,8 @@ OpenCV is used here only to encode and decode; the bytes go through Python, whic
 not) and takes any path. Its BGR order stays inside this file.
 """
 
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -15,6 +17,8 @@ from slam.io.files import reason, write_bytes
 DEPTH_SCALE = 5000.0  # PNG value of one metre (TUM RGB-D); 65535 is 13.1 m, 0 is unknown
 JPEG_QUALITY = 95
 MAX_UINT16 = 65535
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+MAX_PNG_RATIO = 1100  # of pixels in bytes to the file: deflate reaches 1032
 DAMAGED = "damaged, or of a kind that OpenCV cannot read"
 
 
@@ -142,6 +146,8 @@ def _bytes(path: Path) -> bytes:
 
 
 def _decode(data: bytes, path: Path, flags: int) -> np.ndarray:
+    if data.startswith(PNG_MAGIC) and not _is_whole_png(data):
+        raise SourceError(f"cannot read the image {path}: it is damaged")
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     except cv2.error as error:  # such as a header that claims more pixels than OpenCV's limit
@@ -149,3 +155,23 @@ def _decode(data: bytes, path: Path, flags: int) -> np.ndarray:
     if pixels is None:
         raise SourceError(f"cannot read the image {path}: it is {DAMAGED if data else 'empty'}")
     return np.asarray(pixels)
+
+
+def _is_whole_png(data: bytes) -> bool:
+    """True if all parts are there and their sums right, and the size is one that so few bytes can hold.
+
+    libpng tells its errors to the terminal itself, and takes minutes and gigabytes for a damaged size.
+    """
+    at, name = len(PNG_MAGIC), b""
+    width, height = struct.unpack(">II", data[16:24].ljust(8, b"\0"))
+    if width * height * max(1, data[24:25].ljust(1)[0] // 8) > MAX_PNG_RATIO * len(data):
+        return False
+    while name != b"IEND":
+        size = int.from_bytes(data[at : at + 4], "big")
+        name, end = data[at + 4 : at + 8], at + 12 + size
+        if end > len(data) or zlib.crc32(memoryview(data)[at + 4 : end - 4]) != int.from_bytes(
+            data[end - 4 : end], "big"
+        ):
+            return False
+        at = end
+    return True

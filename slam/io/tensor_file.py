@@ -84,10 +84,15 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     tensors = {}
     for name, entry in header.items():
         try:
-            dtype, shape, (begin, end) = DTYPES[entry["dtype"]], [int(n) for n in entry["shape"]], entry["data_offsets"]
-        except (KeyError, TypeError) as error:
+            dtype, shape = DTYPES[entry["dtype"]], [int(n) for n in entry["shape"]]
+            begin, end = (int(n) for n in entry["data_offsets"])
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"tensor {name} has a damaged entry ({error})") from error
-        if not 0 <= begin <= end <= len(data) or end - begin != math.prod(shape) * dtype.itemsize:
+        if (
+            min(shape, default=0) < 0
+            or not 0 <= begin <= end <= len(data)
+            or end - begin != math.prod(shape) * dtype.itemsize
+        ):
             raise ValueError(f"tensor {name} is cut off")
         flat = torch.frombuffer(bytearray(data[begin:end]), dtype=dtype) if end > begin else torch.empty(0, dtype=dtype)
         tensors[name] = flat.reshape(shape)

@@ -1,5 +1,8 @@
 """Images keep their colours, depths their metres."""
 
+import struct
+import zlib
+
 import cv2
 import numpy as np
 import pytest
@@ -113,3 +116,81 @@ def test_mask_round_trip(tmp_path):
     write_mask(tmp_path / "m.png", mask)
     assert np.array_equal(read_mask(tmp_path / "m.png"), mask)
     assert set(np.unique(read_confidence(tmp_path / "m.png"))) == {0.0, 1.0}  # 0 and 255 in the file
+
+
+CORNERS = {
+    1: "rgbw",
+    2: "grwb",
+    3: "wbgr",
+    4: "bwrg",
+    5: "rbgw",
+    6: "brwg",
+    7: "wgbr",
+    8: "gwrb",
+}  # by EXIF orientation
+COLOURS = {"r": (250, 20, 20), "g": (20, 250, 20), "b": (20, 20, 250), "w": (200, 200, 200)}
+
+
+def quarters() -> np.ndarray:
+    """Red, green / blue, grey: every turn and mirror looks different; 40 rows, 60 columns."""
+    pixels = np.empty((40, 60, 3), np.uint8)
+    for n, name in enumerate("rgbw"):
+        pixels[20 * (n // 2) :, 30 * (n % 2) :] = COLOURS[name]
+    return pixels
+
+
+def corners(image: np.ndarray) -> str:
+    found = (image[3, 3], image[3, -3], image[-3, 3], image[-3, -3])
+    return "".join(min(COLOURS, key=lambda c: np.abs(pixel - np.array(COLOURS[c], float)).sum()) for pixel in found)
+
+
+@pytest.mark.parametrize("orientation", CORNERS)
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_images_are_as_exif_says_that_they_are_shown(tmp_path, orientation: int, suffix: str):
+    """A calibration is of images as shown; 5 to 8 are upright ones of a sensor that lay."""
+    pil = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    exif = pil.Exif()
+    exif[0x112] = orientation
+    pil.fromarray(quarters()).save(tmp_path / f"a{suffix}", exif=exif)
+    image = read_color(tmp_path / f"a{suffix}")
+    assert image.shape == ((40, 60, 3) if orientation < 5 else (60, 40, 3))
+    assert corners(image) == CORNERS[orientation]
+
+
+@pytest.mark.parametrize(
+    ("mode", "name", "options"),
+    [
+        ("P", "a.png", {}),
+        ("CMYK", "a.jpg", {"quality": 95}),
+        ("RGBA", "a.png", {}),
+        ("RGB", "a.webp", {"animated": True, "lossless": True}),
+        ("RGB", "a.png", {"animated": True}),
+        ("RGB", "a.tif", {"animated": True}),
+        ("RGB", "a.jpg", {"progressive": True, "quality": 95}),
+        ("RGB", "a.jp2", {}),
+    ],
+)
+def test_colours_of_every_mode(tmp_path, mode: str, name: str, options: dict):
+    """Of animations and pages the first image counts; what is transparent keeps its colour."""
+    pil = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    saved = pil.fromarray(quarters()).convert(mode)
+    if mode == "RGBA":
+        saved.putalpha(0)
+    if options.pop("animated", False):
+        options |= {"save_all": True, "append_images": [pil.fromarray(255 - quarters())]}
+    saved.save(tmp_path / name, **options)
+    assert corners(read_color(tmp_path / name)) == "rgbw"
+
+
+def test_a_damaged_png_is_refused_before_it_is_decoded(tmp_path, capfd):
+    """libpng would tell every error to the terminal itself, and take a gigabyte for a damaged size."""
+    write_color(tmp_path / "a.png", image())
+    whole = (tmp_path / "a.png").read_bytes()
+    header = struct.pack(">II", 30000, 30000) + whole[24:29]
+    huge = whole[:16] + header + struct.pack(">I", zlib.crc32(b"IHDR" + header)) + whole[33:]
+    flipped = [whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in range(16, len(whole) - 12, 97)]
+    for data in (huge, *flipped, whole[:-12], whole[:20]):
+        (tmp_path / "a.png").write_bytes(data)
+        with pytest.raises(SourceError, match="it is damaged"):
+            read_color(tmp_path / "a.png")
+    assert capfd.readouterr().err == ""
