@@ -1,6 +1,7 @@
 """The frames of a run can be opened again by what `run.json` says."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,9 @@ import pytest
 from apps.run import main
 from slam.errors import SourceError
 from slam.frontend.preparation import Preparation
+from slam.geometry.camera import Camera
+from slam.geometry.lens import FISHEYE, RADTAN
+from slam.io.calibration import write_calibration
 from slam.io.run import Run
 from slam.io.run_record import SourceRecord
 from slam.settings import build_config, dump_config
@@ -42,6 +46,22 @@ def test_a_folder_gives_the_same_frames_again(recording, tmp_path, monkeypatch, 
     record = recorded_spec("room", spec, source)
     monkeypatch.chdir(tmp_path)  # paths are absolute
     assert_same(source, reopened(through_json(record)))
+
+
+def test_a_fisheye_keeps_its_lens_and_its_view(scenes, tmp_path):
+    """What a run wrote before lenses had models is a radial-tangential one."""
+    for n in range(4):
+        scenes.save(tmp_path / f"{n}.png", scenes.image(n))
+    fisheye = Camera(32, 24, 12.0, 12.0, 15.5, 11.5, (0.02, -0.004, 0.001, 0.0), FISHEYE)
+    write_calibration(tmp_path / "calibration.yaml", fisheye)
+    spec = SourceSpec(str(tmp_path), "images", undistort_hfov_deg=80.0)
+    source = open_source(spec)
+    assert source.camera == replace(fisheye, undistort_hfov_deg=80.0)
+    record = recorded_spec("x", resolved(spec), source)
+    assert_same(source, reopened(through_json(record)))
+    old = dump_config(replace(record, camera=replace(fisheye, model=RADTAN)))
+    del old["camera"]["model"], old["camera"]["undistort_hfov_deg"]
+    assert build_config(SourceRecord, old).camera == replace(fisheye, model=RADTAN)
 
 
 def test_images_and_videos_come_with_the_stamps_that_were_given(scenes, tmp_path):

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from slam.errors import SourceError, UsageError
+from slam.geometry.camera import Camera
+from slam.io.calibration import write_calibration
 from slam.sources.sequence import CameraChoice, FrameWindow
 from slam.sources.video import VideoSource
 
@@ -117,6 +119,25 @@ def test_images_are_turned_as_the_file_says(tmp_path, scenes, degrees: int, corn
     assert (source.camera.height, source.camera.width) == frames[2].image.shape[:2]
     bright = {c: frames[2].image[c].mean() > 200 for c in ((0, 0), (0, -1), (-1, -1), (-1, 0))}
     assert bright == {c: c == corner for c in bright}
+
+
+@pytest.mark.parametrize("degrees", [90, 270])
+def test_the_calibration_of_the_sensor_is_turned_with_its_images(tmp_path, scenes, caplog, degrees: int):
+    """The spot on the principal point stays on it, with the edges of its cross; half a pixel off would be seen."""
+    sensor = Camera(64, 48, 60.0, 61.0, 26.5, 20.5, (0.1, 0.01, 0.002, -0.001))
+    write_calibration(tmp_path / "a.yaml", sensor)
+    writer = cv2.VideoWriter(str(tmp_path / "a.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 25, (64, 48))
+    image = np.zeros((48, 64, 3), np.uint8)
+    image[20:22, 26:28] = 255  # its middle is (26.5, 20.5)
+    for _ in range(3):
+        writer.write(image)
+    writer.release()
+    scenes.turn_video(tmp_path / "a.mp4", degrees)
+    source = VideoSource(tmp_path / "a.mp4")
+    assert source.camera == sensor.turned(degrees) and (source.camera.width, source.camera.height) == (48, 64)
+    rows, columns = np.nonzero(next(iter(source)).image[..., 0] > 128)
+    assert (columns.mean(), rows.mean()) == pytest.approx((source.camera.cx, source.camera.cy), abs=0.1)
+    assert f"is for 64x48 images; it is turned clockwise by {degrees} degrees" in caplog.text
 
 
 def test_closing_in_the_middle(tmp_path, scenes):
