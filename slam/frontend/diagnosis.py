@@ -65,14 +65,14 @@ def diagnosed(e: StartEvidence) -> str:
         return "all images are the same: the recording, or the camera, is frozen"
     if e.nearest < SHUFFLED and e.repeated < MOSTLY:
         return "the frames are not in the order in which they were taken: name them so that they sort by time"
+    lens = _doubts(e)
+    if lens:  # such a lens makes matches fail, too
+        return lens
     if e.failed > MANY_FAILED:
         return (
             f"{100 * e.failed:.0f} % of the frames have hardly anything in common with those before: move more slowly, "
             "use every frame (--stride 1), or record more frames a second"
         )
-    lens = _doubts(e)
-    if lens:
-        return lens
     if e.flow_px < STILL_PX:
         return f"the camera stands still (the image moved by {e.flow_px:.1f} px): move it sideways, slowly"
     if e.parallax_px >= e.wanted_px:

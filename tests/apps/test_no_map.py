@@ -1,13 +1,18 @@
 """Why a run never starts: the reason and the remedy in one line, each on a recording that was made so."""
 
+import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
 from apps.run import main
+from slam.io.images import read_depth
+from slam.io.run import Run
+from slam.sources.reopen import reopened
 
 pytestmark = pytest.mark.usefixtures("own_levels")
 SMALL = ["--set", "pixels=19200", "--deterministic", "--quiet"]  # 160x120
@@ -69,10 +74,51 @@ KINDS: dict[str, tuple[Callable[[list[np.ndarray]], list[np.ndarray]], str]] = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_reason_is_said(kind, walk, tmp_path, capsys):
     make, expected = KINDS[kind]
-    (tmp_path / "frames").mkdir()
-    for n, image in enumerate(make(walk)):
-        assert cv2.imwrite(str(tmp_path / "frames" / f"{n:03d}.png"), np.ascontiguousarray(image[..., ::-1]))
-    options = ["--images", str(tmp_path / "frames"), "--hfov", "62", "--out", str(tmp_path / "run"), *SMALL]
-    assert main(options) == 1
+    assert_no_map(make(walk), expected, tmp_path, capsys)
+
+
+def test_a_lens_that_cannot_be_is_the_reason(walk, tmp_path, capsys):
+    assert_no_map(walk[:20], "the lens is given as 5 degrees wide.*give --calib FILE", tmp_path, capsys, hfov="5")
+
+
+def test_a_covered_lens_is_no_reason_once_there_is_light(walk, tmp_path, capsys):
+    assert run([*noisy(3), *walk[:40]], tmp_path, "62") == 0
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["frames_tracked"] >= 39
+
+
+def test_a_mask_is_kept_with_the_run(walk, tmp_path, capsys):
+    """The file of the user may go; depth is unknown where it hides the scene."""
+    mask = np.full((60, 80), 255, np.uint8)
+    mask[45:] = 0
+    assert cv2.imwrite(str(tmp_path / "mask.png"), mask)
+    assert run(walk[:40], tmp_path, "62", "--mask", str(tmp_path / "mask.png")) == 0
+    (tmp_path / "mask.png").unlink()
+    frames = list(reopened(Run(tmp_path / "run").record().source))
+    assert len(frames) == 40 and all(not f.mask[90:].any() and f.mask[:90].all() for f in frames)
+    for file in sorted((tmp_path / "run" / "keyframes").glob("*depth*.png")):
+        depth = read_depth(file)
+        assert not depth[90:].any() and (depth[:88] > 0).mean() > 0.5
+
+
+def test_a_mask_of_another_shape_is_refused(walk, tmp_path, capsys):
+    assert cv2.imwrite(str(tmp_path / "mask.png"), np.full((80, 80), 255, np.uint8))
+    assert run(walk[:2], tmp_path, "62", "--mask", str(tmp_path / "mask.png")) == 2
+    assert re.fullmatch(
+        r"v2d-slam: the mask .*mask\.png is 80x80, the images are 160x120: .*\n", capsys.readouterr().err
+    )
+
+
+def assert_no_map(images: list[np.ndarray], expected: str, tmp_path: Path, capsys, hfov: str = "62") -> None:
+    """A run of these ends without a map, with one line that says this."""
+    assert run(images, tmp_path, hfov) == 1
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("v2d-slam: ")]
     assert len(lines) == 1 and re.search(expected, lines[0]), lines
+
+
+def run(images: list[np.ndarray], tmp_path: Path, hfov: str, *options: str) -> int:
+    """The exit code of a run of images, into `run`."""
+    (tmp_path / "frames").mkdir()
+    for n, image in enumerate(images):
+        assert cv2.imwrite(str(tmp_path / "frames" / f"{n:03d}.png"), np.ascontiguousarray(image[..., ::-1]))
+    source = ["--images", str(tmp_path / "frames"), "--hfov", hfov]
+    return main([*source, "--out", str(tmp_path / "run"), *SMALL, *options])

@@ -33,7 +33,7 @@ ORDINARY = StartEvidence(frames=60, flow_px=12.0, parallax_px=1.8, turned_deg=1.
         ({"textured": 0.0, "failed": 1.0, "flow_px": 0.0}, "next to nothing"),
         ({"repeated": 0.5, "failed": 0.1}, "never showed enough parallax"),  # pulled-down video
         ({"nearest": 0.3, "failed": 0.9}, "not in the order"),
-        ({"hfov_deg": 5.0, "parallax_px": 25.0}, "5 degrees wide"),
+        ({"hfov_deg": 5.0, "parallax_px": 25.0, "failed": 1.0}, "5 degrees wide"),
     ],
 )
 def test_the_most_likely_reason(change, expected):
