@@ -14,8 +14,9 @@ except ModuleNotFoundError:  # a training machine with little beside torch
     yaml = None
 
 MAX_YAML = 16 << 20  # characters: the parser takes a second for 300 000
-MAX_VALUES = 3_000_000  # aliases unfolded
+MAX_VALUES = 1_000_000  # aliases unfolded
 MAX_INTEGER = 2**64
+MAX_DEPTH = 200
 
 
 def parse_yaml(text: str, loader: Any = None) -> Any:
@@ -29,6 +30,9 @@ def parse_yaml(text: str, loader: Any = None) -> Any:
     """
     if len(text) > MAX_YAML:
         raise ValueError(f"longer than {MAX_YAML >> 20} million characters")
+    opened = sum(text.count(a) - text.count(b) for a, b in ("[]", "{}"))
+    if opened > MAX_DEPTH:  # the parser finds out too, after seconds
+        raise ValueError("nested too deeply")
     try:
         value = yaml.load(text, loader or yaml.SafeLoader)
     except RecursionError:
@@ -59,7 +63,7 @@ def _check(value: Any) -> None:
     while waiting:
         for item in waiting[-1]:
             count += 1
-            if count > MAX_VALUES or len(waiting) > 200:
+            if count > MAX_VALUES or len(waiting) > MAX_DEPTH:
                 raise ValueError("its aliases unfold without end" if count > MAX_VALUES else "nested too deeply")
             if isinstance(item, int) and abs(item) > MAX_INTEGER:
                 raise ValueError(f"a number of {item.bit_length()} bits is no number of a recording")

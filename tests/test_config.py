@@ -234,3 +234,15 @@ def test_every_setting_is_read_somewhere() -> None:
     assert len(settings) > 60
     unread = [s for s in settings if not any(name == s[1] and owner != s[0] for name, owner in read)]
     assert unread == []
+
+
+def test_text_that_would_not_end_is_refused_soon(tmp_path):
+    """Aliases that hold themselves or unfold by nine again and again, endless brackets, numbers without end."""
+    laughs = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
+        f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]\n" for n in range(12)
+    )
+    for text in ("&a [*a]", laughs, "{" * 9999, "- " * 5000, "backend: " + "9" * 4000, "a: !!int ''", "a: 2001-99-99"):
+        (tmp_path / "c.yaml").write_text(text)
+        with pytest.raises(ConfigError) as caught:
+            load_config(SlamConfig, tmp_path / "c.yaml")
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 2100

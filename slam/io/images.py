@@ -50,6 +50,11 @@ def read_color(path: Path, levels: tuple[float, float] | None = None) -> np.ndar
     return cv2.cvtColor(_whole(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
+def read_unchanged(path: Path) -> np.ndarray:
+    """The pixels as the file has them: (H, W) or (H, W, 3 or 4), BGR, of any type, not turned; raises SourceError."""
+    return _whole(path, cv2.IMREAD_UNCHANGED)
+
+
 def read_full_depth(path: Path) -> np.ndarray:
     """As `read_color`, but values of more than 8 bits stay as they are; raises SourceError."""
     return cv2.cvtColor(_whole(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH), cv2.COLOR_BGR2RGB)

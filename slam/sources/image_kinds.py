@@ -11,10 +11,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import cv2
-import numpy as np
-
 from slam.errors import SourceError
+from slam.io.images import read_unchanged
 from slam.sources.names import NUMBER
 
 log = logging.getLogger(__name__)
@@ -205,11 +203,10 @@ def _look(files: Sequence[Path]) -> Look | None:
     """Of the first of a few images that can be read."""
     for file in sorted({files[0], files[len(files) // 2], files[-1]}):
         try:
-            pixels = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_UNCHANGED)
-        except (OSError, cv2.error):
+            pixels = read_unchanged(file)
+        except SourceError:
             continue
-        if pixels is not None:
-            height, width = pixels.shape[:2]
-            channels = 1 if pixels.ndim == 2 else pixels.shape[2]
-            return Look(width, height, channels, 8 * pixels.dtype.itemsize)
+        height, width = pixels.shape[:2]
+        channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+        return Look(width, height, channels, 8 * pixels.dtype.itemsize)
     return None
