@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from slam.evaluation.report import table, trajectory_report
 from slam.evaluation.run_depth import depth_report
 from slam.evaluation.time_offset import find_time_offset
 from slam.frames import Trajectory
+from slam.io.images import DEPTH_SCALE
 from slam.io.run import Run, read_json
 from slam.io.run_directory import RunDirectory
 from slam.io.trajectory import parse_time_ns, read_tum
@@ -35,6 +37,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--topic", metavar="NAME", help="poses of a ROS bag given as --groundtruth; if it has several")
     parser.add_argument("--depth", type=Path, help="TUM depth/ folder: also compare the run's depth")
+    parser.add_argument(
+        "--depth-scale",
+        type=float,
+        metavar="UNITS",
+        help=f"value of one metre in the images of --depth (default {DEPTH_SCALE:g}; 1000: millimetres)",
+    )
     parser.add_argument("--online", action="store_true", help="poses as first estimated, not the final ones")
     parser.add_argument("--max-difference", type=float, default=0.02, help="of matched stamps, s (default %(default)s)")
     parser.add_argument(
@@ -64,6 +72,9 @@ def evaluate(options: argparse.Namespace) -> int:
             "--max-difference must be in 0..3600 s and --min-confidence in 0..1, "
             f"got {options.max_difference:g} and {options.min_confidence:g}"
         )
+    scale = DEPTH_SCALE if options.depth_scale is None else options.depth_scale
+    if not 0 < scale < math.inf or (options.depth is None and options.depth_scale is not None):
+        raise UsageError(f"--depth-scale is the value of one metre in the images of --depth, above 0, got {scale:g}")
     run = Run(options.run) if options.run.is_dir() else None
     estimate = read_tum(options.run, torn_end=options.online) if run is None else run.trajectory(options.online)
     offset_ns = parse_offset(options.time_offset)
@@ -78,7 +89,7 @@ def evaluate(options: argparse.Namespace) -> int:
     depth = None
     if options.depth is not None:
         folder = run or Run(options.run.parent)
-        depth = depth_report(folder, options.depth, max_difference_ns, options.min_confidence)
+        depth = depth_report(folder, options.depth, max_difference_ns, options.min_confidence, scale)
     if not options.quiet:
         print(f"{'online' if options.online else 'final'} trajectory of {options.run} against {options.groundtruth}")
         print(table(report, depth))

@@ -137,18 +137,19 @@ def mean_depth(results: Sequence[DepthResult]) -> DepthResult:
 
 
 def with_truth(
-    estimates: Iterable[DepthEstimate], truth: Mapping[int, Path], max_difference_ns: int
+    estimates: Iterable[DepthEstimate], truth: Mapping[int, Path], max_difference_ns: int, scale: float = DEPTH_SCALE
 ) -> Iterator[DepthPair]:
     """The estimates that have a truth image near in time, each with it.
 
     Args:
-        truth: 16-bit depth images by their time, 5000 to the metre.
+        truth: 16-bit depth images by their time.
+        scale: value of one metre.
     """
     stamps = np.array(sorted(truth))
     for time_ns, depth, confidence in estimates:
         nearest = int(stamps[np.abs(stamps - time_ns).argmin()])
         if abs(nearest - time_ns) <= max_difference_ns:
-            true_depth = resized_nearest(read_depth(truth[nearest], DEPTH_SCALE), *depth.shape)
+            true_depth = resized_nearest(read_depth(truth[nearest], scale), *depth.shape)
             yield DepthPair(time_ns, depth, true_depth, confidence)
 
 
@@ -157,18 +158,20 @@ def keyframe_depths(
     truth: Mapping[int, Path],
     max_difference_ns: int,
     min_confidence: float = 0.5,
+    scale: float = DEPTH_SCALE,
 ) -> list[DepthResult]:
     """Compare the depth of every keyframe that has a truth image near in time; a WARNING counts those without common
     pixels.
 
     Args:
-        truth: 16-bit depth images by their time, 5000 to the metre.
+        truth: 16-bit depth images by their time.
+        scale: value of one metre.
 
     Raises:
         EvaluationError: if no keyframe has any truth.
     """
     results, without = [], []
-    for pair in with_truth(estimates, truth, max_difference_ns):
+    for pair in with_truth(estimates, truth, max_difference_ns, scale):
         try:
             results.append(compare_depth(pair.depth, pair.truth, pair.confidence, min_confidence))
         except EvaluationError as error:

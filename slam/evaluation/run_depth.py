@@ -7,6 +7,7 @@ from typing import Any
 
 from slam.evaluation.depth import DepthEstimate, DepthResult, keyframe_depths, mean_depth, stamped_images, with_truth
 from slam.evaluation.video_depth import VideoDepthResult, streamed_depth_errors
+from slam.io.images import DEPTH_SCALE
 from slam.io.refined import Frames, has_frames
 from slam.io.run import Run
 
@@ -29,11 +30,14 @@ class DepthReport:
         return {"depth": of_keyframes} | ({} if self.frames is None else {"video_depth": self.frames.numbers()})
 
 
-def depth_report(run: Run, folder: Path, max_difference_ns: int, min_confidence: float = 0.5) -> DepthReport:
+def depth_report(
+    run: Run, folder: Path, max_difference_ns: int, min_confidence: float = 0.5, scale: float = DEPTH_SCALE
+) -> DepthReport:
     """Compare the depth of a run with true depth images.
 
     Args:
-        folder: 16-bit PNGs, 5000 to the metre, named by their stamps in seconds.
+        folder: 16-bit PNGs, named by their stamps in seconds.
+        scale: value of one metre.
 
     Raises:
         SourceError: if a file of the run or the truth is missing or damaged.
@@ -49,10 +53,10 @@ def depth_report(run: Run, folder: Path, max_difference_ns: int, min_confidence:
         return ((f.time_ns, every.depth(f), every.confidence(f)) for f in every.records)
 
     def one_scale(estimates: Callable[[], Iterator[DepthEstimate]]) -> VideoDepthResult:
-        return streamed_depth_errors(lambda: with_truth(estimates(), truth, max_difference_ns), min_confidence)
+        return streamed_depth_errors(lambda: with_truth(estimates(), truth, max_difference_ns, scale), min_confidence)
 
     return DepthReport(
-        keyframes=tuple(keyframe_depths(keyframes(), truth, max_difference_ns, min_confidence)),
+        keyframes=tuple(keyframe_depths(keyframes(), truth, max_difference_ns, min_confidence, scale)),
         keyframes_one_scale=one_scale(keyframes),
         frames=one_scale(frames) if has_frames(run.path) else None,
     )

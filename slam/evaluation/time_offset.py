@@ -13,12 +13,16 @@ from scipy.signal import fftconvolve
 from slam.errors import EvaluationError
 from slam.frames import Trajectory
 from slam.geometry import se3
+from slam.geometry.align import umeyama
 
 MIN_POSES = 10
 MIN_OVERLAP = 0.5  # of the shorter trajectory's time
 MIN_CORRELATION = 0.75  # speeds of other recordings of a few seconds reach 0.74 somewhere
 MIN_LEAD = 0.05  # of the best correlation over the best one elsewhere
 MAX_SAMPLES = 200_000
+REACH_STEPS = 2  # of the coarser trajectory: the speeds are not more exact
+REFINE_STEPS = 20  # either way
+TINY = 1e-12  # square metres and radians below which a fit is perfect
 GAP_STEPS = 10  # a longer step than so many usual ones is a gap: its speed says nothing
 
 
@@ -63,8 +67,44 @@ def find_time_offset(estimate: Trajectory, truth: Trajectory) -> TimeOffset:
             "say it with --time-offset SECONDS"
         )
     shift = lags[best] + _parabola(score, best)
-    starts_ns = int(truth.time_ns[0]) - int(estimate.time_ns[0])
-    return TimeOffset(starts_ns + round(shift * dt * 1e9), float(score[best]), float(overlap[best] * dt))
+    coarse_ns = int(truth.time_ns[0]) - int(estimate.time_ns[0]) + round(shift * dt * 1e9)
+    offset_ns = _refined(estimate, truth, coarse_ns, round(REACH_STEPS * max(steps) * 1e9))
+    return TimeOffset(offset_ns, float(score[best]), float(overlap[best] * dt))
+
+
+def _refined(estimate: Trajectory, truth: Trajectory, coarse_ns: int, reach_ns: int) -> int:
+    """The offset near `coarse_ns` at which rotations and positions fit those of the truth, interpolated, best.
+
+    Both errors are unknown and normal, so the likelihood is the product of powers of their mean squares: neither drift
+    of the position nor a few wrong rotations decide alone.
+    """
+    start = int(truth.time_ns[0])
+    offsets_ns = coarse_ns + np.linspace(-reach_ns, reach_ns, 2 * REFINE_STEPS + 1).round().astype(np.int64)
+    within = (estimate.time_ns + offsets_ns[0] >= start) & (estimate.time_ns + offsets_ns[-1] <= truth.time_ns[-1])
+    if within.sum() < MIN_POSES:
+        return coarse_ns
+    T_est, T_true = torch.from_numpy(estimate.T_wc[within]), torch.from_numpy(truth.T_wc)
+    twists = se3.log(se3.inverse(T_true[:-1]) @ T_true[1:])
+    costs = []
+    for offset_ns in offsets_ns:
+        at = estimate.time_ns[within] + offset_ns
+        i = np.clip(np.searchsorted(truth.time_ns, at) - 1, 0, len(truth) - 2)
+        share = torch.from_numpy((at - truth.time_ns[i]) / (truth.time_ns[i + 1] - truth.time_ns[i]))
+        costs.append(_misfit(T_est, T_true[i] @ se3.exp(share[:, None] * twists[i])))
+    best = int(np.argmin(costs))
+    if not 0 < best < len(costs) - 1:  # hardly any motion: it says no more than the speeds
+        return coarse_ns
+    return int(offsets_ns[best]) + round(_parabola(-np.array(costs), best) * reach_ns / REFINE_STEPS)
+
+
+def _misfit(T_est: torch.Tensor, T_true: torch.Tensor) -> float:
+    """Sum of the logarithms of the mean squares of what rotations and positions (N, 4, 4) differ by, aligned."""
+    s, R, t = umeyama(T_est[:, :3, 3], T_true[:, :3, 3], with_scale=True)
+    away = (s * T_est[:, :3, 3] @ R.T + t - T_true[:, :3, 3]).square().sum(-1).mean()
+    U, _, Vt = torch.linalg.svd((T_true[:, :3, :3] @ T_est[:, :3, :3].mT).sum(0))
+    U = torch.cat([U[:, :2], U[:, 2:] * torch.det(U @ Vt).sign()], -1)  # a rotation, not a mirror
+    turned = (T_true[:, :3, :3] - U @ Vt @ T_est[:, :3, :3]).square().sum((-1, -2)).mean()
+    return float((away + TINY).log() + (turned + TINY).log())
 
 
 def _speeds(trajectory: Trajectory, dt: float, window_s: float) -> tuple[np.ndarray, np.ndarray]:

@@ -76,10 +76,10 @@ def stated_scale(folder: Path) -> float | None:
     for name in ("cam_params.json", "calibration.yaml", "calibration.yml", "camera.yaml", "config.yaml"):
         if not (folder / name).is_file():
             continue
-        text = read_text(folder / name, "camera parameters").removeprefix("%YAML:1.0")
         try:
+            text = read_text(folder / name, "camera parameters").removeprefix("%YAML:1.0")
             content = parse_json(text) if name.endswith(".json") else parse_yaml(text)
-        except ValueError:
+        except (SourceError, ValueError):
             continue  # whoever reads the calibration says what is wrong with it
         scale = _scale_in(content)
         if scale is not None:

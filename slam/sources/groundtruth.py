@@ -59,8 +59,14 @@ def read_groundtruth(
     if isinstance(poses, Trajectory):
         return poses
     if frame_times is not None:
-        log.info("%s has no time stamps of its own: pose n is that of frame n of the recording that was run", path)
-        times = frame_times
+        try:
+            stamped = poses.stamped(frame_times())
+        except SourceError:  # the recording is gone
+            if times is None:
+                raise
+        else:
+            log.info("%s has no time stamps of its own: pose n is that of frame n of the recording that was run", path)
+            return stamped
     if times is None:
         raise SourceError(
             f"{path} has no time stamps: evaluate the directory of a run, whose frames it is then paired with by "
@@ -122,7 +128,7 @@ def _of_file(path: Path) -> tuple[Trajectory | FramePoses, Times]:
     if columns == 8:
         return read_stamped(path), None
     if columns == 12:
-        return kitti.read_poses(path), _times_of_kitti(path)
+        return _of_kitti(path)
     if columns == 16:
         return replica.read_poses(path), None
     if columns == 7:
@@ -148,9 +154,9 @@ def _on_body(path: Path) -> Trajectory:
     return euroc.of_camera(body, euroc.camera_on_body(camera))
 
 
-def _times_of_kitti(path: Path) -> Times:
-    times = kitti.times_of(path)
-    if times is None:
-        return None
-    log.info("%s: time stamps of %s", path, times)
-    return lambda: kitti.read_times(times)
+def _of_kitti(path: Path) -> tuple[FramePoses, Times]:
+    folder = kitti.sequence_of(path)
+    if folder is None:
+        return kitti.read_poses(path), None
+    log.info("%s: time stamps, and the place of the camera, of %s", path, folder)
+    return kitti.poses_of_images(path, folder), lambda: kitti.read_times(folder / "times.txt")

@@ -34,7 +34,7 @@ def recording(path: Path) -> Recording:
         SourceError: if a list is damaged.
     """
     folder, name = (path.parent, path.name) if path.name in IMAGES else (path, "")
-    name = name or next(n for n in IMAGES if images_in(folder / n))
+    name = name or _camera(folder)
     files = images_in(folder / name)
     images = at_rate(files)
     if (folder / "times.txt").is_file():
@@ -42,7 +42,7 @@ def recording(path: Path) -> Recording:
         if len(time_ns) < len(files):
             raise SourceError(f"{folder / 'times.txt'} has {len(time_ns)} stamps for {len(files)} images")
         images = [ListedImage(int(t), file) for t, file in zip(time_ns, files)]
-    P = _projection(folder / "calib.txt", f"P{name[-1]}")
+    P = _projection(folder / "calib.txt", _row(folder, name))
     intrinsics = (P[0, 0], P[1, 1], P[0, 2], P[1, 2])
 
     def cameras(width: int, height: int) -> list[Path | Camera]:
@@ -74,9 +74,31 @@ def read_poses(path: Path) -> FramePoses:
     return FramePoses(frames.astype(np.int64), T_wc)
 
 
-def times_of(poses: Path) -> Path | None:
-    """The `times.txt` that belongs to a file of poses: beside it, or in the sequence of its name."""
-    return first_existing(poses.parent / "times.txt", poses.parent.parent / "sequences" / poses.stem / "times.txt")
+def poses_of_images(file: Path, folder: Path) -> FramePoses:
+    """The poses of a file, moved from camera 0 to the camera whose images `recording` takes from the sequence."""
+    poses = read_poses(file)
+    if not is_layout(folder):
+        return poses
+    return FramePoses(poses.frame, poses.T_wc @ _camera_beside(_projection(folder / "calib.txt", _row(folder))))
+
+
+def sequence_of(poses: Path) -> Path | None:
+    """The folder with the `times.txt` that belongs to a file of poses: its own, or the sequence of its name."""
+    file = first_existing(poses.parent / "times.txt", poses.parent.parent / "sequences" / poses.stem / "times.txt")
+    return None if file is None else file.parent
+
+
+def _camera(folder: Path) -> str:
+    """The name of the best folder of images."""
+    name = next((name for name in IMAGES if images_in(folder / name)), None)
+    if name is None:
+        raise SourceError(f"{folder} has no images in {', '.join(IMAGES)}")
+    return name
+
+
+def _row(folder: Path, name: str = "") -> str:
+    """The row of `calib.txt` of a folder of images."""
+    return f"P{(name or _camera(folder))[-1]}"
 
 
 def _poses(folder: Path, P: np.ndarray) -> FramePoses | Trajectory:
@@ -88,9 +110,14 @@ def _poses(folder: Path, P: np.ndarray) -> FramePoses | Trajectory:
         folder / f"{folder.name}.txt",
     )
     poses = read_poses(require(file, f"{folder} has no ground truth (../../poses/{folder.name}.txt)"))
-    T_camera_0 = np.eye(4)
-    T_camera_0[:3, 3] = np.linalg.solve(P[:, :3], P[:, 3])  # P = K [I | t]
-    return FramePoses(poses.frame, poses.T_wc @ np.linalg.inv(T_camera_0))
+    return FramePoses(poses.frame, poses.T_wc @ _camera_beside(P))
+
+
+def _camera_beside(P: np.ndarray) -> np.ndarray:
+    """Where a camera stands, seen from camera 0 (4, 4), by its projection P = K [I | t] (3, 4)."""
+    T_0c = np.eye(4)
+    T_0c[:3, 3] = -np.linalg.solve(P[:, :3], P[:, 3])
+    return T_0c
 
 
 def _projection(file: Path, row: str) -> np.ndarray:

@@ -44,9 +44,10 @@ def kind_of(path: Path) -> str | None:
     others: tuple[tuple[str, Callable[[Path], bool]], ...] = (
         ("euroc", euroc.is_euroc),
         ("7scenes", seven_scenes.is_seven_scenes),
+        ("tum", lambda folder: (folder / "rgb.txt").is_file()),  # with transforms.json as a by-product
+        ("nerfstudio", layout("nerfstudio").is_layout),  # perhaps with a folder rgb/
         ("tum", tum.is_tum),
         ("ros", is_bag),
-        ("nerfstudio", layout("nerfstudio").is_layout),  # also a by-product beside recordings of other layouts
     )
     return next((kind for kind, is_kind in others if is_kind(path)), None)
 

@@ -107,14 +107,14 @@ def _camera(content: dict[str, Any], frames: list[dict[str, Any]], width: int, h
     """The camera of all frames: the median of those that differ, with a WARNING; None if the file has no intrinsics."""
     whole = [{**content, **frame} for frame in frames]
     model = str(whole[0].get("camera_model") or ("OPENCV_FISHEYE" if whole[0].get("is_fisheye") else "OPENCV")).upper()
-    size = (int(whole[0].get("w") or width), int(whole[0].get("h") or height))
     try:
+        size = int(whole[0].get("w") or width), int(whole[0].get("h") or height)
         values = np.array([_intrinsics(camera, *size) for camera in whole], np.float64)
         names = DISTORTION.get(model, DISTORTION[""])
         coefficients = np.array([[float(camera.get(key) or 0.0) for key in names] for camera in whole])
     except KeyError:
         return None
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError, ZeroDivisionError) as error:
         raise CalibrationError(f"{name}: intrinsics that are no numbers ({error})") from error
     spread = float(np.ptp(values[:, 0]) / np.median(values[:, 0]))
     if spread > MAX_SPREAD:

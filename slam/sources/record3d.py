@@ -182,9 +182,9 @@ def _images(path: Path) -> list[tuple[int, Path]]:
 def _metadata_file(path: Path) -> Path | None:
     for name in NAMES:
         if (path / name).is_file():
-            with open(path / name, "rb") as file:
-                if file.read(1) == b"{":
-                    return path / name
+            content = (path / name).read_bytes()
+            if content.lstrip()[:1] == b"{" and b'"poses"' in content and b'"K"' in content:
+                return path / name
     return None
 
 

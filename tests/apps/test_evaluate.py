@@ -61,6 +61,8 @@ def test_a_truncated_truth_is_named_with_its_line(places, capsys):
         (["run", "--groundtruth", "groundtruth.txt", "--max-difference", "-1"], 2, "--max-difference"),
         (["run", "--groundtruth", "groundtruth.txt", "--max-difference", "inf"], 2, "--max-difference"),
         (["run", "--groundtruth", "groundtruth.txt", "--min-confidence", "nan"], 2, "--min-confidence"),
+        (["run", "--groundtruth", "groundtruth.txt", "--depth-scale", "1000"], 2, "in the images of --depth"),
+        (["run", "--groundtruth", "groundtruth.txt", "--depth", "d", "--depth-scale", "-1"], 2, "above 0, got -1"),
         (["run", "--groundtruth", "groundtruth.txt", "--out", "groundtruth.txt"], 1, "cannot write results into"),
     ],
 )
@@ -111,6 +113,14 @@ def test_depth_of_every_frame_is_scored_with_one_scale(with_depth, capsys):
     start = lines.index(["depth,", "one", "scale", "a", "video", "AbsRel", "rmse", "m", "d<1.25", "confident"])
     assert [line[:3] for line in lines[start + 1 :]] == [["3", "keyframes", "0.1667"], ["10", "frames", "0.0500"]]
     assert lines[-1] == ["10", "frames", "0.0500", "0.1000", "0.900", "50.0%"]
+
+
+def test_true_depth_in_another_unit(with_depth):
+    """The truth of 2 m read as millimetres is five times as far: so is the scale of the run."""
+    options = ["--groundtruth", str(with_depth / "groundtruth.txt"), "--depth", str(with_depth / "depth"), "--no-plots"]
+    assert main([str(with_depth / "run"), *options, "--depth-scale", "1000", "--quiet"]) == 0
+    video = json.loads((with_depth / "run/metrics.json").read_text())["evaluation"]["video_depth"]
+    assert video["scale"] == pytest.approx(10.0)
 
 
 def test_a_run_without_depth_of_every_frame_has_that_of_its_keyframes(with_depth, capsys):

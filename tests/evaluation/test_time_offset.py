@@ -30,7 +30,7 @@ def test_the_offset_is_found_to_a_fraction_of_a_frame(offset_s):
     estimate = Trajectory(np.round((run_s - offset_s) * 1e9).astype(np.int64), T_vc)
     truth = Trajectory(np.round(truth_s * 1e9).astype(np.int64), walk(truth_s))
     found = find_time_offset(estimate, truth)
-    assert found.offset_ns * 1e-9 == pytest.approx(offset_s, abs=0.005)
+    assert found.offset_ns * 1e-9 == pytest.approx(offset_s, abs=0.002)
     assert found.correlation > 0.8 and found.overlap_s == pytest.approx(8, abs=0.5)
 
 

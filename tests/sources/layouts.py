@@ -18,7 +18,7 @@ FPS = 30
 def save(path: Path, pixels: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     bgr = np.ascontiguousarray(pixels[..., ::-1]) if pixels.ndim == 3 else pixels
-    assert cv2.imwrite(str(path), bgr, [cv2.IMWRITE_JPEG_QUALITY, 100])
+    assert cv2.imwrite(str(path), bgr)
 
 
 def text(path: Path, *lines: str) -> None:

@@ -57,6 +57,13 @@ def test_frames_camera_depth_and_truth_are_those_that_were_written(written, layo
     assert len(known_truth(path)) == FRAMES
 
 
+def test_the_poses_of_kitti_alone_are_moved_to_the_camera_of_the_images(written):
+    path = written("kitti")
+    truth = read_groundtruth(path.parent.parent / "poses/07.txt")
+    np.testing.assert_array_equal(truth.time_ns, read_groundtruth(path).time_ns)
+    np.testing.assert_allclose(truth.T_wc, read_groundtruth(path).T_wc)
+
+
 def test_depth_of_another_size_is_moved_to_the_pixels_of_the_images(written, rendered):
     """Depth of half the size was taken from every second pixel; between edges it fits to a pixel's slant."""
     frame = next(iter(open_source(SourceSpec(str(written("scannet")), with_depth=True))))
