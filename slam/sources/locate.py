@@ -26,7 +26,7 @@ LAYOUTS = {
     "record3d": "slam.sources.record3d",
     "nerfstudio": "slam.sources.nerfstudio",
 }
-DEPTH_BELOW, ABOVE = 2, 2  # levels of folders that are looked at
+DEPTH_BELOW, ABOVE = 3, 2  # levels of folders that are looked at (dataset/sequences/00)
 MAX_FOLDERS = 500  # below a path
 LISTED = 8  # candidates in a message
 
@@ -111,7 +111,7 @@ def _image_folders(path: Path) -> list[tuple[Path, str]]:
 
 
 def _folders_below(path: Path) -> list[Path]:
-    """Folders up to two levels below, hidden ones apart, in order of their names."""
+    """Folders up to three levels below, hidden ones apart, in order of their names."""
     found: list[Path] = []
     level = [path]
     for _ in range(DEPTH_BELOW):

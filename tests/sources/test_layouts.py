@@ -57,6 +57,10 @@ def test_frames_camera_depth_and_truth_are_those_that_were_written(written, layo
     assert len(known_truth(path)) == FRAMES
 
 
+def test_kitti_is_found_from_where_its_archive_was_unpacked(written):
+    assert resolved(SourceSpec(str(written("kitti").parents[2]))).kind == "kitti"
+
+
 def test_the_poses_of_kitti_alone_are_moved_to_the_camera_of_the_images(written):
     path = written("kitti")
     truth = read_groundtruth(path.parent.parent / "poses/07.txt")
