@@ -24,6 +24,7 @@ MIRROR_Y = np.diag([1.0, -1.0, 1.0, 1.0])
 TRUTH = "*.gt.freiburg"
 ORIGINAL = r"scene_\d+_(\d+)"
 PNG = DepthFormat(scale=5000.0, is_stated=True)
+MAX_FRAME = 1e9
 
 
 def is_layout(path: Path) -> bool:
@@ -54,8 +55,11 @@ def recording(path: Path) -> Recording:
 def read_poses(path: Path) -> FramePoses:
     """Poses T_wc of a `.gt.freiburg` file, by frame number; y is mirrored to the axes of OpenCV."""
     values = floats(path, number_rows(path), 8)
+    if not ((values[:, 0] >= 0) & (values[:, 0] < MAX_FRAME)).all():
+        raise SourceError(f"{path}: the first column must be frame numbers")
     usable, T = from_quaternions(values[:, 1:4], values[:, 4:], str(path))
-    return FramePoses(np.rint(values[usable, 0]).astype(np.int64), MIRROR_Y @ T @ MIRROR_Y)
+    frame, first = np.unique(np.rint(values[usable, 0]).astype(np.int64), return_index=True)
+    return FramePoses(frame, MIRROR_Y @ T[first] @ MIRROR_Y)
 
 
 def read_ranges(path: Path, form: DepthFormat) -> np.ndarray:
