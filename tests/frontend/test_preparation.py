@@ -53,7 +53,7 @@ def test_a_ramp_stays_a_ramp(size):
 
 
 KB4 = (0.0034823894, 0.0007150348, -0.0020532361, 0.0002029367)
-RADTAN_FOLDING = Camera(640, 480, 360.0, 360.0, 322.0, 238.0, (-0.3, 0.0, 0.0, 0.0))  # beyond r = 0.70, corner 1.1
+RADTAN_FOLDING = Camera(320, 240, 180.0, 180.0, 161.0, 119.0, (-0.3, 0.0, 0.0, 0.0))  # beyond r = 0.70, corner 1.1
 
 
 def painted(camera: Camera) -> Frame:
@@ -70,11 +70,11 @@ def painted(camera: Camera) -> Frame:
 @pytest.mark.parametrize(
     ("camera", "hfov_deg", "expected_deg"),
     [
-        (Camera(640, 480, 250.0, 251.0, 325.0, 236.0, KB4, FISHEYE), None, 90.0),
-        (Camera(480, 640, 250.0, 251.0, 243.0, 316.0, KB4, FISHEYE), None, 73.7),  # 90 along the longer side
-        (Camera(640, 480, 250.0, 251.0, 325.0, 236.0, KB4, FISHEYE), 105.0, 105.0),
-        (Camera(640, 480, 700.0, 701.0, 325.0, 236.0, KB4, FISHEYE), None, None),  # sees less than 90 degrees
-        (Camera(512, 512, 158.0, 158.0, 254.0, 257.0, (-0.18, 0.59), DOUBLE_SPHERE), None, 90.0),
+        (Camera(320, 240, 125.0, 125.5, 162.5, 118.0, KB4, FISHEYE), None, 90.0),
+        (Camera(240, 320, 125.0, 125.5, 121.5, 158.0, KB4, FISHEYE), None, 73.7),  # 90 along the longer side
+        (Camera(320, 240, 125.0, 125.5, 162.5, 118.0, KB4, FISHEYE), 105.0, 105.0),
+        (Camera(320, 240, 350.0, 350.5, 162.5, 118.0, KB4, FISHEYE), None, None),  # sees less than 90 degrees
+        (Camera(256, 256, 79.0, 79.0, 127.0, 128.5, (-0.18, 0.59), DOUBLE_SPHERE), None, 90.0),
         (RADTAN_FOLDING, None, None),
     ],
     ids=["fisheye", "portrait", "chosen", "narrow", "double sphere", "folding"],
