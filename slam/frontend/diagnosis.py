@@ -116,12 +116,12 @@ class StartWatch:
     def add(self, view: View) -> None:
         """Take a view that goes to the start."""
         gray = view.image.gray
-        image = torch.from_numpy(gray).float()[None]
+        image = torch.from_numpy(gray[::2, ::2]).float()[None]
         small = adaptive_avg_pool2d(image, THUMBNAIL)[0].numpy()
         if self._thumbnails:
             self._steps.append(float(np.abs(small - self._thumbnails[-1]).mean()))
         self._thumbnails = [*self._thumbnails[1 - MAX_THUMBNAILS :], small]
-        self._grays.append(float(np.median(gray)))
+        self._grays.append(float(np.median(gray[::4, ::4])))
         smooth = avg_pool2d(image, 3, 1)  # without the noise of single pixels
         across, down = smooth[:, 2:, 2:] - smooth[:, 2:, :-2], smooth[:, 2:, 2:] - smooth[:, :-2, 2:]
         steps = torch.maximum(across.abs(), down.abs())

@@ -12,7 +12,7 @@ import numpy as np
 
 SAMPLES = 16
 MIN_SAMPLES = 4
-LOOKED_AT_PX = 1024  # longer side; of larger images every second, third ... row and column is looked at
+LOOKED_AT_PX = 800  # longer side; of larger images every second, third ... row and column is looked at
 FULL_16_BIT = 0.5  # share of the range of 16 bits, from which on its upper 8 bits are enough
 LOW_CONTRAST = 48.0  # gray levels of 8-bit images, below which they are stretched ...
 MIN_RANGE = 4.0  # ... and below which there is nothing to see
