@@ -42,6 +42,15 @@ class FramePoses:
         within = self.frame < len(time_ns)
         return Trajectory(time_ns[self.frame[within]], self.T_wc[within])
 
+    def of_images(self, numbers: Sequence[int]) -> "FramePoses":
+        """By index of the images, where `frame` is the number in their names; poses of other numbers are left out.
+
+        Args:
+            numbers: of the images, increasing.
+        """
+        within = np.isin(self.frame, numbers)
+        return FramePoses(np.searchsorted(numbers, self.frame[within]), self.T_wc[within])
+
 
 def number_rows(path: Path, what: str = "trajectory") -> list[tuple[int, list[str]]]:
     """The lines of a text as words, each with its line number; comments and a header are left out.
@@ -139,6 +148,12 @@ def is_nanoseconds_table(path: Path) -> bool:
     first = next((line for _, line in content_lines(read_text(path, "trajectory"))), "")
     stamp = first.split(",")[0].strip()
     return "," in first and stamp.isdecimal() and len(stamp) >= NANOSECOND_DIGITS
+
+
+def read_matrix_rows(path: Path, columns: int) -> FramePoses:
+    """Poses T_wc of a text with the matrix of a frame to a line, 12 or 16 numbers, row by row."""
+    frames, T_wc = from_matrices(floats(path, number_rows(path), columns), str(path))
+    return FramePoses(frames, T_wc)
 
 
 def read_matrix(path: Path) -> np.ndarray:

@@ -13,8 +13,6 @@ from slam.io.run_record import Conditioning
 
 SOURCES = {
     "tum": "slam.sources.tum:TumSource",
-    "7scenes": "slam.sources.seven_scenes:SevenScenesSource",
-    "euroc": "slam.sources.euroc:EurocSource",
     "images": "slam.sources.images:ImageFolderSource",
     "video": "slam.sources.video:VideoSource",
     "webvideo": "slam.sources.web_video:WebVideoSource",
@@ -23,13 +21,8 @@ SOURCES = {
 }
 UNSURVEYED = ("demo", "realsense")  # kinds whose images are known to need nothing
 DEMO = "demo"  # kind of the rendered room, which lies in no file
-WITHOUT_DEPTH = ("images", "video", "webvideo", "euroc")
-WITHOUT_STAMPS = (
-    "images",
-    "video",
-    "webvideo",
-    "tum",
-)  # --fps gives them; TUM refuses that itself, where it has stamps
+WITHOUT_DEPTH = ("images", "video", "webvideo")
+WITHOUT_STAMPS = (*WITHOUT_DEPTH, "tum")  # --fps gives them; TUM refuses that itself, where it has stamps
 
 
 class Source(Protocol):

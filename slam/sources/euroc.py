@@ -14,65 +14,37 @@ from slam.io.files import read_text
 from slam.io.poses import read_stamped
 from slam.parsing import parse_yaml
 from slam.sources.image_lists import read_image_list
-from slam.sources.sequence import ALL_FRAMES, OWN_CAMERA, CameraChoice, FrameWindow, ImageSequence, ListedImage
+from slam.sources.layout import Recording, first_existing, require
+from slam.sources.sequence import ListedImage
 
 NANOSECOND = 1  # unit of the stamps
 CAMERAS = ("mav0/cam0", "cam0", ".", "..")  # seen from the root, from mav0, from cam0, and from its data
-GROUND_TRUTHS = ("state_groundtruth_estimate0", "mocap0", "vicon0", "leica0")
+GROUND_TRUTHS = ("state_groundtruth_estimate0", "mocap0")
 
 
-class EurocSource(ImageSequence):
-    """Frames of the left camera, stamps in nanoseconds as the file has them."""
-
-    def __init__(self, path: Path, window: FrameWindow = ALL_FRAMES, choice: CameraChoice = OWN_CAMERA) -> None:
-        """Read the list of images.
-
-        Raises:
-            SourceError: if the folder is not of this layout, the list is damaged, or no image can be read.
-            CalibrationError: if the calibration is unreadable or for other images.
-        """
-        camera = camera_folder(path)
-        listed = read_image_list(camera / "data.csv", camera / "data", NANOSECOND)
-        super().__init__(
-            str(path),
-            [ListedImage(*each) for each in listed],
-            window,
-            lambda width, height: choice.camera(width, height, calibrations(camera), str(path)),
-        )
-
-
-def is_euroc(path: Path) -> bool:
+def is_layout(path: Path) -> bool:
     """True if the folder has a `cam0` of this layout, or is it."""
-    return any((path / name / "data.csv").is_file() for name in CAMERAS)
+    return _camera_folder(path) is not None
 
 
-def camera_folder(path: Path) -> Path:
-    """The folder of the left camera.
-
-    Raises:
-        SourceError: if there is none.
-    """
-    for name in CAMERAS:
-        if (path / name / "data.csv").is_file():
-            return (path / name).resolve() if name.startswith(".") else path / name
-    raise SourceError(f"{path} has no mav0/cam0/data.csv")
-
-
-def read_poses(path: Path) -> Trajectory:
-    """Ground truth T_wc of the left camera: the body's poses T_wb times T_bc (`T_BS` of `cam0/sensor.yaml`).
+def recording(path: Path) -> Recording:
+    """The frames of the left camera, stamps in nanoseconds as the file has them.
 
     Raises:
-        SourceError: if the ground truth or the camera's place on the body is missing or damaged.
+        SourceError: if the folder is not of this layout, or the list is damaged.
     """
-    camera = camera_folder(path)
-    T_bc = camera_on_body(camera)
-    for name in GROUND_TRUTHS[:2]:  # vicon0 is of the markers, leica0 has no rotation
-        file = camera.parent / name / "data.csv"
-        if file.is_file():
-            break
-    else:
-        raise SourceError(f"{path} has no ground truth with orientation ({GROUND_TRUTHS[0]}/data.csv)")
-    return of_camera(read_stamped(file), T_bc)
+    camera = require(_camera_folder(path), f"{path} has no mav0/cam0/data.csv")
+    listed = read_image_list(camera / "data.csv", camera / "data", NANOSECOND)
+
+    def truth() -> Trajectory:
+        T_bc = camera_on_body(camera)
+        # vicon0 is of the markers, leica0 has no rotation
+        file = first_existing(*(camera.parent / name / "data.csv" for name in GROUND_TRUTHS))
+        problem = f"{path} has no ground truth with orientation ({GROUND_TRUTHS[0]}/data.csv)"
+        return of_camera(read_stamped(require(file, problem)), T_bc)
+
+    images = [ListedImage(*each) for each in listed]
+    return Recording(path, images, lambda width, height: calibrations(camera), truth=truth)
 
 
 def of_camera(body: Trajectory, T_bc: np.ndarray) -> Trajectory:
@@ -106,3 +78,11 @@ def calibrations(camera: Path) -> list[Path]:
     folders = (camera.parent, camera.parent.parent, camera.parent / "dso", camera.parent.parent / "dso")
     places = (camera / "sensor.yaml", *(folder / "camchain.yaml" for folder in folders))
     return [file for file in places if file.is_file()]
+
+
+def _camera_folder(path: Path) -> Path | None:
+    """The folder of the left camera."""
+    for name in CAMERAS:
+        if (path / name / "data.csv").is_file():
+            return (path / name).resolve() if name.startswith(".") else path / name
+    return None

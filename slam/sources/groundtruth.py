@@ -15,9 +15,10 @@ from slam.io.poses import (
     is_nanoseconds_table,
     number_rows,
     read_matrix_files,
+    read_matrix_rows,
     read_stamped,
 )
-from slam.sources import euroc, icl_nuim, kitti, nerfstudio, record3d, replica, seven_scenes, tartanair
+from slam.sources import euroc, icl_nuim, kitti, nerfstudio, record3d, tartanair
 from slam.sources.bags.poses import read_poses
 from slam.sources.bags.storage import is_bag
 from slam.sources.layout import numbered
@@ -96,10 +97,6 @@ Times = Callable[[], np.ndarray] | None
 
 def _of_folder(path: Path) -> tuple[Trajectory | FramePoses, Times]:
     kind = kind_of(path)
-    if kind == "7scenes":
-        return seven_scenes.read_poses(path), None
-    if kind == "euroc":
-        return euroc.read_poses(path), None
     if kind in LAYOUTS:
         recording = layout(kind).recording(path)
         if recording.truth is not None:
@@ -130,14 +127,13 @@ def _of_file(path: Path) -> tuple[Trajectory | FramePoses, Times]:
     if columns == 12:
         return _of_kitti(path)
     if columns == 16:
-        return replica.read_poses(path), None
+        return read_matrix_rows(path, 16), None
     if columns == 7:
         log.info("%s is read as TartanAir's: position and quaternion xyzw in axes north-east-down", path)
         return tartanair.read_poses(path), None
     if columns == 4 and len(rows) % 4 == 0:
         values = floats(path, rows, 4).reshape(-1, 16)
-        frames, T_wc = from_matrices(values, str(path))
-        return FramePoses(frames.astype(np.int64), T_wc), None
+        return FramePoses(*from_matrices(values, str(path))), None
     raise SourceError(f"{path}, line {rows[0][0]}: {columns} numbers are no known form of poses; expected {FORMS}")
 
 

@@ -42,12 +42,10 @@ def recording(path: Path) -> Recording:
         images = numbered(path, ORIGINAL + r"\.png")
         depth, form = dict(numbered(path, ORIGINAL + r"\.depth")), DepthFormat(1.0, is_stated=True, read=read_ranges)
     listed = [ListedImage(frame_time_ns(n, DEFAULT_FPS), file, depth.get(n)) for n, file in images]
-    index = {number: i for i, (number, _) in enumerate(images)}
 
     def truth() -> FramePoses:
         poses = _original_poses(path) if form is not PNG else read_poses(_truth_file(path))
-        within = [int(n) in index for n in poses.frame]
-        return FramePoses(np.array([index[int(n)] for n in poses.frame[within]], np.int64), poses.T_wc[within])
+        return poses.of_images([number for number, _ in images])
 
     return Recording(path, listed, lambda width, height: [KNOWN], form, truth)
 

@@ -13,7 +13,7 @@ from slam.frames import Trajectory
 from slam.geometry.camera import Camera
 from slam.io.calibration import camera_of
 from slam.io.files import read_text
-from slam.io.poses import FramePoses, floats, from_matrices, number_rows
+from slam.io.poses import FramePoses, floats, number_rows, read_matrix_rows
 from slam.io.trajectory import parse_time_ns
 from slam.sources.layout import Recording, at_rate, first_existing, images_in, require
 from slam.sources.sequence import ListedImage
@@ -70,8 +70,7 @@ def read_times(path: Path) -> np.ndarray:
 
 def read_poses(path: Path) -> FramePoses:
     """The poses of a file of 12 numbers a line, T_wc, one line for each frame."""
-    frames, T_wc = from_matrices(floats(path, number_rows(path), 12), str(path))
-    return FramePoses(frames.astype(np.int64), T_wc)
+    return read_matrix_rows(path, 12)
 
 
 def poses_of_images(file: Path, folder: Path) -> FramePoses:

@@ -1,5 +1,6 @@
 """A recording of a known layout: its listed images, its camera, its depth and its truth; one file for each layout."""
 
+import logging
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from slam.sources.sequence import (
     ListedImage,
     frame_time_ns,
 )
+
+log = logging.getLogger(__name__)
 
 CALIBRATION = "calibration.yaml"  # in the folder of a recording it replaces what its layout knows
 MIN_CENTRE, MAX_CENTRE = 0.25, 0.75  # of the width: where a principal point lies in images of the right size
@@ -61,6 +64,9 @@ class LayoutSource(ImageSequence):
         depth = recording.depth if with_depth else None
         if with_depth and (depth is None or all(image.depth is None for image in recording.images)):
             raise UsageError(f"{name} has no depth to use")
+        without = sum(image.depth is None for image in recording.images)
+        if with_depth and without:
+            log.warning("%d of %d images of %s go without depth", without, len(recording.images), name)
 
         def camera(width: int, height: int) -> Camera:
             beside = recording.path / CALIBRATION

@@ -8,7 +8,7 @@ from types import ModuleType
 
 from slam.errors import SourceError
 from slam.io.folders import entries
-from slam.sources import euroc, images, seven_scenes, tum
+from slam.sources import images, tum
 from slam.sources.bags.storage import is_bag
 from slam.sources.image_kinds import images_to_track
 
@@ -24,6 +24,8 @@ LAYOUTS = {
     "tartanair": "slam.sources.tartanair",
     "tumvi": "slam.sources.tum_vi",
     "record3d": "slam.sources.record3d",
+    "euroc": "slam.sources.euroc",
+    "7scenes": "slam.sources.seven_scenes",
     "nerfstudio": "slam.sources.nerfstudio",
 }
 DEPTH_BELOW, ABOVE = 3, 2  # levels of folders that are looked at (dataset/sequences/00)
@@ -42,8 +44,6 @@ def kind_of(path: Path) -> str | None:
         if kind != "nerfstudio" and layout(kind).is_layout(path):
             return kind
     others: tuple[tuple[str, Callable[[Path], bool]], ...] = (
-        ("euroc", euroc.is_euroc),
-        ("7scenes", seven_scenes.is_seven_scenes),
         ("tum", lambda folder: (folder / "rgb.txt").is_file()),  # with transforms.json as a by-product
         ("nerfstudio", layout("nerfstudio").is_layout),  # perhaps with a folder rgb/
         ("tum", tum.is_tum),

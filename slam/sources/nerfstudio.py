@@ -100,7 +100,7 @@ def _poses(frames: list[dict[str, Any]], name: str) -> FramePoses:
             raise SourceError(f"{name}: frame {frame['file_path']} has no transform_matrix of 4x4 numbers") from error
     values[:, 12:] = 0, 0, 0, 1
     usable, T_wg = from_matrices(values, name)
-    return FramePoses(usable.astype(np.int64), T_wg @ OPENCV_FROM_OPENGL)
+    return FramePoses(usable, T_wg @ OPENCV_FROM_OPENGL)
 
 
 def _camera(content: dict[str, Any], frames: list[dict[str, Any]], width: int, height: int, name: str) -> Camera | None:

@@ -52,10 +52,7 @@ def recording(path: Path) -> Recording:
         return [_camera(content, str(file))]
 
     def truth() -> FramePoses:
-        poses = read_poses(file)
-        index = {number: i for i, (number, _) in enumerate(found)}
-        within = [int(number) in index for number in poses.frame]
-        return FramePoses(np.array([index[int(n)] for n in poses.frame[within]], np.int64), poses.T_wc[within])
+        return read_poses(file).of_images([number for number, _ in found])
 
     first = next((image.depth for image in images if image.depth is not None), None)
     return Recording(path, images, cameras, None if first is None else _depth_format(content, first, file), truth)
@@ -83,7 +80,7 @@ def read_poses(file: Path) -> FramePoses:
     except (TypeError, ValueError) as error:
         raise SourceError(f"{file}: poses are no rows of 7 numbers (qx qy qz qw x y z)") from error
     usable, T_wg = from_quaternions(values[:, 4:], values[:, :4], str(file))
-    return FramePoses(usable.astype(np.int64), T_wg @ OPENCV_FROM_OPENGL)
+    return FramePoses(usable, T_wg @ OPENCV_FROM_OPENGL)
 
 
 def read_compressed(path: Path, form: DepthFormat) -> np.ndarray:

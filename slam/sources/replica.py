@@ -6,13 +6,11 @@ a line; depth has a scale of its own.
 
 from pathlib import Path
 
-import numpy as np
-
 from slam.errors import CalibrationError
 from slam.geometry.camera import Camera
 from slam.io.calibration import camera_of
 from slam.io.files import read_text
-from slam.io.poses import FramePoses, floats, from_matrices, number_rows
+from slam.io.poses import read_matrix_rows
 from slam.parsing import parse_json
 from slam.sources.depth_format import DepthFormat, stated_scale
 from slam.sources.layout import Recording, first_existing, numbered
@@ -46,14 +44,8 @@ def recording(path: Path) -> Recording:
         images,
         cameras,
         DepthFormat(scale or KNOWN_SCALE, is_stated=scale is not None),
-        lambda: read_poses(scene / "traj.txt"),
+        lambda: read_matrix_rows(scene / "traj.txt", 16),
     )
-
-
-def read_poses(path: Path) -> FramePoses:
-    """The poses T_wc of a file of 16 numbers a line, one line for each frame."""
-    frames, T_wc = from_matrices(floats(path, number_rows(path), 16), str(path))
-    return FramePoses(frames.astype(np.int64), T_wc)
 
 
 def _camera(file: Path) -> Camera:

@@ -34,10 +34,9 @@ def recording(path: Path) -> Recording:
         return [_camera(file, width, height)]
 
     def truth() -> FramePoses:
-        index = {number: i for i, (number, _) in enumerate(found)}
-        poses = [(index[number], pose) for number, pose in numbered(path / "pose", r"(\d+)\.txt") if number in index]
-        require(poses[0][1] if poses else None, f"{path} has no ground truth (pose/0.txt ...)")
-        return read_matrix_files(poses, str(path / "pose"))
+        poses = numbered(path / "pose", r"(\d+)\.txt")
+        require(path if poses else None, f"{path} has no ground truth (pose/0.txt ...)")
+        return read_matrix_files(poses, str(path / "pose")).of_images([number for number, _ in found])
 
     return Recording(path, images, cameras, _depth_format(path, next(iter(depth.values()), None)), truth)
 

@@ -6,8 +6,6 @@ north-east-down, of the camera too (x forward, y right, z down); all images see 
 
 from pathlib import Path
 
-import numpy as np
-
 from slam.geometry.camera import Camera
 from slam.io.poses import NED_FROM_OPENCV, FramePoses, floats, from_quaternions, number_rows
 from slam.sources.depth_format import DepthFormat, read_npy
@@ -43,7 +41,7 @@ def read_poses(path: Path) -> FramePoses:
     """Poses T_wc of a file of position and quaternion xyzw, north-east-down; the world keeps its axes."""
     values = floats(path, number_rows(path), 7)
     frames, T_wn = from_quaternions(values[:, :3], values[:, 3:], str(path))
-    return FramePoses(frames.astype(np.int64), T_wn @ NED_FROM_OPENCV)
+    return FramePoses(frames, T_wn @ NED_FROM_OPENCV)
 
 
 def require_camera(path: Path) -> str:

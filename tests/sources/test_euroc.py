@@ -5,7 +5,7 @@ import pytest
 
 from slam.errors import SourceError
 from slam.geometry.camera import Camera
-from slam.sources.euroc import EurocSource
+from slam.sources import SourceSpec, open_source
 from slam.sources.groundtruth import read_groundtruth
 
 TIMES = [1403636579763555584, 1403636579813555456]
@@ -41,7 +41,7 @@ def folder(tmp_path, scenes):
 
 
 def test_frames(folder, scenes):
-    source = EurocSource(folder)
+    source = open_source(SourceSpec(str(folder)))
     frames = list(source)
     assert [frame.time_ns for frame in frames] == TIMES
     assert [scenes.number_of(frame.image) for frame in frames] == [0, 1]
@@ -68,7 +68,7 @@ def test_ground_truth_is_of_the_camera(folder):
 def test_bad_lists(folder, text: str, message: str):
     (folder / "mav0/cam0/data.csv").write_text(text)
     with pytest.raises(SourceError, match=message):
-        EurocSource(folder)
+        open_source(SourceSpec(str(folder)))
 
 
 def test_bad_ground_truth(folder):

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from slam.errors import SourceError
+from slam.sources import SourceSpec, open_source
 from slam.sources.groundtruth import read_groundtruth
-from slam.sources.seven_scenes import SevenScenesSource
+from slam.sources.locate import layout
 
 
 @pytest.fixture
@@ -25,13 +26,13 @@ def scene(tmp_path, scenes):
 
 
 def test_frames(scene, scenes):
-    source = SevenScenesSource(scene, with_depth=True)
+    source = open_source(SourceSpec(str(scene), with_depth=True))
     frames = list(source)
     assert [scenes.number_of(frame.image) for frame in frames] == [0, 1, 10]
     assert [frame.time_ns for frame in frames] == [0, 33333333, 333333333]
     assert (source.camera.fx, source.camera.fy) == (585, 585)
     assert frames[0].depth[0].tolist()[:3] == [0, 0, 1.5]
-    assert SevenScenesSource(scene / "seq-02").count == 1
+    assert open_source(SourceSpec(str(scene / "seq-02"))).count == 1
 
 
 def test_ground_truth_has_the_stamps_of_the_frames(scene):
@@ -43,21 +44,26 @@ def test_ground_truth_has_the_stamps_of_the_frames(scene):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1 0 0\n", "is no pose: expected 4x4 numbers"),
-        ("nan 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1", "is no pose: its 3x3 part is no rotation"),
-        ("2 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1", "is no pose: its 3x3 part is no rotation"),
-        ("1 0 0 0 0 1 0 0 0 0 -1 0 0 0 0 1", "is no pose: its 3x3 part is no rotation"),
+        ("1 0 0\n", "seq-01/frame-000001.pose.txt is no matrix: expected 4x4 numbers"),
+        ("2 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1", "seq-01: pose 1 is no rigid motion: its 3x3 part is no rotation"),
+        ("1 0 0 0\n0 1 0 0\n0 0 -1 0\n0 0 0 1", "seq-01: pose 1 is no rigid motion: its 3x3 part is no rotation"),
     ],
 )
 def test_bad_poses_are_refused(scene, text: str, message: str):
     (scene / "seq-01/frame-000001.pose.txt").write_text(text)
-    with pytest.raises(SourceError, match=f"frame-000001.pose.txt {message}"):
+    with pytest.raises(SourceError, match=message):
         read_groundtruth(scene)
+
+
+def test_poses_of_lost_frames_are_left_out(scene, caplog):
+    (scene / "seq-01/frame-000001.pose.txt").write_text("nan 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n")
+    assert read_groundtruth(scene).time_ns.tolist() == [0, 333333333]
+    assert "1 of 3 poses are not finite or zero" in caplog.text
 
 
 def test_what_is_no_scene(tmp_path, scene):
     with pytest.raises(SourceError, match=r"has no frame-XXXXXX.color.png, nor a folder seq-XX"):
-        SevenScenesSource(tmp_path)
+        layout("7scenes").recording(tmp_path)
     for file in (scene / "seq-02").glob("*.pose.txt"):
         file.unlink()
     with pytest.raises(SourceError, match=r"seq-02 has no ground truth"):
@@ -66,5 +72,6 @@ def test_what_is_no_scene(tmp_path, scene):
 
 def test_missing_depth_leaves_the_frame(scene, caplog):
     (scene / "seq-01/frame-000001.depth.png").unlink()
-    assert [frame.depth is None for frame in SevenScenesSource(scene, with_depth=True)] == [False, True, False]
-    assert "a frame goes without depth" in caplog.text
+    source = open_source(SourceSpec(str(scene), with_depth=True))
+    assert [frame.depth is None for frame in source] == [False, True, False]
+    assert "1 of 3 images of" in caplog.text and "go without depth" in caplog.text
