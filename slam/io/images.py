@@ -4,8 +4,6 @@ OpenCV is used here only to encode and decode; the bytes go through Python, whic
 not) and takes any path. Its BGR order stays inside this file.
 """
 
-import struct
-import zlib
 from pathlib import Path
 
 import cv2
@@ -13,13 +11,11 @@ import numpy as np
 
 from slam.errors import OutputError, SourceError
 from slam.io.files import reason, write_bytes
+from slam.io.image_data import decoded
 
 DEPTH_SCALE = 5000.0  # PNG value of one metre (TUM RGB-D); 65535 is 13.1 m, 0 is unknown
 JPEG_QUALITY = 95
 MAX_UINT16 = 65535
-PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
-MAX_PNG_RATIO = 1100  # of pixels in bytes to the file: deflate reaches 1032
-DAMAGED = "damaged, or of a kind that OpenCV cannot read"
 
 
 def write_color(path: Path, image: np.ndarray) -> None:
@@ -47,17 +43,17 @@ def read_color(path: Path, levels: tuple[float, float] | None = None) -> np.ndar
     """
     if levels is not None:
         return stretched(read_full_depth(path), levels)
-    return cv2.cvtColor(_whole(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(_decode(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
 def read_unchanged(path: Path) -> np.ndarray:
     """The pixels as the file has them: (H, W) or (H, W, 3 or 4), BGR, of any type, not turned; raises SourceError."""
-    return _whole(path, cv2.IMREAD_UNCHANGED)
+    return _decode(path, cv2.IMREAD_UNCHANGED)
 
 
 def read_full_depth(path: Path) -> np.ndarray:
     """As `read_color`, but values of more than 8 bits stay as they are; raises SourceError."""
-    return cv2.cvtColor(_whole(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH), cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(_decode(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH), cv2.COLOR_BGR2RGB)
 
 
 def stretched(image: np.ndarray, levels: tuple[float, float]) -> np.ndarray:
@@ -67,14 +63,6 @@ def stretched(image: np.ndarray, levels: tuple[float, float]) -> np.ndarray:
         table = np.clip((np.arange(256) - low) * (255 / (high - low)), 0, 255)
         return np.asarray(cv2.LUT(image, np.rint(table).astype(np.uint8)))
     return cv2.convertScaleAbs(cv2.max(image.astype(np.float32) - np.float32(low), 0), alpha=255 / (high - low))
-
-
-def _whole(path: Path, flags: int) -> np.ndarray:
-    data = _bytes(path)
-    # libjpeg fills the missing part of a cut-off image with gray and only prints a warning
-    if data[:2] == b"\xff\xd8" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
-        raise SourceError(f"the image {path} is cut off")
-    return _decode(data, path, flags)
 
 
 def write_depth(path: Path, depth: np.ndarray, scale: float = DEPTH_SCALE) -> None:
@@ -98,7 +86,7 @@ def read_depth(path: Path, scale: float = DEPTH_SCALE, invalid: int = 0) -> np.n
     Raises:
         SourceError: if the file is missing or no 16-bit single-channel image.
     """
-    values = _decode(_bytes(path), path, cv2.IMREAD_UNCHANGED)
+    values = _decode(path, cv2.IMREAD_UNCHANGED)
     if values.dtype != np.uint16 or values.ndim != 2:
         raise SourceError(
             f"{path} is no depth image: expected one channel of 16 bits, got {values.dtype} {values.shape}"
@@ -113,7 +101,7 @@ def write_confidence(path: Path, confidence: np.ndarray) -> None:
 
 def read_confidence(path: Path) -> np.ndarray:
     """Read an 8-bit PNG as (H, W) float32 in [0, 1]; raises SourceError."""
-    values = _decode(_bytes(path), path, cv2.IMREAD_UNCHANGED)
+    values = _decode(path, cv2.IMREAD_UNCHANGED)
     if values.dtype != np.uint8 or values.ndim != 2:
         raise SourceError(f"{path} is no confidence image: expected one channel of 8 bits, got {values.dtype}")
     return values.astype(np.float32) / np.float32(255)
@@ -126,7 +114,7 @@ def write_mask(path: Path, mask: np.ndarray) -> None:
 
 def read_mask(path: Path) -> np.ndarray:
     """Read an 8-bit PNG as (H, W) bool, True from 128; raises SourceError."""
-    values = _decode(_bytes(path), path, cv2.IMREAD_UNCHANGED)
+    values = _decode(path, cv2.IMREAD_UNCHANGED)
     if values.dtype != np.uint8 or values.ndim != 2:
         raise SourceError(f"{path} is no mask: expected one channel of 8 bits, got {values.dtype} {values.shape}")
     return values >= 128
@@ -143,40 +131,10 @@ def _encode(path: Path, pixels: np.ndarray) -> None:
     write_bytes(path, data.tobytes())
 
 
-def _bytes(path: Path) -> bytes:
+def _decode(path: Path, flags: int) -> np.ndarray:
     try:
-        return path.read_bytes()
+        return decoded(path.read_bytes(), flags)
     except OSError as error:
         raise SourceError(f"cannot read the image {path}: {reason(error)}") from error
-
-
-def _decode(data: bytes, path: Path, flags: int) -> np.ndarray:
-    if data.startswith(PNG_MAGIC) and not _is_whole_png(data):
-        raise SourceError(f"cannot read the image {path}: it is damaged")
-    try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
-    except cv2.error as error:  # such as a header that claims more pixels than OpenCV's limit
-        raise SourceError(f"cannot read the image {path}: it is {DAMAGED}") from error
-    if pixels is None:
-        raise SourceError(f"cannot read the image {path}: it is {DAMAGED if data else 'empty'}")
-    return np.asarray(pixels)
-
-
-def _is_whole_png(data: bytes) -> bool:
-    """True if all parts are there and their sums right, and the size is one that so few bytes can hold.
-
-    libpng tells its errors to the terminal itself, and takes minutes and gigabytes for a damaged size.
-    """
-    at, name = len(PNG_MAGIC), b""
-    width, height = struct.unpack(">II", data[16:24].ljust(8, b"\0"))
-    if width * height * max(1, data[24:25].ljust(1)[0] // 8) > MAX_PNG_RATIO * len(data):
-        return False
-    while name != b"IEND":
-        size = int.from_bytes(data[at : at + 4], "big")
-        name, end = data[at + 4 : at + 8], at + 12 + size
-        if end > len(data) or zlib.crc32(memoryview(data)[at + 4 : end - 4]) != int.from_bytes(
-            data[end - 4 : end], "big"
-        ):
-            return False
-        at = end
-    return True
+    except ValueError as error:
+        raise SourceError(f"cannot read the image {path}: {error}") from error

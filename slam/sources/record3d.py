@@ -17,6 +17,7 @@ from slam.errors import CalibrationError, SourceError
 from slam.geometry.camera import Camera
 from slam.io.calibration import camera_of
 from slam.io.files import read_text, reason
+from slam.io.images import read_unchanged
 from slam.io.poses import OPENCV_FROM_OPENGL, FramePoses, from_quaternions
 from slam.parsing import parse_json
 from slam.sources.depth_format import DepthFormat
@@ -112,15 +113,7 @@ def read_exr(path: Path, form: DepthFormat) -> np.ndarray:
         SourceError: if the file is damaged, or OpenCV was built without OpenEXR.
     """
     os.environ.setdefault("OPENCV_IO_ENABLE_OPENEXR", "1")  # read when the codec is first used
-    import cv2
-
-    try:
-        depth = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-    except (OSError, cv2.error) as error:
-        raise SourceError(f"cannot read the depth {path}: {error}") from error
-    if depth is None:
-        raise SourceError(f"cannot read the depth {path}: it is damaged, or this OpenCV has no OpenEXR")
-    depth = np.asarray(depth, np.float32)
+    depth = read_unchanged(path).astype(np.float32)
     depth = depth[..., -1] if depth.ndim == 3 else depth  # gray as R = G = B
     return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))
 

@@ -194,3 +194,49 @@ def test_a_damaged_png_is_refused_before_it_is_decoded(tmp_path, capfd):
         with pytest.raises(SourceError, match="it is damaged"):
             read_color(tmp_path / "a.png")
     assert capfd.readouterr().err == ""
+
+
+def jpeg(quality: int = 90, **options: int) -> bytes:
+    noise = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
+    flags = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    for name, value in options.items():
+        flags += [getattr(cv2, f"IMWRITE_JPEG_{name.upper()}"), value]
+    done, data = cv2.imencode(".jpg", noise, flags)
+    assert done
+    return data.tobytes()
+
+
+def after_scan(data: bytes, at: int = 200) -> int:
+    return data.index(b"\xff\xda") + at
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": 1}, {"rst_interval": 3}])
+def test_whole_jpegs_are_read_with_whatever_stands_behind_them(tmp_path, capfd, options: dict):
+    """A preview or a second image behind the end, fill bytes before a marker, a thumbnail in the header."""
+    data = jpeg(**options)
+    thumbnail = b"\xff\xe1" + (len(jpeg(20)) + 2).to_bytes(2, "big") + jpeg(20)
+    expected = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    for whole in (data, data + jpeg()[:400], data[:-2] + b"\xff\xff" + data[-2:], data[:2] + thumbnail + data[2:]):
+        (tmp_path / "a.jpg").write_bytes(whole)
+        np.testing.assert_array_equal(read_color(tmp_path / "a.jpg"), expected)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (jpeg()[: after_scan(jpeg())], "it is cut off"),
+        (jpeg()[:-2] + bytes(500), "it is cut off"),
+        (jpeg()[:100], "it is cut off"),
+        (jpeg()[:2] + bytes(100) + jpeg()[102:], "it is damaged"),
+        (jpeg()[: after_scan(jpeg())] + b"\xff\x31" + jpeg()[after_scan(jpeg()) + 2 :], "it is damaged"),
+        (jpeg(rst_interval=3).replace(b"\xff\xd4", b"\xff\xd5"), "it is damaged"),
+    ],
+    ids=["half", "zeros at the end", "header", "zeros in the header", "marker in the pixels", "lost rows"],
+)
+def test_a_damaged_jpeg_is_refused_before_it_is_decoded(tmp_path, capfd, data: bytes, message: str):
+    """libjpeg would fill what is missing with gray, and tell it to the terminal itself."""
+    (tmp_path / "a.jpg").write_bytes(data)
+    with pytest.raises(SourceError, match=rf"cannot read the image .*a.jpg: {message}$"):
+        read_color(tmp_path / "a.jpg")
+    assert capfd.readouterr().err == ""

@@ -462,7 +462,8 @@ def test_a_jpeg_that_is_cut_off_is_not_filled_with_gray(make, caplog):
             out.compressed("/cam/image/compressed", data[: len(data) // 2] if n == 2 else data, "jpeg", n * 10**8)
 
     assert len(list(BagSource(make(write), choice=CameraChoice(hfov_deg=60)))) == 2
-    assert "skipped 1 of 3 images of /cam/image/compressed: its JPEG is cut off" in caplog.text
+    problem = "an image of the format 'jpeg' cannot be decoded: it is cut off"
+    assert f"skipped 1 of 3 images of /cam/image/compressed: {problem}" in caplog.text
 
 
 @pytest.mark.parametrize("kind", KINDS)

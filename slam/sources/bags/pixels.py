@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from slam.io.image_data import decoded
 from slam.sources.bags.messages import Message, MessageError
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
@@ -158,23 +159,16 @@ def _raw(image: Any) -> np.ndarray:
     return pixels[..., 0] if channels == 1 else pixels
 
 
-def _decoded(image: Any) -> np.ndarray:
-    """(H, W) or (H, W, channels), channels in OpenCV's order, of a JPEG, PNG or other image file."""
-    data = np.asarray(image.data, np.uint8)
-    ends = bytes(data[:2]), bytes(data[-1024:])
-    if ends[0] == b"\xff\xd8" and b"\xff\xd9" not in ends[1]:  # libjpeg fills what is missing with gray
-        raise MessageError("its JPEG is cut off")
-    return _imdecode(data, str(image.format))
-
-
-def _imdecode(data: np.ndarray, kind: str) -> np.ndarray:
+def _decoded(image: Any, begin: int = 0) -> np.ndarray:
+    """(H, W) or (H, W, channels), channels in OpenCV's order, of the JPEG, PNG or other image file in the data from a
+    byte on."""
     try:
-        pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
-    except cv2.error:
-        pixels = None
-    if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
-        raise MessageError(f"an image of the format {kind!r} cannot be decoded")
-    return np.asarray(pixels)
+        pixels = decoded(bytes(image.data[begin:]), cv2.IMREAD_UNCHANGED)
+    except ValueError as error:
+        raise MessageError(f"an image of the format {str(image.format)!r} cannot be decoded: {error}") from error
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise MessageError(f"its values are of the type {pixels.dtype}")
+    return pixels
 
 
 def _code_of_decoded(pixels: np.ndarray, encoding: str) -> int:
@@ -188,7 +182,7 @@ def _compressed_depth(image: Any) -> np.ndarray:
     data = np.asarray(image.data, np.uint8)
     if len(data) < 12:
         raise MessageError("its depth is too short")
-    values = _imdecode(data[12:], str(image.format))
+    values = _decoded(image, 12)
     if "32fc1" not in str(image.format).lower():
         return values
     a, b = struct.unpack("<ff", bytes(data[4:12]))  # inverse depth is (value - b) / a
