@@ -15,9 +15,12 @@ from torch import Tensor
 from slam.geometry import se3
 from slam.kernels.bundle_terms import BundleTerms, bundle_terms
 from slam.solvers.gauss_newton import Damping, solve_damped
+from slam.solvers.lens import FreeLens, LensSolution, LensTerms, lens_terms
 
 GAUGE_CONDITION = 0.0  # the scale of a monocular window is free: a null direction is damped, not refused
 MIN_INV_DEPTH = 1e-4  # relative to the mean of the view: a point 10,000 times as far as the mean
+GAUGE_DAMPING = 1e-9  # relative, of the free scale, when the system is inverted
+MAX_ZOOM = 0.2  # log change of the focal length in one step; a larger one is shortened, with all that goes with it
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +31,7 @@ class BundleSolution:
     inv_depth: Tensor  # (N, h, w)
     depth_information: Tensor  # (N, h, w): sum of w J^2, pixels^2 per inverse depth^2, without the prior
     ok: Tensor  # () bool
+    lens: LensSolution | None = None  # where it was free
 
 
 def bundle_adjust(
@@ -42,8 +46,9 @@ def bundle_adjust(
     steps: int = 4,
     damping: Damping = Damping(),
     huber_px: float | None = None,
+    free_lens: FreeLens | None = None,
 ) -> BundleSolution:
-    """Damped Gauss-Newton on all free poses and all inverse depths.
+    """Damped Gauss-Newton on all free poses and all inverse depths, and on the lens if it is free.
 
     Maps (flows, weights, inverse depths, prior) are on one device; poses, edges, `fixed` and K may be on another.
 
@@ -58,6 +63,7 @@ def bundle_adjust(
         fixed: (N,) bool, poses held; with all held only the depths are adjusted.
         K: (3, 3) intrinsics at this size.
         steps, damping, huber_px: as `gauss_newton.pose_step`.
+        free_lens: instead of K; flows are then in its pixels, float64, and everything is on the CPU.
 
     Returns:
         BundleSolution. Without parallax (pure rotation) `depth_information` is 0 and depths stay at the prior.
@@ -76,29 +82,43 @@ def bundle_adjust(
     ok_all = torch.ones((), dtype=torch.bool, device=T.device)
     information, finite = torch.zeros_like(d), torch.ones((), dtype=torch.bool, device=d.device)
     K = K.to(d)
+    lens, unknowns = (None, 0) if free_lens is None else (free_lens.start, free_lens.unknowns)
+    covariance = torch.full((unknowns, unknowns), torch.inf, dtype=torch.float64)
     for _ in range(steps):
         T_ji = T[edges[:, 1]] @ se3.inverse(T[edges[:, 0]])
         on_device = T_ji.to(d)
-        blocks = []
+        blocks, by_lens = [], []
         for v in views:
-            terms = bundle_terms(target_uv[v.edges], weight[v.edges], d[v.i], on_device[v.edges], K, huber_px)
-            blocks.append(_Eliminated.of(terms, (prior[0][v.i], prior[1][v.i]), d[v.i]))
+            flows, motions = (target_uv[v.edges], weight[v.edges]), on_device[v.edges]
+            if lens is None or free_lens is None:
+                terms, of_lens = bundle_terms(*flows, d[v.i], motions, K, huber_px), None
+            else:
+                terms, of_lens = lens_terms(free_lens.uv, *flows, d[v.i], motions, lens, unknowns, huber_px)
+                by_lens.append(of_lens)
+            blocks.append(_Eliminated.of(terms, (prior[0][v.i], prior[1][v.i]), d[v.i], of_lens))
         A = se3.adjoint(T_ji)
-        system, b = _joint(views, _on_host(blocks, T.device), edges, A, free, len(d))
-        xi, ok = solve_damped(system, b, total, damping, GAUGE_CONDITION) if len(free) else (b, total > 0)
+        system, b = _joint(views, _on_host(blocks, T.device), edges, A, free, len(d), unknowns)
+        x, ok = solve_damped(system, b, total, damping, GAUGE_CONDITION) if len(b) else (b, total > 0)
         ok_all = ok_all & ok
-        update = torch.zeros(len(d), 6, dtype=torch.float64, device=T.device).index_copy(0, free, xi.view(-1, 6))
-        T = T.index_copy(0, free, se3.exp(xi.view(-1, 6)) @ T[free])
+        xi, of_lens = x[: 6 * len(free)].view(-1, 6), x[6 * len(free) :]
+        if lens is not None:
+            covariance = _lens_covariance(system, by_lens)
+            shortened = MAX_ZOOM / of_lens[0].abs().clamp_min(MAX_ZOOM)
+            xi, of_lens = shortened * xi, shortened * of_lens
+            lens = lens.changed(of_lens)
+        update = torch.zeros(len(d), 6, dtype=torch.float64, device=T.device).index_copy(0, free, xi)
+        T = T.index_copy(0, free, se3.exp(xi) @ T[free])
         relative = update[edges[:, 1]] - (A @ update[edges[:, 0], :, None]).squeeze(-1)  # (E, 6), of T_ji
-        relative = relative.to(d.device)
+        relative, of_lens = relative.to(d.device), of_lens.to(d.device)
         for v, block in zip(views, blocks, strict=True):
-            step = block.depth_step(relative[v.edges])
+            step = block.depth_step(torch.cat([relative[v.edges].flatten(), of_lens]))
             finite = finite & torch.isfinite(step).all()
             d[v.i] = torch.where(block.known, torch.maximum(d[v.i] + step.to(d), floor[v.i]), d[v.i])
             information[v.i] = block.information
     ok_all = ok_all & finite.to(T.device)
     solved = bool(ok_all)
-    return BundleSolution(T if solved else T_cw.double(), d if solved else inv_depth, information, ok_all)
+    found = None if lens is None else LensSolution(lens, covariance)
+    return BundleSolution(T if solved else T_cw.double(), d if solved else inv_depth, information, ok_all, found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,28 +131,35 @@ class _View:
 
 @dataclass(frozen=True, eq=False)
 class _Eliminated:
-    """What the E edges that leave one view say of their motions T_ji, once its P depths are eliminated."""
+    """What the E edges that leave one view say of their motions T_ji and of S unknowns of the lens, once its P depths are
+    eliminated; n = 6 E + S."""
 
-    H: Tensor  # (6 E, 6 E) float64
-    b: Tensor  # (6 E,) float64
-    coupling: Tensor  # (6 E, P) float64, motions against depths
+    H: Tensor  # (n, n) float64
+    b: Tensor  # (n,) float64
+    coupling: Tensor  # (n, P) float64, motions and lens against depths
     C_inv: Tensor  # (P,)
     gradient: Tensor  # (P,) of the depths
     known: Tensor  # (h, w) bool: depths that anything tells of
     information: Tensor  # (h, w)
 
     @staticmethod
-    def of(terms: BundleTerms, prior: tuple[Tensor, Tensor], inv_depth: Tensor) -> "_Eliminated":
+    def of(
+        terms: BundleTerms, prior: tuple[Tensor, Tensor], inv_depth: Tensor, of_lens: LensTerms | None = None
+    ) -> "_Eliminated":
         """The Schur complement of linearised edges, where the maps are."""
         C = (terms.information + prior[1].flatten()).double()
         gradient = (terms.gradient + (prior[1] * (prior[0] - inv_depth)).flatten()).double()
         known = C > 0
         C_inv = torch.where(known, 1 / C.clamp_min(1e-30), torch.zeros_like(C))
-        coupling = terms.coupling.double().flatten(0, 1)
+        H, b, coupling = torch.block_diag(*terms.H), terms.b.flatten(), terms.coupling.double().flatten(0, 1)
+        if of_lens is not None:
+            border = of_lens.motion.flatten(0, 1)
+            H = torch.cat([torch.cat([H, border], 1), torch.cat([border.mT, of_lens.H], 1)])
+            b, coupling = torch.cat([b, of_lens.b]), torch.cat([coupling, of_lens.coupling])
         weighed = coupling * C_inv
         return _Eliminated(
-            torch.block_diag(*terms.H) - weighed @ coupling.mT,
-            terms.b.flatten() - weighed @ gradient,
+            H - weighed @ coupling.mT,
+            b - weighed @ gradient,
             coupling,
             C_inv,
             gradient,
@@ -140,13 +167,13 @@ class _Eliminated:
             terms.information.view_as(inv_depth),
         )
 
-    def depth_step(self, xi: Tensor) -> Tensor:
-        """(h, w) step of the depths that goes with left updates (E, 6) of the motions."""
-        return (self.C_inv * (self.gradient - xi.flatten() @ self.coupling)).view(self.known.shape)
+    def depth_step(self, x: Tensor) -> Tensor:
+        """(h, w) step of the depths that goes with left updates of the motions, and of the lens, (n,)."""
+        return (self.C_inv * (self.gradient - x @ self.coupling)).view(self.known.shape)
 
 
 def _on_host(blocks: list[_Eliminated], host: torch.device) -> list[tuple[Tensor, Tensor]]:
-    """H (6 E, 6 E) and b (6 E,) of all blocks where the poses are, brought over in one copy."""
+    """H (n, n) and b (n,) of all blocks where the poses are, brought over in one copy."""
     both = [torch.cat([block.H, block.b[:, None]], 1) for block in blocks]
     flat = torch.cat([x.flatten() for x in both]).to(host)
     parts = [part.view_as(x) for part, x in zip(flat.split([x.numel() for x in both]), both, strict=True)]
@@ -154,22 +181,44 @@ def _on_host(blocks: list[_Eliminated], host: torch.device) -> list[tuple[Tensor
 
 
 def _joint(
-    views: list[_View], motions: list[tuple[Tensor, Tensor]], edges: Tensor, A: Tensor, free: Tensor, N: int
+    views: list[_View],
+    motions: list[tuple[Tensor, Tensor]],
+    edges: Tensor,
+    A: Tensor,
+    free: Tensor,
+    N: int,
+    unknowns: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """The system of all free poses, (6 F, 6 F) and (6 F,), from those of the motions of each view's edges.
+    """The system of all free poses and the unknowns of the lens, (n, n) and (n,) with n = 6 F + S, from those of the
+    motions of each view's edges.
 
     The view itself sees -A = -adjoint(T_ji) times what a target sees: exp(xi_j) T_ji exp(-xi_i) = exp(xi_j - A xi_i)
     T_ji.
     """
-    S = torch.zeros(N, N, 6, 6, dtype=torch.float64, device=A.device)
-    rhs = torch.zeros(N, 6, dtype=torch.float64, device=A.device)
+    size = 6 * N + unknowns
+    S = torch.zeros(size, size, dtype=torch.float64, device=A.device)
+    rhs = torch.zeros(size, dtype=torch.float64, device=A.device)
+    six, of_lens = torch.arange(6, device=A.device), torch.arange(6 * N, size, device=A.device)
     for v, (H, b) in zip(views, motions, strict=True):
-        n = v.edges.stop - v.edges.start + 1
-        L = torch.cat([torch.eye(len(b), dtype=b.dtype, device=b.device), -A[v.edges].flatten(0, 1)], 1)  # (6 E, 6 n)
+        E = v.edges.stop - v.edges.start
+        L = torch.cat([torch.eye(6 * E, dtype=b.dtype, device=b.device), -A[v.edges].flatten(0, 1)], 1)  # (6 E, 6 E + 6)
+        L = torch.block_diag(L, torch.eye(unknowns, dtype=b.dtype, device=b.device)) if unknowns else L
         poses = torch.cat([edges[v.edges, 1], edges[v.edges.start, :1]])  # in the order of the columns of L
-        at, by = torch.meshgrid(poses, poses, indexing="ij")
-        blocks = (L.mT @ H @ L).view(n, 6, n, 6).transpose(1, 2)
-        S.index_put_((at.reshape(-1), by.reshape(-1)), blocks.flatten(0, 1), accumulate=True)
-        rhs.index_put_((poses,), (L.mT @ b).view(n, 6), accumulate=True)
-    index = (6 * free[:, None] + torch.arange(6, device=A.device)).reshape(-1)
-    return S.permute(0, 2, 1, 3).reshape(6 * N, 6 * N)[index][:, index], rhs.reshape(-1)[index]
+        at = torch.cat([(6 * poses[:, None] + six).flatten(), of_lens])
+        rows, columns = torch.meshgrid(at, at, indexing="ij")
+        S.index_put_((rows, columns), L.mT @ H @ L, accumulate=True)
+        rhs.index_put_((at,), L.mT @ b, accumulate=True)
+    index = torch.cat([(6 * free[:, None] + six).flatten(), of_lens])
+    return S[index][:, index], rhs[index]
+
+
+def _lens_covariance(system: Tensor, terms: list[LensTerms]) -> Tensor:
+    """(S, S) of the lens, by the misfit that is left; infinite where the system has no inverse."""
+    unknowns = len(terms[0].b)
+    variance = sum(t.misfit for t in terms) / max(sum(t.weight for t in terms), 1e-12)
+    scale = system.diagonal().clamp_min(1e-300).rsqrt()
+    scaled = scale[:, None] * system * scale + GAUGE_DAMPING * torch.eye(len(system), dtype=system.dtype)
+    inverse, info = torch.linalg.inv_ex(scaled)
+    if info != 0:
+        return torch.full((unknowns, unknowns), torch.inf, dtype=system.dtype)
+    return variance * (scale[:, None] * inverse * scale)[-unknowns:, -unknowns:]
