@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slam.backend.backend import build_backend
+from slam.backend.self_calibration import SelfCalibration
 from slam.config import DEFAULT_PIXELS, SlamConfig
 from slam.device import chosen_device, device_words
 from slam.errors import MapError, UsageError
@@ -16,6 +17,7 @@ from slam.frontend.preparation import Preparation
 from slam.frontend.relocaliser import Relocaliser
 from slam.frontend.start import Start
 from slam.geometry.camera import Camera
+from slam.geometry.lens import RADTAN
 from slam.io.run_record import SystemRecord
 from slam.kernels.compile import is_compiled
 from slam.kernels.pose_steps import pose_steps
@@ -74,8 +76,9 @@ def build_slam(
     tracking, mapping = build_matchers(config.correspondence, config.matcher, flow, device)
     stereo = build_stereo(config.depth, flow, networks.stereo if networks is not None else None)
     prior = build_prior(config.prior, flow, networks.prior if networks is not None else None, tracking.stride)
+    preparation = Preparation(camera, pixels)
     parts = Parts(
-        preparation=Preparation(camera, pixels),
+        preparation=preparation,
         start=Start(tracking, mapping, config.initialiser, live, device, prior),
         localiser=Localiser(
             tracking, MotionModel(config.motion_model), Relocaliser(tracking, config.relocaliser, config.keypoints)
@@ -85,6 +88,7 @@ def build_slam(
         backend=build_backend(
             *(config.backend, config.loops, config.keypoints, mapping, tracking, stereo),
             Helpers.spare() if threads else Helpers(),
+            _self_calibration(config, preparation),
         ),
         prior=prior,
     )
@@ -104,6 +108,18 @@ def build_slam(
     if earlier:
         _begin_in(slam, [keyframe.to(device) for keyframe in earlier])
     return slam
+
+
+def _self_calibration(config: SlamConfig, preparation: Preparation) -> SelfCalibration | None:
+    """What asks the map for the camera; None if nobody wants to know."""
+    camera, mode = preparation.source, config.self_calibrate
+    if mode == "auto":
+        mode = "radial" if camera.is_guess else "off"
+    if mode == "off":
+        return None
+    if camera.model != RADTAN:
+        raise UsageError(f"self-calibration knows the radial lens alone, not a {camera.model} one")
+    return SelfCalibration(camera, lambda other: preparation.recalibrated(other).optics, mode)
 
 
 def _begin_in(slam: Slam, keyframes: Sequence[Keyframe]) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from operator import attrgetter
-from typing import Any
+from typing import Any, Literal
 
 from slam.backend.config import BackendConfig
 from slam.backend.loops import LoopConfig
@@ -45,6 +45,7 @@ class SlamConfig:
     keypoints: KeypointConfig = KeypointConfig()
     backend: BackendConfig = BackendConfig()
     loops: LoopConfig = LoopConfig()
+    self_calibrate: Literal["auto", "off", "focal", "radial"] = "auto"  # auto: radial where the lens is a guess
     final_refine: bool = True  # adjust the whole map together at the end of a run
     max_keyframes: int = 500  # in the active map, under a megabyte each; others go to the disk
     fusion: FusionConfig = FusionConfig()

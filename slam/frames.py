@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slam.geometry.camera import Camera
+from slam.geometry.camera import Camera, Optics
 from slam.inv_depth import InvDepth
 
 
@@ -227,12 +227,40 @@ class Restore:
     keyframes: tuple[Keyframe, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Recalibration:
+    """The camera turned out to be another than it was taken for."""
+
+    camera: Camera  # of the frames as delivered
+    before: Optics
+    after: Optics
+
+    @property
+    def zoom(self) -> float:
+        """How many times as long the focal length of views is."""
+        return self.after.pinhole.fx / self.before.pinhole.fx
+
+    @property
+    def is_warp(self) -> bool:
+        """True if the pixels of views move, and not their rays alone."""
+        return self.before.delivered.is_distorted or self.after.delivered.is_distorted
+
+    def moved(self, uv: Tensor) -> Tensor:
+        """Pixels (..., 2) of views as they were -> as they are now."""
+        return self.after.view_uv(self.before.source_uv(uv))
+
+    def origin(self, uv: Tensor) -> Tensor:
+        """Pixels (..., 2) of views as they are now -> as they were."""
+        return self.before.view_uv(self.after.source_uv(uv))
+
+
 @dataclass(frozen=True)
 class Update:
     """What the backend found; the store ignores keyframes that it no longer holds."""
 
     keyframes: tuple[Keyframe, ...]
     seconds: dict[str, float]  # time of each stage
+    recalibration: Recalibration | None = None  # the keyframes above are of the camera after it
 
 
 @dataclass(frozen=True, eq=False)

@@ -124,6 +124,7 @@ class Slam:
             raise
         self._apply(last)
         self._apply([self.parts.backend.densify_rest()])
+        self._apply([self.parts.backend.calibrate_at_last()])
         if self.config.final_refine and len(self.store) > 2:
             self._apply([self.parts.backend.adjust_all()])
         if self.backend.windows_skipped:
@@ -199,6 +200,9 @@ class Slam:
     def _apply(self, updates: list[Update]) -> None:
         for update in updates:
             self.store.apply(update)
+            if update.recalibration is not None:
+                self.preparation = self.preparation.recalibrated(update.recalibration.camera)
+                self.parts.start.forget()
             self.times.add_all(update.seconds, "backend: ")
         pending_id = self.localiser.pending_id
         if pending_id is not None and self.store[pending_id].refined:

@@ -7,12 +7,15 @@ from slam.backend.config import BackendConfig
 from slam.backend.densification import Densification, is_wanting, with_pooled_depth
 from slam.backend.graph import KeyframeGraph
 from slam.backend.loops import Loop, LoopCloser, LoopConfig
-from slam.frames import DensifyAndCloseLoops, Keyframe, Restore, Update, Window
+from slam.backend.self_calibration import SelfCalibration
+from slam.frames import DensifyAndCloseLoops, Keyframe, Recalibration, Restore, Update, Window
 from slam.matching.matcher import Matcher
 from slam.recognition.keypoints import KeypointConfig, with_keypoints
 from slam.stereo.stereo import Stereo
 from slam.threads import Helpers
 from slam.timing import StageTimes
+
+ROUNDS = 3  # of the adjustment of the whole map to another camera
 
 Job = Window | DensifyAndCloseLoops | Restore
 
@@ -26,13 +29,15 @@ class Backend:
         densification: Densification | None,
         closer: LoopCloser | None,
         keypoints: KeypointConfig = KeypointConfig(),
+        calibration: SelfCalibration | None = None,
     ) -> None:
-        """The parts; no `densification`, no `closer`: nothing of the kind is done."""
+        """The parts; no `densification`, no `closer`, no `calibration`: nothing of the kind is done."""
         self.graph = KeyframeGraph()
         self.adjustment = adjustment
         self.densification = densification
         self.closer = closer
         self.keypoints = keypoints
+        self.calibration = calibration
         self.adjustments_skipped = 0  # of a map too large to be adjusted as a whole while a run goes on
 
     @property
@@ -44,14 +49,26 @@ class Backend:
     def process(self, job: Job) -> Update:
         """Do one job; what it changed."""
         clock = StageTimes()
+        change: Recalibration | None = None
         if isinstance(job, Window):
             changed = self._adjust(job, clock)
         elif isinstance(job, DensifyAndCloseLoops):
             changed = self._densify_and_close_loops(job.keyframe_id, clock) if job.keyframe_id in self.graph else []
+            if self.calibration is not None and self.calibration.is_due(len(self.graph)):
+                change = self._calibrate(self.calibration, clock)
+                changed = changed if change is None else self.graph.keyframes
         else:
-            self.graph.put(job.keyframes)
-            changed = list(job.keyframes)
-        return Update(tuple(changed), clock.totals())
+            changed = [self.graph.recalibrated(k) for k in job.keyframes]
+            self.graph.put(changed)
+        return Update(tuple(changed), clock.totals(), change)
+
+    @torch.inference_mode()
+    def calibrate_at_last(self) -> Update:
+        """Ask the whole map for the camera, where that is to be found out."""
+        clock, change = StageTimes(), None
+        if self.calibration is not None and len(self.graph):
+            change = self._calibrate(self.calibration, clock)
+        return Update(tuple(self.graph.keyframes) if change else (), clock.totals(), change)
 
     @torch.inference_mode()
     def densify_rest(self) -> Update:
@@ -88,6 +105,19 @@ class Backend:
                 self.graph.put(with_pooled_depth(k, self.adjustment.matcher.stride) for k in dense)
         return [self.graph[k.id] for k in keyframes]
 
+    def _calibrate(self, calibration: SelfCalibration, clock: StageTimes) -> Recalibration | None:
+        """Ask the map for the camera, and adjust the map to a new one."""
+        stride, closer = self.adjustment.matcher.stride, self.closer
+        with clock.measure("calibrate"):
+            change = calibration.ask(self.graph, {} if closer is None else closer.edges(), stride)
+            if change is not None:
+                self.graph.recalibrate(change, stride)
+                if closer is not None:
+                    closer.recalibrate(change)
+                for _ in range(ROUNDS):
+                    self.adjustment.adjust_all(self.graph, {} if closer is None else closer.edges())
+        return change
+
     def _densify_and_close_loops(self, keyframe_id: int, clock: StageTimes) -> list[Keyframe]:
         before = {k.id: k for k in self.graph.keyframes}
         if self.densification is not None and not self._is_dense_at_once:
@@ -118,6 +148,7 @@ def build_backend(
     tracking: Matcher,
     stereo: Stereo | None,
     helpers: Helpers = Helpers(),
+    calibration: SelfCalibration | None = None,
 ) -> Backend:
     """The backend of settings: the adjustment by the flow that seeks depth, loops by the one that relies on it."""
     return Backend(
@@ -125,4 +156,5 @@ def build_backend(
         Densification(stereo, config) if stereo is not None else None,
         LoopCloser(tracking, loops, keypoints) if loops.enabled else None,
         keypoints,
+        calibration,
     )

@@ -7,9 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+import torch
 from torch import Tensor
 
-from slam.frames import Keyframe
+from slam.frames import Keyframe, Recalibration
+from slam.geometry.camera import sample
+from slam.geometry.flow import in_image
+from slam.mapping.recalibration import cells_of_pixels, origin_of_cells, pixels_of_cells, recalibrated
 from slam.mapping.transforms import carried_along
 
 SUBSAMPLING = 2  # the whole map is adjusted on every second row and column of the cells
@@ -29,6 +33,17 @@ class Edge:
         kept = slice(None, None, SUBSAMPLING)
         return Edge((self.target_uv[kept, kept] / SUBSAMPLING).contiguous(), self.weight[kept, kept].contiguous())
 
+    def recalibrated(self, change: Recalibration, stride: int, step: int = 1) -> "Edge":
+        """The flow between the views of a camera after a change that moves their pixels; `stride` of a cell, of which
+        it has every `step`-th."""
+        hc, wc = self.weight.shape[:2]
+        origin = origin_of_cells(change, (hc, wc), stride, step).to(self.target_uv)[None]
+        both = torch.cat([self.target_uv, self.weight], -1).permute(2, 0, 1)
+        target, weight = sample(both[None], origin, padding="border")[0].permute(1, 2, 0).split(2, -1)
+        moved = change.moved(pixels_of_cells(target.double(), stride, step))
+        inside = in_image(origin[0], hc, wc, -0.5)[..., None]
+        return Edge(cells_of_pixels(moved, stride, step).to(target).contiguous(), (weight * inside).contiguous())
+
 
 class KeyframeGraph:
     """Keyframes as the backend knows them now, the flows of the last window, and the subsampled flows of all others."""
@@ -37,6 +52,7 @@ class KeyframeGraph:
         self._keyframes: dict[int, Keyframe] = {}
         self._window: dict[Pair, Edge | None] = {}  # None: matched without success
         self._subsampled: dict[Pair, Edge] = {}
+        self._changes: list[Recalibration] = []
 
     def __len__(self) -> int:
         return len(self._keyframes)
@@ -77,7 +93,7 @@ class KeyframeGraph:
     def brought_up_to_date(self, window: tuple[Keyframe, ...]) -> tuple[Keyframe, ...]:
         """The window with what earlier jobs found: it may have been copied before their results were applied."""
         current: list[Keyframe] = []
-        for n, keyframe in enumerate(window):
+        for n, keyframe in enumerate(map(self.recalibrated, window)):
             if keyframe.id in self._keyframes:
                 current.append(self._keyframes[keyframe.id])
             else:
@@ -100,6 +116,24 @@ class KeyframeGraph:
             for n in gone:
                 del self._keyframes[n]
             self._subsampled = {pair: edge for pair, edge in self._subsampled.items() if gone.isdisjoint(pair)}
+
+    def recalibrated(self, keyframe: Keyframe) -> Keyframe:
+        """A keyframe of the camera as it is known now, that may have been made before."""
+        for change in self._changes:
+            keyframe = recalibrated(keyframe, change)
+        return keyframe
+
+    def recalibrate(self, change: Recalibration, stride: int) -> None:
+        """All keyframes and flows as the camera after a change has them; those that come yet, too."""
+        self._changes.append(change)
+        self._keyframes = {n: recalibrated(k, change) for n, k in self._keyframes.items()}
+        if change.is_warp:
+            self._window = {
+                pair: None if edge is None else edge.recalibrated(change, stride) for pair, edge in self._window.items()
+            }
+            self._subsampled = {
+                pair: edge.recalibrated(change, stride, SUBSAMPLING) for pair, edge in self._subsampled.items()
+            }
 
     def is_matched(self, pair: Pair) -> bool:
         """True if the flow of a pair in the window was asked for already."""

@@ -10,14 +10,14 @@ Reference: Mur-Artal & Tardos, ORB-SLAM2, T-RO 2017, sec. III-D; Strasdat et al.
 import logging
 import math
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from slam.backend.graph import Edge, KeyframeGraph, Pair
+from slam.backend.graph import SUBSAMPLING, Edge, KeyframeGraph, Pair
 from slam.errors import check_range
-from slam.frames import Keyframe
+from slam.frames import Keyframe, Recalibration
 from slam.geometry import se3, sim3
 from slam.mapping.transforms import rescaled
 from slam.matching.matcher import Match, Matcher
@@ -158,6 +158,14 @@ class LoopCloser:
         for loop in self.loops:
             flows[loop.old_id, loop.new_id], flows[loop.new_id, loop.old_id] = loop.flows
         return flows
+
+    def recalibrate(self, change: Recalibration) -> None:
+        """The flows of all loops as the camera after a change has them."""
+        if change.is_warp:
+            stride = self.matcher.stride
+            for n, loop in enumerate(self.loops):
+                there, back = (flow.recalibrated(change, stride, SUBSAMPLING) for flow in loop.flows)
+                self.loops[n] = replace(loop, flows=(there, back))
 
     def close(self, graph: KeyframeGraph) -> bool:
         """Bend the keyframes of the graph so that all loops fit; False if they fit as they are."""

@@ -9,7 +9,7 @@ import torch
 
 from slam.errors import CalibrationError, UsageError
 from slam.frames import Frame, Image, View
-from slam.geometry.camera import Camera, pixel_grid, undistortion_map
+from slam.geometry.camera import Camera, Optics, pixel_grid, undistortion_map
 from slam.geometry.lens import RADTAN, limit
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,17 @@ class Preparation:
         # of images smaller than the network size, INTER_AREA would make flat blocks with edges between them
         is_upsampled = width > camera.width or height > camera.height
         self._interpolation = cv2.INTER_LINEAR if is_upsampled else cv2.INTER_AREA
+
+    def recalibrated(self, camera: Camera) -> "Preparation":
+        """The same for a camera that turned out to be another; what was told is not told again."""
+        other = Preparation(camera, self.camera.width * self.camera.height)
+        other.depth_frame_id, other._warned_of = self.depth_frame_id, self._warned_of
+        return other
+
+    @property
+    def optics(self) -> Optics:
+        """How it makes views."""
+        return Optics(self.source.resized(self.camera.width, self.camera.height), self.camera)
 
     def prepare(self, frame: Frame) -> View:
         """The view of a frame.

@@ -86,6 +86,10 @@ class Start:
         views, T_cks = zip(*sorted([*self._still, *decisive], key=lambda pair: pair[0].frame_id), strict=True)
         return replace(first, views=views, T_cks=T_cks), replace(keyframe, coarse=coarse, dense=dense, on_guess=False)
 
+    def forget(self) -> None:
+        """The views gathered of a keyframe whose depth is a guess: they were made as of another camera."""
+        self._later, self._still = None, []
+
     def _measured(self, view: View) -> InitialMap | None:
         """A first map of this view by its sensor depth, if that is enough and the view can be tracked against."""
         measured = measured_coarse(view, self.tracking.stride, self.device)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from slam.errors import CalibrationError
-from slam.geometry.lens import COEFFICIENTS, RADTAN, TANGENTIAL, angle, distort, limit
+from slam.geometry.lens import COEFFICIENTS, RADTAN, TANGENTIAL, angle, distort, limit, undistort
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Camera:
     distortion: tuple[float, ...] = ()  # as `model` takes them
     model: str = RADTAN  # of the lens, see `slam.geometry.lens`
     undistort_hfov_deg: float | None = None  # horizontal field of view of its undistorted images; None: by the lens
+    is_guess: bool = False  # a typical camera stands for one that is not known
 
     def __post_init__(self) -> None:
         lengths = (self.fx, self.fy, self.cx, self.cy, *self.distortion)
@@ -104,6 +105,30 @@ class Camera:
         return replace(self, distortion=(), model=RADTAN, undistort_hfov_deg=None)
 
 
+@dataclass(frozen=True)
+class Optics:
+    """How views are made of the images of a camera with a RADTAN lens; both are of the size of the views."""
+
+    delivered: Camera  # of the images resized, distortion included
+    pinhole: Camera  # of the views
+
+    def source_uv(self, uv: Tensor) -> Tensor:
+        """Pixels (..., 2) of views -> where they lie in the images as delivered."""
+        return _denormalised(distort(_normalised(uv, self.pinhole), self.delivered.distortion), self.delivered)
+
+    def view_uv(self, uv: Tensor) -> Tensor:
+        """Pixels (..., 2) of the images as delivered -> where they lie in views."""
+        return _denormalised(undistort(_normalised(uv, self.delivered), self.delivered.distortion), self.pinhole)
+
+
+def _normalised(uv: Tensor, camera: Camera) -> Tensor:
+    return (uv - uv.new_tensor([camera.cx, camera.cy])) / uv.new_tensor([camera.fx, camera.fy])
+
+
+def _denormalised(xy: Tensor, camera: Camera) -> Tensor:
+    return xy * xy.new_tensor([camera.fx, camera.fy]) + xy.new_tensor([camera.cx, camera.cy])
+
+
 def scaled_intrinsics(K: Tensor, factor: float) -> Tensor:
     """Intrinsics (..., 3, 3) of images resized by `factor` (1/8: an eighth of the sides), same pixel-centre rule."""
     K = K.clone()
@@ -153,8 +178,5 @@ def ray_map(camera: Camera) -> Tensor:
 
 def undistortion_map(camera: Camera, target: Camera) -> Tensor:
     """(H, W, 2) float64: where each pixel of the pinhole `target` lies in the distorted images of `camera`."""
-    K_inv = torch.linalg.inv(target.matrix())
-    uv = pixel_grid(target.height, target.width, like=K_inv)
-    xy = uv * torch.stack([K_inv[0, 0], K_inv[1, 1]]) + K_inv[:2, 2]
-    K = camera.matrix()
-    return distort(xy, camera.distortion, camera.model) * torch.stack([K[0, 0], K[1, 1]]) + K[:2, 2]
+    uv = pixel_grid(target.height, target.width, like=torch.empty(0, dtype=torch.float64))
+    return _denormalised(distort(_normalised(uv, target), camera.distortion, camera.model), camera)

@@ -8,6 +8,7 @@ import torch
 
 from slam.frames import Estimate, Placement
 from slam.geometry import se3
+from slam.mapping.recalibration import recalibrated_motion
 
 FIRST_CAPACITY = 1024
 
@@ -46,6 +47,11 @@ class FrameLog:
         self._keyframe_id[n], self._scale[n] = estimate.keyframe_id, estimate.scale
         self._T_ck[n] = estimate.T_ck.numpy()
         self._count += 1
+
+    def recalibrate(self, zoom: float) -> None:
+        """All frames so far as `zoom` times as long a focal length has them."""
+        T_ck = torch.from_numpy(self._T_ck[: self._count])
+        self._T_ck[: self._count] = recalibrated_motion(T_ck, zoom).numpy()
 
     def poses(self, placements: Mapping[int, Placement]) -> FramePoses:
         """Frames by the present places and scales of their keyframes; without those whose keyframe has no place."""

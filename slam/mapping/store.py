@@ -11,11 +11,23 @@ import torch
 from torch import Tensor
 
 from slam.errors import OutputError
-from slam.frames import Anchor, Estimate, Keyframe, Placement, Snapshot, Status, Trajectory, Update, Window
+from slam.frames import (
+    Anchor,
+    Estimate,
+    Keyframe,
+    Placement,
+    Recalibration,
+    Snapshot,
+    Status,
+    Trajectory,
+    Update,
+    Window,
+)
 from slam.geometry import se3
 from slam.mapping.archive import Archive
 from slam.mapping.culling import most_redundant
 from slam.mapping.frame_log import FrameLog
+from slam.mapping.recalibration import recalibrated
 from slam.mapping.transforms import carried_along, rescaled
 
 log = logging.getLogger(__name__)
@@ -32,6 +44,7 @@ class KeyframeStore:
         self._archive = Archive(archive)
         self._log = FrameLog()
         self._last: Estimate | None = None
+        self._changes: list[Recalibration] = []  # of the camera
         self._next_id = 0
         self._disk_refused = False  # to take keyframes
 
@@ -60,6 +73,8 @@ class KeyframeStore:
         everything = dict(self._keyframes)
         for n, keyframe in self._archived.items():
             T_wc = torch.from_numpy(placements[n].T_wc)
+            for change in self._changes:
+                keyframe = recalibrated(keyframe, change)
             everything[n] = rescaled(keyframe, T_wc, placements[n].scale / keyframe.scale)
         return tuple(everything[n] for n in sorted(everything))
 
@@ -146,6 +161,11 @@ class KeyframeStore:
 
     def apply(self, update: Update) -> None:
         """Take over refined keyframes. Those that the backend has not seen yet move along with their parents."""
+        change = update.recalibration
+        if change is not None:
+            self._changes.append(change)
+            self._keyframes = {n: recalibrated(k, change) for n, k in self._keyframes.items()}
+            self._log.recalibrate(change.zoom)
         after = {
             k.id: k if k.parent_id == known.parent_id else replace(k, parent_id=known.parent_id)
             for k in update.keyframes

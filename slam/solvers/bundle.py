@@ -91,27 +91,26 @@ def bundle_adjust(
         for v in views:
             flows, motions = (target_uv[v.edges], weight[v.edges]), on_device[v.edges]
             if lens is None or free_lens is None:
-                terms, of_lens = bundle_terms(*flows, d[v.i], motions, K, huber_px), None
+                terms, shared = bundle_terms(*flows, d[v.i], motions, K, huber_px), None
             else:
-                terms, of_lens = lens_terms(free_lens.uv, *flows, d[v.i], motions, lens, unknowns, huber_px)
-                by_lens.append(of_lens)
-            blocks.append(_Eliminated.of(terms, (prior[0][v.i], prior[1][v.i]), d[v.i], of_lens))
+                terms, shared = lens_terms(free_lens.uv, *flows, d[v.i], motions, lens, unknowns, huber_px)
+                by_lens.append(shared)
+            blocks.append(_Eliminated.of(terms, (prior[0][v.i], prior[1][v.i]), d[v.i], shared))
         A = se3.adjoint(T_ji)
         system, b = _joint(views, _on_host(blocks, T.device), edges, A, free, len(d), unknowns)
         x, ok = solve_damped(system, b, total, damping, GAUGE_CONDITION) if len(b) else (b, total > 0)
         ok_all = ok_all & ok
-        xi, of_lens = x[: 6 * len(free)].view(-1, 6), x[6 * len(free) :]
         if lens is not None:
             covariance = _lens_covariance(system, by_lens)
-            shortened = MAX_ZOOM / of_lens[0].abs().clamp_min(MAX_ZOOM)
-            xi, of_lens = shortened * xi, shortened * of_lens
-            lens = lens.changed(of_lens)
+            x = x * (MAX_ZOOM / x[-unknowns].abs().clamp_min(MAX_ZOOM))
+            lens = lens.changed(x[-unknowns:])
+        xi, lens_step = x[: 6 * len(free)].view(-1, 6), x[6 * len(free) :].to(d.device)
         update = torch.zeros(len(d), 6, dtype=torch.float64, device=T.device).index_copy(0, free, xi)
         T = T.index_copy(0, free, se3.exp(xi) @ T[free])
         relative = update[edges[:, 1]] - (A @ update[edges[:, 0], :, None]).squeeze(-1)  # (E, 6), of T_ji
-        relative, of_lens = relative.to(d.device), of_lens.to(d.device)
+        relative = relative.to(d.device)
         for v, block in zip(views, blocks, strict=True):
-            step = block.depth_step(torch.cat([relative[v.edges].flatten(), of_lens]))
+            step = block.depth_step(torch.cat([relative[v.edges].flatten().double(), lens_step]))
             finite = finite & torch.isfinite(step).all()
             d[v.i] = torch.where(block.known, torch.maximum(d[v.i] + step.to(d), floor[v.i]), d[v.i])
             information[v.i] = block.information

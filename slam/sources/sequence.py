@@ -122,7 +122,7 @@ def camera_from_hfov(width: int, height: int, hfov_deg: float) -> Camera:
 def typical_camera(width: int, height: int) -> Camera:
     """A camera whose longer side sees GUESSED_HFOV_DEG."""
     camera = camera_from_hfov(max(width, height), min(width, height), GUESSED_HFOV_DEG)
-    return Camera(width, height, camera.fx, camera.fy, (width - 1) / 2, (height - 1) / 2)
+    return Camera(width, height, camera.fx, camera.fy, (width - 1) / 2, (height - 1) / 2, is_guess=True)
 
 
 def guessed_camera(width: int, height: int, name: str) -> Camera:

@@ -1,0 +1,194 @@
+"""The camera from the map itself: where the lens is a guess, its focal length and first radial coefficient are unknowns
+of an adjustment of the keyframes, again and again as the map grows, until they are certain.
+
+Flows between keyframes say how rays of one camera meet in others; a wrong focal length bends turns into shifts, which
+no depth explains in several views. A camera that only turns, or hardly turns, or sees one wall says little of it: the
+deviation tells, and the guess stays.
+
+Reference: Triggs, Autocalibration and the absolute quadric, CVPR 1997; Hagemann et al., Deep geometry-aware camera
+self-calibration from video, ICCV 2023.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from slam.backend.graph import SUBSAMPLING, Edge, KeyframeGraph, Pair
+from slam.frames import Keyframe, Recalibration
+from slam.geometry import se3
+from slam.geometry.camera import Camera, Optics, pixel_grid
+from slam.geometry.lens import RADTAN
+from slam.mapping.recalibration import pixels_of_cells
+from slam.solvers.bundle import bundle_adjust
+from slam.solvers.gauss_newton import Damping
+from slam.solvers.lens import FreeLens, LensSolution, RadialLens
+
+log = logging.getLogger(__name__)
+
+Mode = Literal["off", "focal", "radial"]
+FIRST, GROWTH = 6, 1.3  # keyframes at which it is first tried, and how many times as many the next time
+BLOCK = 24  # keyframes adjusted together; a longer map says it several times
+MIN_BLOCK = 5
+STEPS = 12
+FLOW_SIGMA_PX, HUBER_PX = 0.3, 0.5  # as of the adjustment of keyframes
+DAMPING = Damping(1e-10, 1e-7)  # little: the focal length is far less certain than what it is solved with
+DEPTH_DEVIATION = 5.0  # relative, of the depths as they were: next to nothing, they must follow the focal length
+CORRELATION = 6.0  # times as large as independent pixels have it is the deviation: errors of flow are alike nearby
+UNSURE_FOCAL, UNSURE_K1 = 0.06, 0.08  # deviations above which a lens cannot be told
+CERTAIN_FOCAL = 0.01  # deviation, and change, below which it need not be asked again
+NEAR_FOCAL = 0.03  # change and deviation below which k1 is asked for too: a bent map would rather bend the lens
+SAME_FOCAL, SAME_K1 = 0.003, 0.005  # changes that are not worth one
+
+
+@dataclass(frozen=True)
+class LensEstimate:
+    """What the map says of the camera."""
+
+    camera: Camera  # of the frames as delivered
+    focal_deviation: float  # standard deviation, relative
+    k1_deviation: float | None  # None: k1 was not asked for, or cannot be told
+
+
+class SelfCalibration:
+    """Asks the map for the camera; what it answered last is in `estimate`."""
+
+    def __init__(self, camera: Camera, optics_of: Callable[[Camera], Optics], mode: Mode) -> None:
+        """
+        Args:
+            camera: of the frames as delivered, RADTAN.
+            optics_of: how views are made of the images of a camera.
+            mode: "focal" asks for the focal length, "radial" for k1 too.
+        """
+        assert camera.model == RADTAN, camera.model
+        self.camera = camera
+        self.mode = mode
+        self.is_applied = camera.is_guess
+        self.optics = optics_of(camera)
+        self.estimate: LensEstimate | None = None
+        self._optics_of = optics_of
+        self._next = FIRST  # keyframes
+        self._is_near = False  # the focal length, so that k1 can be asked for
+        self._is_certain = False
+
+    def is_due(self, keyframes: int) -> bool:
+        """True where the map has grown enough since it was asked last."""
+        return self.is_applied and not self._is_certain and keyframes >= self._next
+
+    def ask(self, graph: KeyframeGraph, loops: dict[Pair, Edge], stride: int) -> Recalibration | None:
+        """Ask the map; the change, if the camera is another than it is taken for, and is to be taken for that."""
+        self._next = math.ceil(GROWTH * max(len(graph), self._next))
+        found = self._found(graph, loops, stride)
+        if found is None:
+            return None
+        self.estimate, zoom, k1_change = found
+        self._is_certain = self.estimate.focal_deviation < CERTAIN_FOCAL and abs(math.log(zoom)) < CERTAIN_FOCAL
+        if not self.is_applied or (abs(math.log(zoom)) < SAME_FOCAL and abs(k1_change) < SAME_K1):
+            return None
+        before, self.camera = self.optics, self.estimate.camera
+        self.optics = self._optics_of(self.camera)
+        log.info("self-calibration after %d keyframes: %s", len(graph), in_words(self.estimate))
+        return Recalibration(self.camera, before, self.optics)
+
+    def _found(
+        self, graph: KeyframeGraph, loops: dict[Pair, Edge], stride: int
+    ) -> tuple[LensEstimate, float, float] | None:
+        """What the map says, the factor of the focal length and the change of k1; None if it cannot tell."""
+        edges = graph.subsampled_edges() | loops
+        ids = graph.ids
+        count = max(1, round(len(ids) / BLOCK))
+        blocks = [ids[n * len(ids) // count : (n + 1) * len(ids) // count] for n in range(count)]
+        for unknowns in (2, 1) if self.mode == "radial" and self._is_near else (1,):
+            asked = (self._adjusted(graph, edges, block, stride, unknowns) for block in blocks)
+            found = _combined([s for s in asked if s is not None], self.optics.delivered.fx)
+            if found is None:
+                return None
+            log.debug("self-calibration by %d keyframes: %s +- %s", len(ids), *found)
+            (log_zoom, *k1s), (focal_deviation, *k1_deviations) = found
+            if focal_deviation < UNSURE_FOCAL and all(deviation < UNSURE_K1 for deviation in k1_deviations):
+                zoom = math.exp(log_zoom)
+                distortion = (k1s[0], 0.0, 0.0, 0.0) if k1s else self.camera.distortion
+                camera = replace(
+                    self.camera, fx=zoom * self.camera.fx, fy=zoom * self.camera.fy, distortion=distortion
+                )
+                self._is_near = abs(log_zoom) < NEAR_FOCAL and focal_deviation < NEAR_FOCAL
+                estimate = LensEstimate(camera, focal_deviation, k1_deviations[0] if k1s else None)
+                return estimate, zoom, (k1s[0] - self._k1 if k1s else 0.0)
+        return None
+
+    @property
+    def _k1(self) -> float:
+        """As it is taken to be."""
+        return self.camera.distortion[0] if self.camera.distortion else 0.0
+
+    def _adjusted(
+        self, graph: KeyframeGraph, edges: dict[Pair, Edge], block: list[int], stride: int, unknowns: int
+    ) -> LensSolution | None:
+        """The lens by the keyframes of a block and the flows between them."""
+        known = {n for n in block if not graph[n].awaits_parallax}
+        inside = {pair: edge for pair, edge in edges.items() if known.issuperset(pair)}
+        ids = sorted({n for pair in inside for n in pair})
+        if len(ids) < MIN_BLOCK:
+            return None
+        position = {n: at for at, n in enumerate(ids)}
+        keyframes = [graph[n] for n in ids]
+        inv_depth = torch.stack([_subsampled(k) for k in keyframes])
+        delivered = self.optics.delivered
+        focal, centre = (
+            torch.tensor(pair, dtype=torch.float64)
+            for pair in ((delivered.fx, delivered.fy), (delivered.cx, delivered.cy))
+        )
+        grid = pixel_grid(inv_depth.shape[1], inv_depth.shape[2], like=inv_depth)
+        targets = torch.stack([edge.target_uv for edge in inside.values()]).cpu().double()
+        solution = bundle_adjust(
+            self.optics.source_uv(pixels_of_cells(targets, stride, SUBSAMPLING)),
+            torch.stack([edge.weight for edge in inside.values()]).cpu().double(),
+            torch.tensor([[position[a], position[b]] for a, b in inside]),
+            torch.stack([se3.inverse(k.T_wc) for k in keyframes]),
+            inv_depth,
+            (inv_depth, (FLOW_SIGMA_PX / (DEPTH_DEVIATION * inv_depth)) ** 2),
+            torch.arange(len(ids)) == 0,
+            self.optics.pinhole.matrix(),
+            STEPS,
+            DAMPING,
+            HUBER_PX,
+            FreeLens(RadialLens(focal, centre, self._k1), self.optics.source_uv(pixels_of_cells(grid, stride, SUBSAMPLING)), unknowns),
+        )
+        return solution.lens if solution.ok else None
+
+
+def _subsampled(k: Keyframe) -> Tensor:
+    return k.coarse.value[::SUBSAMPLING, ::SUBSAMPLING].cpu().double()
+
+
+def _combined(solutions: Sequence[LensSolution], focal: float) -> tuple[list[float], list[float]] | None:
+    """Log zoom (and k1) and their deviations by what blocks of keyframes say, weighed by how sure they are.
+
+    Where they contradict each other the deviations grow.
+    """
+    usable = [s for s in solutions if bool(s.covariance.isfinite().all()) and bool((s.covariance.diagonal() > 0).all())]
+    if not usable:
+        return None
+    unknowns = len(usable[0].covariance)
+    said = torch.tensor([[math.log(float(s.lens.focal[0]) / focal), s.lens.k1][:unknowns] for s in usable]).double()
+    information = torch.stack([torch.linalg.inv(CORRELATION**2 * s.covariance) for s in usable])
+    covariance = torch.linalg.inv(information.sum(0))
+    mean = covariance @ (information @ said[..., None]).sum(0)
+    off = said - mean.squeeze(-1)
+    freedom = max(unknowns * (len(usable) - 1), 1)
+    strain = float(torch.einsum("bi,bij,bj->", off, information, off)) / freedom
+    deviation = covariance.diagonal().sqrt() * math.sqrt(max(strain, 1.0))
+    return mean.flatten().tolist(), deviation.tolist()
+
+
+def in_words(estimate: LensEstimate) -> str:
+    """Focal length and k1 with their deviations."""
+    camera = estimate.camera
+    words = f"focal length {camera.fx:.1f} +- {estimate.focal_deviation * camera.fx:.1f} pixels"
+    if estimate.k1_deviation is not None:
+        words += f", k1 {camera.distortion[0]:.3f} +- {estimate.k1_deviation:.3f}"
+    return words
