@@ -10,6 +10,7 @@ import torch
 from slam.backend.client import BackendClient
 from slam.config import SlamConfig
 from slam.frames import Counts, Estimate, Frame, Keyframe, Progress, Restore, Status, Update, View, frame_of
+from slam.frontend.early_views import EarlyViews
 from slam.frontend.start import first_keyframe
 from slam.io.run_record import SystemRecord
 from slam.mapping.promotion import promote
@@ -38,6 +39,7 @@ class Slam:
         self.backend = BackendClient(parts.backend.process, record.live, record.threads)
         self.status, self.counts, self.times = Status.INIT, Counts(), StageTimes()
         self._newest: Frame | None = None  # that was fed
+        self._early = EarlyViews()
 
     def run(
         self,
@@ -97,6 +99,8 @@ class Slam:
             self._apply(self.backend.results())
             with self.times.measure("prepare"):
                 view = self.preparation.prepare(frame)
+                if self.parts.backend.is_camera_uncertain:
+                    self._early.keep(view)
                 if self.status is not Status.INIT:  # the start needs another flow, and this one's features much later
                     self.localiser.matcher.correspondence.encode([view.image])
             if self.status is Status.INIT:
@@ -127,6 +131,9 @@ class Slam:
         self._apply([self.parts.backend.calibrate_at_last()])
         if self.config.final_refine and len(self.store) > 2:
             self._apply([self.parts.backend.adjust_all()])
+        with self.times.measure("place again"):
+            for estimate in self._early.placed_again(self.localiser.matcher, self.store):
+                self.store.record(estimate)
         if self.backend.windows_skipped:
             log.warning("the backend had no time for %d keyframes when they were made", self.backend.windows_skipped)
 
@@ -203,6 +210,7 @@ class Slam:
             if update.recalibration is not None:
                 self.preparation = self.preparation.recalibrated(update.recalibration.camera)
                 self.parts.start.forget()
+                self._early.recalibrate(update.recalibration)
             self.times.add_all(update.seconds, "backend: ")
         pending_id = self.localiser.pending_id
         if pending_id is not None and self.store[pending_id].refined:

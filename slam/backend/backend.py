@@ -45,6 +45,11 @@ class Backend:
         """Those between active keyframes, once the run has ended."""
         return tuple(self.closer.loops) if self.closer is not None else ()
 
+    @property
+    def is_camera_uncertain(self) -> bool:
+        """True while the map is asked for the camera."""
+        return self.calibration is not None and self.calibration.is_asked
+
     @torch.inference_mode()  # of the thread it runs on
     def process(self, job: Job) -> Update:
         """Do one job; what it changed."""

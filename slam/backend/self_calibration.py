@@ -31,7 +31,7 @@ from slam.solvers.lens import FreeLens, LensSolution, RadialLens
 log = logging.getLogger(__name__)
 
 Mode = Literal["off", "focal", "radial"]
-FIRST, GROWTH = 6, 1.3  # keyframes at which it is first tried, and how many times as many the next time
+FIRST, GROWTH = 5, 1.3  # keyframes at which it is first tried, and how many times as many the next time
 BLOCK = 24  # keyframes adjusted together; a longer map says it several times
 MIN_BLOCK = 5
 STEPS = 12
@@ -75,9 +75,14 @@ class SelfCalibration:
         self._is_near = False  # the focal length, so that k1 can be asked for
         self._is_certain = False
 
+    @property
+    def is_asked(self) -> bool:
+        """True while a run goes on whose camera is not certain."""
+        return self.is_applied and not self._is_certain
+
     def is_due(self, keyframes: int) -> bool:
         """True where the map has grown enough since it was asked last."""
-        return self.is_applied and not self._is_certain and keyframes >= self._next
+        return self.is_asked and keyframes >= self._next
 
     def ask(self, graph: KeyframeGraph, loops: dict[Pair, Edge], stride: int) -> Recalibration | None:
         """Ask the map; the change, if the camera is another than it is taken for, and is to be taken for that."""

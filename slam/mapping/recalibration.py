@@ -16,12 +16,12 @@ def recalibrated(keyframe: Keyframe, change: Recalibration) -> Keyframe:
     its view was not made as before the change."""
     if not torch.equal(keyframe.view.K, change.before.pinhole.matrix()):
         return keyframe
-    view = replace(keyframe.view, K=change.after.pinhole.matrix())
+    view = recalibrated_view(keyframe.view, change)
     if not change.is_warp:
         return replace(keyframe, view=view)
     return replace(
         keyframe,
-        view=_warped_view(view, change),
+        view=view,
         dense=_warped(keyframe.dense, change, keyframe.view.image.size),
         coarse=_warped(keyframe.coarse, change, keyframe.view.image.size),
         prior=None if keyframe.prior is None else _warped(keyframe.prior, change, keyframe.view.image.size),
@@ -52,7 +52,11 @@ def origin_of_cells(change: Recalibration, size: tuple[int, int], stride: float,
     return cells_of_pixels(change.origin(pixels_of_cells(cells, stride, step)), stride, step)
 
 
-def _warped_view(view: View, change: Recalibration) -> View:
+def recalibrated_view(view: View, change: Recalibration) -> View:
+    """The view as made of the camera after a change."""
+    view = replace(view, K=change.after.pinhole.matrix())
+    if not change.is_warp:
+        return view
     h, w = view.image.size
     uv = origin_of_cells(change, (h, w), 1.0)
     rgb = sample(view.image.channels[None].float(), uv[None].float(), padding="border")[0]
