@@ -131,7 +131,7 @@ class Slam:
         self._apply([self.parts.backend.calibrate_at_last()])
         if self.config.final_refine and len(self.store) > 2:
             self._apply([self.parts.backend.adjust_all()])
-        with self.times.measure("place again"):
+        with self.times.measure("place again"), torch.inference_mode():
             for estimate in self._early.placed_again(self.localiser.matcher, self.store):
                 self.store.record(estimate)
         if self.backend.windows_skipped:
