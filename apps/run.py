@@ -35,6 +35,12 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--device", metavar="NAME", help="auto (a GPU that works, else the CPU), cpu, cuda, or cuda:1 ...")
     p.add_argument("--out", type=Path, metavar="DIR", help="new directory of the results (default results/<time>)")
     p.add_argument("--deterministic", action="store_true", help="one thread: same input, same bytes of trajectory")
+    p.add_argument(
+        "--self-calibrate",
+        choices=("radial", "focal", "off"),
+        help="find the focal length, and k1 with radial, by the map (default: radial where there is no calibration; "
+        "where there is one, the two are compared)",
+    )
     p.add_argument("--load-map", type=Path, metavar="FILE", help="go on in an earlier map, found by what it shows")
     p.add_argument("--save-map", type=Path, metavar="FILE", help="keep the map, for --load-map")
     p.add_argument("--max-keyframes", type=int, metavar="N", help="in memory; old ones that others cover go to disk")
@@ -108,8 +114,11 @@ def run(options: argparse.Namespace) -> int:
                 recorder.close()
                 error = error or recorder.error
             log.info("writing the results into %s", report.directory.path)
+            calibration = slam.parts.backend.calibration
             outcome = outcome_of(slam, end, None if recorder is None else recorder.record())
             times, settings = slam.times.table(), dump_config(config)
+            if calibration is not None:
+                report.tell_camera(calibration)
             summary = report.finish(
                 slam.store, slam.counts, times, slam.record, outcome, config.fusion, settings, given.truth
             )
@@ -161,7 +170,7 @@ def keep_map(path: Path, slam: "Slam") -> OutputError | None:
 
 def shortcuts(options: argparse.Namespace) -> list[str]:
     """Settings that have an option of their own, as `--set` takes them."""
-    given = {name: getattr(options, name) for name in ("device", "max_keyframes", "final_refine")}
+    given = {name: getattr(options, name) for name in ("device", "max_keyframes", "final_refine", "self_calibrate")}
     return [f"{name}={value}" for name, value in given.items() if value is not None]
 
 

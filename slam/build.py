@@ -124,10 +124,12 @@ def _self_calibration(config: SlamConfig, preparation: Preparation) -> SelfCalib
 
 def _begin_in(slam: Slam, keyframes: Sequence[Keyframe]) -> None:
     """Let a system begin in an earlier map instead of making one."""
-    camera, stride = slam.parts.preparation.camera, slam.parts.localiser.matcher.stride
+    source, camera = slam.parts.preparation.source, slam.parts.preparation.camera
+    stride = slam.parts.localiser.matcher.stride
     size, view = (camera.height, camera.width), keyframes[0].view
     if view.image.size != size or float((view.K / camera.matrix() - 1).nan_to_num(0.0).abs().max()) > SAME_CAMERA:
-        raise MapError("the map was made with another camera or image size; --save-map makes one with this")
+        hint = "; give the calibration.yaml of the run that made it by --calib" if source.is_guess else ""
+        raise MapError(f"the map was made with another camera or image size{hint}; --save-map makes one with this")
     if keyframes[0].coarse.size != (size[0] // stride, size[1] // stride):
         raise MapError("the map has cells of another size; set the same correspondence.tracking, or make it anew")
     slam.store.restore(list(keyframes))

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from slam import __version__
+from slam.backend.self_calibration import SelfCalibration, in_words, verdict
 from slam.errors import SlamError, UsageError
 from slam.evaluation.report import trajectory_report
 from slam.frames import Counts, Estimate, Progress, Status, Trajectory
+from slam.io.calibration import write_calibration
 from slam.io.run import ONLINE, RECORD, write_cloud, write_keyframes, write_record, write_trajectories
 from slam.io.run_directory import RunDirectory
 from slam.io.run_record import Outcome, RunRecord, SourceRecord, SystemRecord
@@ -23,6 +25,7 @@ from slam.timing import StageTime
 
 log = logging.getLogger(__name__)
 
+CALIBRATION = "calibration.yaml"
 MONOCULAR_SCALE = "unknown (monocular): one unit is the median depth of the first keyframe"
 METRIC_SCALE = "metric (sensor depth)"
 STATUS_PERIOD_S = 0.5
@@ -61,6 +64,7 @@ class Report:
         )
         self._scale = ""  # known with the first pose
         self._online = OnlineTrajectoryWriter(self.directory.path / ONLINE, self.words)
+        self._lens_words = ""
         self._start_s = time.perf_counter()
         self._shown_s = 0.0
 
@@ -90,6 +94,14 @@ class Report:
         line = status_line(progress, self.total, now_s - self._start_s)
         self.stream.write(f"\r{line}\033[K" if in_place else f"{line}\n")
         self.stream.flush()
+
+    def tell_camera(self, calibration: SelfCalibration) -> None:
+        """Take what the map said of the camera: for the summary, and where it replaces a guess, for the files."""
+        self._lens_words = verdict(calibration)
+        if calibration.is_applied and calibration.estimate is not None:
+            camera, words = replace(calibration.camera, is_guess=False), in_words(calibration.estimate)
+            self.source = replace(self.source, camera=camera)
+            self.directory.write(CALIBRATION, lambda path: write_calibration(path, camera, words))
 
     def finish(
         self,
@@ -150,6 +162,8 @@ class Report:
         write_keyframes(run, keyframes)
         write_cloud(run, fused_cloud(keyframes, fusion), words)
         write_record(run, replace(record, missing=run.missing))
+        if self._lens_words:
+            summary.append(self._lens_words)
         return "\n".join([*summary, stage_table(times), f"results in {run.path}"])
 
 

@@ -26,7 +26,7 @@ from slam.geometry.lens import RADTAN
 from slam.mapping.recalibration import pixels_of_cells
 from slam.solvers.bundle import bundle_adjust
 from slam.solvers.gauss_newton import Damping
-from slam.solvers.lens import FreeLens, LensSolution, RadialLens
+from slam.solvers.lens import FreeLens, LensSolution, RadialLens, lens_errors
 
 log = logging.getLogger(__name__)
 
@@ -34,12 +34,13 @@ Mode = Literal["off", "focal", "radial"]
 FIRST, GROWTH = 5, 1.3  # keyframes at which it is first tried, and how many times as many the next time
 BLOCK = 24  # keyframes adjusted together; a longer map says it several times
 MIN_BLOCK = 5
-STEPS = 12
+STEPS, NARROWING_STEPS = 10, 5
+NARROWING_PX = (2.0, 1.0, 0.5)  # robust scales of the further adjustments: what moves by itself or slipped is let go
 FLOW_SIGMA_PX, HUBER_PX = 0.3, 0.5  # as of the adjustment of keyframes
 DAMPING = Damping(1e-10, 1e-7)  # little: the focal length is far less certain than what it is solved with
 DEPTH_DEVIATION = 5.0  # relative, of the depths as they were: next to nothing, they must follow the focal length
 CORRELATION = 6.0  # times as large as independent pixels have it is the deviation: errors of flow are alike nearby
-UNSURE_FOCAL, UNSURE_K1 = 0.06, 0.08  # deviations above which a lens cannot be told
+UNSURE_FOCAL, UNSURE_K1 = 0.06, 0.04  # deviations above which a lens cannot be told
 CERTAIN_FOCAL = 0.01  # deviation, and change, below which it need not be asked again
 NEAR_FOCAL = 0.03  # change and deviation below which k1 is asked for too: a bent map would rather bend the lens
 SAME_FOCAL, SAME_K1 = 0.003, 0.005  # changes that are not worth one
@@ -117,9 +118,7 @@ class SelfCalibration:
             if focal_deviation < UNSURE_FOCAL and all(deviation < UNSURE_K1 for deviation in k1_deviations):
                 zoom = math.exp(log_zoom)
                 distortion = (k1s[0], 0.0, 0.0, 0.0) if k1s else self.camera.distortion
-                camera = replace(
-                    self.camera, fx=zoom * self.camera.fx, fy=zoom * self.camera.fy, distortion=distortion
-                )
+                camera = replace(self.camera, fx=zoom * self.camera.fx, fy=zoom * self.camera.fy, distortion=distortion)
                 self._is_near = abs(log_zoom) < NEAR_FOCAL and focal_deviation < NEAR_FOCAL
                 estimate = LensEstimate(camera, focal_deviation, k1_deviations[0] if k1s else None)
                 return estimate, zoom, (k1s[0] - self._k1 if k1s else 0.0)
@@ -147,27 +146,48 @@ class SelfCalibration:
             torch.tensor(pair, dtype=torch.float64)
             for pair in ((delivered.fx, delivered.fy), (delivered.cx, delivered.cy))
         )
+        lens = RadialLens(focal, centre, self._k1)
         grid = pixel_grid(inv_depth.shape[1], inv_depth.shape[2], like=inv_depth)
-        targets = torch.stack([edge.target_uv for edge in inside.values()]).cpu().double()
-        solution = bundle_adjust(
-            self.optics.source_uv(pixels_of_cells(targets, stride, SUBSAMPLING)),
-            torch.stack([edge.weight for edge in inside.values()]).cpu().double(),
-            torch.tensor([[position[a], position[b]] for a, b in inside]),
-            torch.stack([se3.inverse(k.T_wc) for k in keyframes]),
-            inv_depth,
-            (inv_depth, (FLOW_SIGMA_PX / (DEPTH_DEVIATION * inv_depth)) ** 2),
-            torch.arange(len(ids)) == 0,
-            self.optics.pinhole.matrix(),
-            STEPS,
-            DAMPING,
-            HUBER_PX,
-            FreeLens(RadialLens(focal, centre, self._k1), self.optics.source_uv(pixels_of_cells(grid, stride, SUBSAMPLING)), unknowns),
-        )
-        return solution.lens if solution.ok else None
+        uv = self.optics.source_uv(pixels_of_cells(grid, stride, SUBSAMPLING))
+        cells = torch.stack([edge.target_uv for edge in inside.values()]).cpu().double()
+        target_uv = self.optics.source_uv(pixels_of_cells(cells, stride, SUBSAMPLING))
+        weight = torch.stack([edge.weight for edge in inside.values()]).cpu().double()
+        pairs = torch.tensor([[position[a], position[b]] for a, b in inside])
+        T_cw = torch.stack([se3.inverse(k.T_wc) for k in keyframes])
+        solution: LensSolution | None = None
+        for scale_px in (math.inf, *NARROWING_PX):
+            i, j = pairs.unbind(-1)
+            error_px = lens_errors(uv, target_uv, inv_depth[i], T_cw[j] @ se3.inverse(T_cw[i]), lens)
+            adjusted = bundle_adjust(
+                target_uv,
+                weight * geman_mcclure(error_px, scale_px)[..., None],
+                pairs,
+                T_cw,
+                inv_depth,
+                (inv_depth, (FLOW_SIGMA_PX / (DEPTH_DEVIATION * inv_depth)) ** 2),
+                torch.arange(len(ids)) == 0,
+                self.optics.pinhole.matrix(),
+                STEPS if solution is None else NARROWING_STEPS,
+                DAMPING,
+                HUBER_PX,
+                FreeLens(lens, uv, unknowns),
+            )
+            if not adjusted.ok or adjusted.lens is None:
+                return None
+            solution, T_cw, inv_depth = adjusted.lens, adjusted.T_cw, adjusted.inv_depth
+            lens = solution.lens
+        return solution
 
 
 def _subsampled(k: Keyframe) -> Tensor:
     return k.coarse.value[::SUBSAMPLING, ::SUBSAMPLING].cpu().double()
+
+
+def geman_mcclure(error: Tensor, scale: float) -> Tensor:
+    """Weights in [0, 1] of errors: of those far beyond the scale hardly anything is left."""
+    if math.isinf(scale):
+        return torch.isfinite(error).to(error)
+    return (1 + (error / scale).square()).square().reciprocal()
 
 
 def _combined(solutions: Sequence[LensSolution], focal: float) -> tuple[list[float], list[float]] | None:
@@ -188,6 +208,26 @@ def _combined(solutions: Sequence[LensSolution], focal: float) -> tuple[list[flo
     strain = float(torch.einsum("bi,bij,bj->", off, information, off)) / freedom
     deviation = covariance.diagonal().sqrt() * math.sqrt(max(strain, 1.0))
     return mean.flatten().tolist(), deviation.tolist()
+
+
+def verdict(calibration: SelfCalibration) -> str:
+    """What the map said of the camera at last, in words for the user."""
+    found, taken = calibration.estimate, calibration.camera
+    if found is None:
+        kept = f"the guess of {taken.fx:.1f} pixels stays" if calibration.is_applied else "the calibration stays"
+        return (
+            f"self-calibration: the map cannot tell the focal length; {kept}. It takes a camera that moves and turns "
+            "before things at several distances"
+        )
+    if calibration.is_applied:
+        return f"self-calibration: {in_words(found)}"
+    off = found.camera.fx / taken.fx - 1
+    times = abs(math.log1p(off)) / found.focal_deviation
+    judged = "they agree" if times < 2 else "they disagree"
+    return (
+        f"self-calibration: {in_words(found)} by the map, {taken.fx:.1f} by the calibration: {judged} "
+        f"({100 * off:+.1f} %, {times:.1f} standard deviations)"
+    )
 
 
 def in_words(estimate: LensEstimate) -> str:

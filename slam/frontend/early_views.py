@@ -25,7 +25,9 @@ class EarlyViews:
     def keep(self, view: View) -> None:
         """Take a view, while there is room."""
         if len(self._views) < LIMIT:
-            self._views.append(replace(view, image=Image(view.image.rgb)))  # without what others made of its image
+            self._views.append(
+                replace(view, image=Image(view.image.rgb, view.image.mask))
+            )  # without what others made of its image
 
     def recalibrate(self, change: Recalibration) -> None:
         """Make the views as of the camera after a change."""

@@ -67,6 +67,7 @@ def read_calibration(path: str | Path, size: tuple[int, int] | None = None, turn
     camera = camera_of(says.model, width, height, says.intrinsics, says.coefficients, str(path))
     if says.undistort_hfov_deg is not None:
         camera = replace(camera, undistort_hfov_deg=says.undistort_hfov_deg)
+    camera = replace(camera, is_guess=says.is_guess)
     return camera if size is None else fitted(camera, *size, str(path), turned_deg)
 
 
@@ -123,8 +124,8 @@ def _numbers(camera: Camera) -> str:
     return ", ".join(f"{x:.6g}" for x in (camera.fx, camera.fy, camera.cx, camera.cy, *camera.distortion))
 
 
-def write_calibration(path: Path, camera: Camera) -> None:
-    """Write our YAML form, every digit kept; raises OutputError."""
+def write_calibration(path: Path, camera: Camera, note: str = "") -> None:
+    """Write our YAML form, every digit kept, with a note in words; raises OutputError."""
     values = [camera.fx, camera.fy, camera.cx, camera.cy, *camera.distortion]
     numbers = ", ".join(repr(float(value)) for value in values)
     lines = [
@@ -137,4 +138,8 @@ def write_calibration(path: Path, camera: Camera) -> None:
         lines.append(f"distortion_model: {camera.model}")
     if camera.undistort_hfov_deg is not None:
         lines.append(f"undistort_hfov: {camera.undistort_hfov_deg!r}")
+    if camera.is_guess:
+        lines.append("guess: true  # a typical lens, nobody measured it")
+    if note:
+        lines.insert(0, f"# {note}")
     write_text(path, "\n".join(lines) + "\n")

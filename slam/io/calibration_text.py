@@ -59,6 +59,7 @@ class Described:
     coefficients: list[float]
     size: tuple[int, int] | None = None  # (width, height)
     undistort_hfov_deg: float | None = None
+    is_guess: bool = False
 
 
 def described(text: str, path: Path) -> Described:
@@ -76,9 +77,8 @@ def described(text: str, path: Path) -> Described:
     model = _named_model(values, path)
     intrinsics, coefficients = _intrinsics(values, model, path)
     hfov = values.get("undistort_hfov")
-    return Described(
-        model, intrinsics, coefficients, _size(values, path), None if hfov is None else _floats([hfov], path)[0]
-    )
+    hfov_deg = None if hfov is None else _floats([hfov], path)[0]
+    return Described(model, intrinsics, coefficients, _size(values, path), hfov_deg, values.get("guess") is True)
 
 
 class _Loader(yaml.SafeLoader):

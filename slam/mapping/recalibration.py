@@ -60,10 +60,12 @@ def recalibrated_view(view: View, change: Recalibration) -> View:
     h, w = view.image.size
     uv = origin_of_cells(change, (h, w), 1.0)
     rgb = sample(view.image.channels[None].float(), uv[None].float(), padding="border")[0]
-    image = Image(rgb.round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy())
-    depth = view.sensor_depth
+    depth, mask = view.sensor_depth, view.image.mask
     if depth is not None:
         depth = sample(torch.from_numpy(depth)[None, None], uv[None].float(), mode="nearest")[0, 0].numpy()
+    if mask is not None:
+        mask = sample(torch.from_numpy(mask).float()[None, None], uv[None].float(), padding="border")[0, 0].numpy() >= 1
+    image = Image(rgb.round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy(), mask)
     return replace(view, image=image, sensor_depth=depth)
 
 

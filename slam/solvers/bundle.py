@@ -200,7 +200,9 @@ def _joint(
     six, of_lens = torch.arange(6, device=A.device), torch.arange(6 * N, size, device=A.device)
     for v, (H, b) in zip(views, motions, strict=True):
         E = v.edges.stop - v.edges.start
-        L = torch.cat([torch.eye(6 * E, dtype=b.dtype, device=b.device), -A[v.edges].flatten(0, 1)], 1)  # (6 E, 6 E + 6)
+        L = torch.cat(
+            [torch.eye(6 * E, dtype=b.dtype, device=b.device), -A[v.edges].flatten(0, 1)], 1
+        )  # (6 E, 6 E + 6)
         L = torch.block_diag(L, torch.eye(unknowns, dtype=b.dtype, device=b.device)) if unknowns else L
         poses = torch.cat([edges[v.edges, 1], edges[v.edges.start, :1]])  # in the order of the columns of L
         at = torch.cat([(6 * poses[:, None] + six).flatten(), of_lens])

@@ -98,9 +98,7 @@ def lens_terms(
     """
     xy_i = lens.ideal(uv)
     R, t, d = T_ji[:, :3, :3], T_ji[:, None, None, :3, 3], inv_depth[None, ..., None]
-    q = torch.cat([xy_i, torch.ones_like(d[0])], -1) @ R[:, None].mT + d * t
-    valid = q[..., 2] > MIN_DEPTH_RATIO
-    z = 1 / q[..., 2:].clamp_min(MIN_DEPTH_RATIO)
+    q, z, valid = _seen(xy_i, d, T_ji)
     xy = q[..., :2] * z
     by_q = torch.cat([_diagonal(z), -(xy * z)[..., None]], -1)  # (E, h, w, 2, 3), of xy
     by_q = lens.focal[:, None] * (lens.slope(xy) @ by_q)
@@ -136,10 +134,23 @@ def lens_terms(
     )
 
 
+def lens_errors(uv: Tensor, target_uv: Tensor, inv_depth: Tensor, T_ji: Tensor, lens: RadialLens) -> Tensor:
+    """(E, h, w) distances, pixels, of flows from those that motions and inverse depths (E, h, w) induce; infinite behind
+    the camera. The rest as `lens_terms`."""
+    q, z, valid = _seen(lens.ideal(uv), inv_depth[..., None], T_ji)
+    return torch.where(valid, (target_uv - lens.pixels(q[..., :2] * z)).norm(dim=-1), torch.inf)
+
+
+def _seen(xy: Tensor, d: Tensor, T_ji: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rays through points (h, w, 2) at z = 1, moved, times inverse depth (E, h, w, 3); one over their z (E, h, w, 1),
+    and whether they lie before the camera (E, h, w)."""
+    q = torch.cat([xy, torch.ones_like(xy[..., :1])], -1) @ T_ji[:, None, :3, :3].mT + d * T_ji[:, None, None, :3, 3]
+    return q, 1 / q[..., 2:].clamp_min(MIN_DEPTH_RATIO), q[..., 2] > MIN_DEPTH_RATIO
+
+
 def _times(matrices: Tensor, vectors: Tensor) -> Tensor:
     return (matrices @ vectors[..., None]).squeeze(-1)
 
 
 def _diagonal(z: Tensor) -> Tensor:
     return z[..., None] * torch.eye(2).to(z)
-

@@ -130,7 +130,7 @@ def guessed_camera(width: int, height: int, name: str) -> Camera:
     camera = typical_camera(width, height)
     log.warning(
         "%s has no calibration: guessing a lens of %g degrees along the longer side (focal length %.0f px). "
-        "Depth and motion are bent if that is wrong; give --calib FILE or --hfov DEGREES",
+        "The map corrects it where the motion tells (--self-calibrate); better give --calib FILE or --hfov DEGREES",
         name,
         GUESSED_HFOV_DEG,
         camera.fx,
