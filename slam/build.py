@@ -79,7 +79,7 @@ def build_slam(
     preparation = Preparation(camera, pixels)
     parts = Parts(
         preparation=preparation,
-        start=Start(tracking, mapping, config.initialiser, live, device, prior),
+        start=Start(tracking, mapping, config.initialiser, live, device, prior, camera.is_guess),
         localiser=Localiser(
             tracking, MotionModel(config.motion_model), Relocaliser(tracking, config.relocaliser, config.keypoints)
         ),

@@ -40,7 +40,12 @@ class Candidate:
 
 
 def solve(
-    matches: Sequence[Match], K: Tensor, stride: int, steps: int, guesses: Sequence[Tensor] = ()
+    matches: Sequence[Match],
+    K: Tensor,
+    stride: int,
+    steps: int,
+    guesses: Sequence[Tensor] = (),
+    zooms: Sequence[float] = (),
 ) -> list[Candidate]:
     """What all starts lead to, the best fitting first.
 
@@ -50,13 +55,32 @@ def solve(
         stride: side of a cell, pixels.
         steps: of the bundle adjustment.
         guesses: further starts (hc, wc) of the inverse depth, about 1.
+        zooms: factors of the focal length that are tried too, where it may be far off: then another shape than the true
+            one may fit best. If one of them fits better than all by K, what its shape leads to by K comes first; those
+            by other focal lengths are the last.
     """
+    candidates = _by_intrinsics(matches, K, stride, steps, guesses)
+    zoomed = K.new_tensor([[*zooms], [*zooms], [1.0] * len(zooms)]).mT[..., None, :] * K  # columns: fx, fy, centre
+    others = _sorted([c for other in zoomed for c in _by_intrinsics(matches, other, stride, steps, guesses)])
+    if others and (not candidates or others[0].cost < candidates[0].cost):
+        start = adjusted(matches, others[0].inv_depth, scaled_intrinsics(K, 1 / stride), stride, steps)
+        candidates = candidates if start is None else [start, *candidates]
+    return [*candidates, *others] if candidates else []
+
+
+def _sorted(candidates: Sequence[Candidate]) -> list[Candidate]:
+    return sorted(candidates, key=lambda c: c.cost)
+
+
+def _by_intrinsics(
+    matches: Sequence[Match], K: Tensor, stride: int, steps: int, guesses: Sequence[Tensor]
+) -> list[Candidate]:
     K_cells = scaled_intrinsics(K, 1 / stride)
     h, w = matches[0].target_uv.shape[:2]
     device = matches[0].target_uv.device
     starts = [*(sloped(h, w, slope) for slope in SLOPES), triangulated(matches[-1], K_cells, stride), *guesses]
     candidates = [adjusted(matches, start.to(device), K_cells, stride, steps) for start in starts if start is not None]
-    return sorted((c for c in candidates if c is not None), key=lambda c: c.cost)
+    return _sorted([c for c in candidates if c is not None])
 
 
 def is_ambiguous(candidates: Sequence[Candidate], ratio: float) -> bool:

@@ -24,6 +24,7 @@ from slam.stereo.prior import Prior
 
 log = logging.getLogger(__name__)
 
+OTHER_ZOOMS = (0.7, 1.4)  # of a guessed focal length, tried too: with one far off a wrong shape may fit best
 MIN_DEVIATION = 0.005
 FLOW_SIGMA_CELLS = 0.06  # standard deviation of a good flow: a quarter of a pixel in cells of four
 MIN_INV_DEPTH = 1e-3
@@ -89,12 +90,14 @@ class Initialiser:
         config: InitialiserConfig = InitialiserConfig(),
         device: torch.device = torch.device("cpu"),
         prior: Prior | None = None,
+        is_lens_guessed: bool = False,
     ) -> None:
-        """`device`: of the depth that is sought."""
+        """`device`: of the depth that is sought; `is_lens_guessed`: the views' focal length may be far off."""
         self.matcher = matcher
         self.config = config
         self.device = device
         self.prior = prior
+        self.zooms = OTHER_ZOOMS if is_lens_guessed else ()
         self.views: list[View] = []
         self.matches: list[Match] = []  # of views[1:] to views[0]
         self.unmatched: list[View] = []  # between them, without flow
@@ -176,7 +179,7 @@ class Initialiser:
         matches = [self.matches[n] for n in chosen]
         prior = None if self.prior is None else self.prior(self.views[0])
         guesses = [] if prior is None else [prior.value / prior.value.median()]
-        candidates = solve(matches, self.views[0].K, stride, config.steps, guesses)
+        candidates = solve(matches, self.views[0].K, stride, config.steps, guesses, self.zooms)
         if not candidates:
             return None
         best = candidates[0]

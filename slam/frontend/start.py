@@ -34,12 +34,14 @@ class Start:
         live: bool = False,
         device: torch.device = torch.device("cpu"),
         prior: Prior | None = None,
+        is_lens_guessed: bool = False,
     ) -> None:
         """`tracking` places views where depth is known, `mapping` seeks depth; `live`: of a camera, which moves on.
-        The first map's depth will be on the device."""
+        The first map's depth will be on the device; `is_lens_guessed`: as of `Initialiser`."""
         self.tracking = tracking
         self.mapping = mapping
-        self.initialiser = Initialiser(mapping, config, device, prior)
+        self.initialiser = Initialiser(mapping, config, device, prior, is_lens_guessed)
+        self.is_lens_guessed = is_lens_guessed
         self.live = live
         self.device = device
         self.prior = prior
@@ -68,7 +70,7 @@ class Start:
         views since the keyframe."""
         assert estimate.parallax_px is not None
         if not (self._later and self._later.views and self._later.views[0] is keyframe.view):
-            self._later = Initialiser(self.mapping, self.config, self.device, self.prior)
+            self._later = Initialiser(self.mapping, self.config, self.device, self.prior, self.is_lens_guessed)
             self._later.add(keyframe.view)
             self._still = []
         if estimate.parallax_px < MIN_PARALLAX_PX:
