@@ -45,9 +45,7 @@ class SlamConfig:
     keypoints: KeypointConfig = KeypointConfig()
     backend: BackendConfig = BackendConfig()
     loops: LoopConfig = LoopConfig()
-    self_calibrate: Literal["auto", "off", "focal", "radial"] = (
-        "auto"  # by the map; auto: radial where the lens is a guess
-    )
+    self_calibrate: Literal["auto", "off", "focal", "radial"] = "auto"  # auto: radial where the lens is a guess
     final_refine: bool = True  # adjust the whole map together at the end of a run
     max_keyframes: int = 500  # in the active map, under a megabyte each; others go to the disk
     fusion: FusionConfig = FusionConfig()

@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--movers", choices=MOVERS, default="none", help="what moves (default %(default)s)")
     parser.add_argument("--readout", type=float, default=0.0, help="of a rolling shutter, ms (default %(default)g)")
     parser.add_argument("--hfov", type=float, default=62.0, help="horizontal field of view, degrees (default 62)")
+    parser.add_argument("--k1", type=float, default=0.0, help="first radial coefficient of the lens (default 0)")
     parser.add_argument("--fisheye", action="store_true", help="through a Kannala-Brandt lens, --hfov 140 for one")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -43,6 +44,7 @@ def main() -> None:
         frames=options.frames,
         readout_s=options.readout / 1000,
         hfov_deg=options.hfov,
+        k1=options.k1,
         fisheye=options.fisheye,
         movers=options.movers,
     )

@@ -25,9 +25,8 @@ class EarlyViews:
     def keep(self, view: View) -> None:
         """Take a view, while there is room."""
         if len(self._views) < LIMIT:
-            self._views.append(
-                replace(view, image=Image(view.image.rgb, view.image.mask))
-            )  # without what others made of its image
+            image = Image(view.image.rgb, view.image.mask)  # another, so that what networks made of it is let go
+            self._views.append(replace(view, image=image))
 
     def recalibrate(self, change: Recalibration) -> None:
         """Make the views as of the camera after a change."""

@@ -130,8 +130,8 @@ class _View:
 
 @dataclass(frozen=True, eq=False)
 class _Eliminated:
-    """What the E edges that leave one view say of their motions T_ji and of S unknowns of the lens, once its P depths are
-    eliminated; n = 6 E + S."""
+    """What the E edges that leave one view say of their motions T_ji, and of S unknowns of the lens, once its P depths
+    are eliminated; n = 6 E + S."""
 
     H: Tensor  # (n, n) float64
     b: Tensor  # (n,) float64

@@ -1,4 +1,4 @@
-"""What the flows from one view to others say of their motions, of the view's depths, and of the lens that took them all.
+"""What the flows from one view to others say of their motions, of the view's depths, and of the lens they all share.
 
 The lens is a pinhole with one radial coefficient: `uv = c + f x (1 + k1 |x|^2)`. Its unknowns are the logarithm of a
 factor of both focal lengths, and k1. The pixels of the view are where the lens put them, not a regular grid.
@@ -135,8 +135,8 @@ def lens_terms(
 
 
 def lens_errors(uv: Tensor, target_uv: Tensor, inv_depth: Tensor, T_ji: Tensor, lens: RadialLens) -> Tensor:
-    """(E, h, w) distances, pixels, of flows from those that motions and inverse depths (E, h, w) induce; infinite behind
-    the camera. The rest as `lens_terms`."""
+    """(E, h, w) pixels between flows and what motions and inverse depths (E, h, w) induce; infinite behind the camera.
+    The rest as `lens_terms`."""
     q, z, valid = _seen(lens.ideal(uv), inv_depth[..., None], T_ji)
     return torch.where(valid, (target_uv - lens.pixels(q[..., :2] * z)).norm(dim=-1), torch.inf)
 

@@ -40,6 +40,7 @@ class DemoConfig:
     exposure_drift_stops: float = 0.15  # slow change of exposure
     blur_px: float = 0.45  # standard deviation of the lens blur
     readout_s: float = 0.0  # time from the first row's exposure to the last's: a rolling shutter, about its middle row
+    k1: float = 0.0  # first radial coefficient of the lens; hfov_deg is what the focal length says without it
     fisheye: bool = False  # a Kannala-Brandt lens, hfov_deg along its rows, instead of a pinhole
     movers: str = "none"  # one of MOVERS: what moves through the scene; still while a frame is read out
 
@@ -55,8 +56,10 @@ class DemoConfig:
                 raise ConfigError(f"demo.{name} must be positive, got {getattr(self, name)}")
         if not 1 <= self.hfov_deg <= 150:
             raise ConfigError(f"demo.hfov_deg must be in 1..150, got {self.hfov_deg}")
-        if self.fisheye and self.movers != "none":
-            raise ConfigError("demo.movers are for a pinhole, not for demo.fisheye")
+        if (self.fisheye or self.k1) and self.movers != "none":
+            raise ConfigError("demo.movers are for a pinhole, not for demo.fisheye or demo.k1")
+        if self.fisheye and self.k1:
+            raise ConfigError("demo.fisheye has coefficients of its own; leave out demo.k1")
         if min(self.noise, self.exposure_drift_stops, self.blur_px) < 0:
             raise ConfigError("demo.noise, demo.exposure_drift_stops and demo.blur_px must be at least 0")
         if not 0 <= self.readout_s <= 1 / self.fps:
@@ -74,7 +77,7 @@ class DemoSource:
         self.count: int | None = config.frames
         self.skipped = 0
         self.camera = _camera(config)
-        self._rays = ray_map(self.camera) if config.fisheye else None
+        self._rays = ray_map(self.camera) if self.camera.is_distorted else None
         if self._rays is not None and bool(self._rays.isnan().any()):
             raise ConfigError(
                 f"demo.hfov_deg {config.hfov_deg:g}: the corners see what is beside the camera; take less"
@@ -153,7 +156,8 @@ def _camera(config: DemoConfig) -> Camera:
     centre = ((config.width - 1) / 2, (config.height - 1) / 2)
     if not config.fisheye:
         focal = 0.5 * config.width / float(np.tan(half))
-        return Camera(config.width, config.height, focal, focal, *centre)
+        distortion = (config.k1, 0.0, 0.0, 0.0) if config.k1 else ()
+        return Camera(config.width, config.height, focal, focal, *centre, distortion)
     edge = torch.tensor([np.sin(half), 0.0, np.cos(half)], dtype=torch.float64)
     focal = 0.5 * config.width / float(project(edge, FISHEYE_COEFFICIENTS, FISHEYE)[0])
     return Camera(config.width, config.height, focal, focal, *centre, FISHEYE_COEFFICIENTS, FISHEYE)
