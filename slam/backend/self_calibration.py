@@ -40,9 +40,11 @@ FLOW_SIGMA_PX, HUBER_PX = 0.3, 0.5  # as of the adjustment of keyframes
 DAMPING = Damping(1e-10, 1e-7)  # little: the focal length is far less certain than what it is solved with
 DEPTH_DEVIATION = 5.0  # relative, of the depths as they were: next to nothing, they must follow the focal length
 CORRELATION = 6.0  # times as large as independent pixels have it is the deviation: errors of flow are alike nearby
-UNSURE_FOCAL, UNSURE_K1 = 0.06, 0.04  # deviations above which a lens cannot be told
+LEAST_DEVIATION = 0.003  # of log focal and of k1: flow has errors that no number of keyframes averages
+USUAL_K1 = 0.15  # standard deviation of k1 among lenses
+K1_WEIGHT = (FLOW_SIGMA_PX * CORRELATION / USUAL_K1) ** 2
+UNSURE_FOCAL = 0.06  # deviation above which the focal length cannot be told
 CERTAIN_FOCAL = 0.01  # deviation, and change, below which it need not be asked again
-NEAR_FOCAL = 0.03  # change and deviation below which k1 is asked for too: a bent map would rather bend the lens
 SAME_FOCAL, SAME_K1 = 0.003, 0.005  # changes that are not worth one
 
 
@@ -73,7 +75,6 @@ class SelfCalibration:
         self.estimate: LensEstimate | None = None
         self._optics_of = optics_of
         self._next = FIRST  # keyframes
-        self._is_near = False  # the focal length, so that k1 can be asked for
         self._is_certain = False
 
     @property
@@ -108,21 +109,19 @@ class SelfCalibration:
         ids = graph.ids
         count = max(1, round(len(ids) / BLOCK))
         blocks = [ids[n * len(ids) // count : (n + 1) * len(ids) // count] for n in range(count)]
-        for unknowns in (2, 1) if self.mode == "radial" and self._is_near else (1,):
-            asked = (self._adjusted(graph, edges, block, stride, unknowns) for block in blocks)
-            found = _combined([s for s in asked if s is not None], self.optics.delivered.fx)
-            if found is None:
-                return None
-            log.debug("self-calibration by %d keyframes: %s +- %s", len(ids), *found)
-            (log_zoom, *k1s), (focal_deviation, *k1_deviations) = found
-            if focal_deviation < UNSURE_FOCAL and all(deviation < UNSURE_K1 for deviation in k1_deviations):
-                zoom = math.exp(log_zoom)
-                distortion = (k1s[0], 0.0, 0.0, 0.0) if k1s else self.camera.distortion
-                camera = replace(self.camera, fx=zoom * self.camera.fx, fy=zoom * self.camera.fy, distortion=distortion)
-                self._is_near = abs(log_zoom) < NEAR_FOCAL and focal_deviation < NEAR_FOCAL
-                estimate = LensEstimate(camera, focal_deviation, k1_deviations[0] if k1s else None)
-                return estimate, zoom, (k1s[0] - self._k1 if k1s else 0.0)
-        return None
+        asked = (self._adjusted(graph, edges, block, stride) for block in blocks)
+        found = _combined([s for s in asked if s is not None], self.optics.delivered.fx)
+        if found is None:
+            return None
+        log.debug("self-calibration by %d keyframes: %s +- %s", len(ids), *found)
+        (log_zoom, *k1s), (focal_deviation, *k1_deviations) = found
+        if focal_deviation > UNSURE_FOCAL:
+            return None
+        zoom, k1 = math.exp(log_zoom), k1s[0] if k1s else self._k1
+        camera = replace(self.camera, fx=zoom * self.camera.fx, fy=zoom * self.camera.fy)
+        if k1s:
+            camera = replace(camera, distortion=(k1, 0.0, 0.0, 0.0))
+        return LensEstimate(camera, focal_deviation, k1_deviations[0] if k1s else None), zoom, k1 - self._k1
 
     @property
     def _k1(self) -> float:
@@ -130,7 +129,7 @@ class SelfCalibration:
         return self.camera.distortion[0] if self.camera.distortion else 0.0
 
     def _adjusted(
-        self, graph: KeyframeGraph, edges: dict[Pair, Edge], block: list[int], stride: int, unknowns: int
+        self, graph: KeyframeGraph, edges: dict[Pair, Edge], block: list[int], stride: int
     ) -> LensSolution | None:
         """The lens by the keyframes of a block and the flows between them."""
         known = {n for n in block if not graph[n].awaits_parallax}
@@ -170,7 +169,7 @@ class SelfCalibration:
                 STEPS if solution is None else NARROWING_STEPS,
                 DAMPING,
                 HUBER_PX,
-                FreeLens(lens, uv, unknowns),
+                FreeLens(lens, uv, 2 if self.mode == "radial" else 1, K1_WEIGHT),
             )
             if not adjusted.ok or adjusted.lens is None:
                 return None
@@ -206,7 +205,7 @@ def _combined(solutions: Sequence[LensSolution], focal: float) -> tuple[list[flo
     off = said - mean.squeeze(-1)
     freedom = max(unknowns * (len(usable) - 1), 1)
     strain = float(torch.einsum("bi,bij,bj->", off, information, off)) / freedom
-    deviation = covariance.diagonal().sqrt() * math.sqrt(max(strain, 1.0))
+    deviation = (covariance.diagonal() * max(strain, 1.0)).sqrt().clamp_min(LEAST_DEVIATION)
     return mean.flatten().tolist(), deviation.tolist()
 
 

@@ -98,6 +98,9 @@ def bundle_adjust(
             blocks.append(_Eliminated.of(terms, (prior[0][v.i], prior[1][v.i]), d[v.i], shared))
         A = se3.adjoint(T_ji)
         system, b = _joint(views, _on_host(blocks, T.device), edges, A, free, len(d), unknowns)
+        if lens is not None and free_lens is not None and unknowns > 1:
+            system[-1, -1] += free_lens.k1_weight
+            b[-1] -= free_lens.k1_weight * lens.k1
         x, ok = solve_damped(system, b, total, damping, GAUGE_CONDITION) if len(b) else (b, total > 0)
         ok_all = ok_all & ok
         if lens is not None:

@@ -53,6 +53,7 @@ class FreeLens:
     start: RadialLens
     uv: Tensor  # (h, w, 2) float64 pixels of every view, where the lens put them
     unknowns: int = 1  # 1: the focal length, 2: k1 too
+    k1_weight: float = 0.0  # that holds k1 at 0, one over its variance in units of one pixel^2 of flow error
 
 
 @dataclass(frozen=True, eq=False)
