@@ -40,9 +40,9 @@ class Edge:
         origin = origin_of_cells(change, (hc, wc), stride, step).to(self.target_uv)[None]
         both = torch.cat([self.target_uv, self.weight], -1).permute(2, 0, 1)
         target, weight = sample(both[None], origin, padding="border")[0].permute(1, 2, 0).split(2, -1)
-        moved = change.moved(pixels_of_cells(target.double(), stride, step))
-        inside = in_image(origin[0], hc, wc, -0.5)[..., None]
-        return Edge(cells_of_pixels(moved, stride, step).to(target).contiguous(), (weight * inside).contiguous())
+        moved = cells_of_pixels(change.moved(pixels_of_cells(target.double(), stride, step)), stride, step).to(target)
+        usable = in_image(origin[0], hc, wc, -0.5) & in_image(moved, hc, wc, -max(hc, wc))  # far out no lens is known
+        return Edge(torch.where(usable[..., None], moved, 0.0).contiguous(), (weight * usable[..., None]).contiguous())
 
 
 class KeyframeGraph:

@@ -1,4 +1,4 @@
-"""Keyframes of a camera that turned out to be another: new intrinsics, and new pixels where the lens bends otherwise."""
+"""Keyframes of a camera that turned out to be another: new intrinsics, and new pixels where the lens bends more."""
 
 from dataclasses import replace
 

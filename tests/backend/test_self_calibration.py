@@ -13,6 +13,7 @@ from slam.frames import Image, Keyframe, View
 from slam.frontend.preparation import Preparation
 from slam.geometry import se3
 from slam.geometry.camera import Camera, Optics, pixel_grid
+from slam.geometry.flow import in_image
 from slam.inv_depth import InvDepth
 from slam.mapping.recalibration import cells_of_pixels, pixels_of_cells
 
@@ -55,7 +56,8 @@ def graph_of(believed: Camera, turn: float = 0.15) -> KeyframeGraph:
     grid = pixels_of_cells(pixel_grid(hc // 2, wc // 2, like=torch.empty(0, dtype=F64)), STRIDE, SUBSAMPLING)
     at = true.view_uv(optics.source_uv(grid))
     K_true = true.pinhole.matrix()
-    rays = torch.cat([(at - K_true[:2, 2]) / K_true[0, 0], torch.ones_like(at[..., :1])], -1)
+    focal, centre = K_true.diagonal()[:2], K_true[:2, 2]
+    rays = torch.cat([(at - centre) / focal, torch.ones_like(at[..., :1])], -1)
     for a in range(COUNT):
         points = rays / values[a][::2, ::2, None].double()
         for b in range(max(0, a - 3), min(COUNT, a + 4)):
@@ -63,11 +65,11 @@ def graph_of(believed: Camera, turn: float = 0.15) -> KeyframeGraph:
                 continue
             T = se3.inverse(T_wc[b]) @ T_wc[a]
             moved = points @ T[:3, :3].mT + T[:3, 3]
-            uv = true.source_uv(moved[..., :2] / moved[..., 2:] * K_true[0, 0] + K_true[:2, 2])
+            uv = true.source_uv(moved[..., :2] / moved[..., 2:] * focal + centre)
             uv = uv + NOISE_PX * torch.randn(uv.shape, dtype=F64, generator=generator)
             cells = cells_of_pixels(optics.view_uv(uv), STRIDE, SUBSAMPLING)
-            seen = (moved[..., 2:] > 0.1).float().expand(*cells.shape)
-            graph.connect_subsampled((a, b), Edge(cells.float(), seen.contiguous()))
+            seen = ((moved[..., 2] > 0.1) & in_image(cells, hc // 2, wc // 2))[..., None].float().expand(*cells.shape)
+            graph.connect_subsampled((a, b), Edge(torch.where(seen > 0, cells, 0.0).float(), seen.contiguous()))
     return graph
 
 

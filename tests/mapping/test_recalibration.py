@@ -108,9 +108,9 @@ def test_flow_is_that_between_the_new_views(frame, step):
         """Of a plane before the right camera, in the views of `optics`."""
         K = change.after.pinhole.matrix()
         at = change.after.view_uv(optics.source_uv(uv))  # the true rays
-        rays = torch.cat([(at - K[:2, 2]) / K[0, 0], torch.ones_like(at[..., :1])], -1)
+        rays = torch.cat([(at - K[:2, 2]) / K.diagonal()[:2], torch.ones_like(at[..., :1])], -1)
         points = rays / (1 + 0.2 * rays[..., :1]) @ T_ji[:3, :3].mT + T_ji[:3, 3]
-        return optics.view_uv(change.after.source_uv(points[..., :2] / points[..., 2:] * K[0, 0] + K[:2, 2]))
+        return optics.view_uv(change.after.source_uv(points[..., :2] / points[..., 2:] * K.diagonal()[:2] + K[:2, 2]))
 
     grid = pixels(pixel_grid(h, w, like=torch.empty(0, dtype=torch.float64)))
     old = Edge(cells(flow(change.before, grid)).float(), torch.ones(h, w, 2))
