@@ -89,7 +89,7 @@ def uncalibrated(camera: Camera, hfov_deg: float | None) -> Callable[[int, int],
     not even that; None where there is a calibration."""
     if hfov_deg is not None:
         return lambda width, height: camera_from_hfov(width, height, hfov_deg)
-    return typical_camera if camera == typical_camera(camera.width, camera.height) else None
+    return typical_camera if camera.is_guess else None
 
 
 def conditioned(

@@ -1,0 +1,96 @@
+"""A recording whose lens is a guess: what v2d-slam finds, writes and says, and what it says of a calibration."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from apps.run import main
+from slam.io.calibration import read_calibration, write_calibration
+from slam.io.images import write_color
+from slam.io.run import Run
+from slam.io.trajectory import format_time_ns, write_tum
+from slam.sources.demo import DemoConfig, DemoSource
+from slam.sources.reopen import reopened
+
+pytestmark = pytest.mark.usefixtures("own_levels")
+
+OPTIONS = ["--deterministic", "--headless", "--set", "pixels=19200"]
+
+
+@pytest.fixture(scope="module")
+def walk(tmp_path_factory) -> Path:
+    """80 rendered frames of a walk through an office, in TUM layout with its calibration."""
+    folder = tmp_path_factory.mktemp("walk")
+    source = DemoSource(DemoConfig(kind="office", seed=3, frames=80, width=160, height=120, fps=10.0))
+    (folder / "rgb").mkdir()
+    lines = []
+    for frame in source:
+        stamp = format_time_ns(frame.time_ns)
+        write_color(folder / "rgb" / f"{stamp}.png", frame.image)
+        lines.append(f"{stamp} rgb/{stamp}.png\n")
+    (folder / "rgb.txt").write_text("".join(lines))
+    write_tum(folder / "groundtruth.txt", source.groundtruth())
+    write_calibration(folder / "calibration.yaml", source.camera)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def uncalibrated(walk, tmp_path_factory) -> Path:
+    """The walk with a lens that is 25 % too short, and said to be a guess."""
+    folder = tmp_path_factory.mktemp("uncalibrated") / "walk"
+    shutil.copytree(walk, folder)
+    true = read_calibration(walk / "calibration.yaml")
+    guess = replace(true, fx=0.75 * true.fx, fy=0.75 * true.fy, is_guess=True)
+    write_calibration(folder / "calibration.yaml", guess)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(uncalibrated, tmp_path_factory) -> Path:
+    """A run over it."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    assert main(["--sequence", str(uncalibrated), "--out", str(out), *OPTIONS, "--quiet"]) == 0
+    return out
+
+
+def test_the_focal_length_is_found_and_written(run, walk):
+    true, found = (read_calibration(path / "calibration.yaml") for path in (walk, run))
+    assert found.fx == pytest.approx(true.fx, rel=0.05)
+    assert not found.is_guess
+    assert "+-" in (run / "calibration.yaml").read_text().splitlines()[0]
+
+
+def test_the_map_is_as_good_as_with_the_calibration(run, walk, tmp_path):
+    assert main(["--sequence", str(walk), "--out", str(tmp_path / "run"), *OPTIONS, "--quiet"]) == 0
+
+    def evaluated(folder: Path) -> tuple[float, float]:
+        score = json.loads((folder / "metrics.json").read_text())["evaluation"]
+        return score["ate"]["sim3"]["rmse"], score["coverage"]
+
+    (with_guess, coverage), (calibrated, _) = evaluated(run), evaluated(tmp_path / "run")
+    assert with_guess < 1.2 * calibrated and coverage > 0.99
+
+
+def test_the_frames_are_opened_again_by_the_camera_that_was_found(run):
+    source = reopened(Run(run).record().source)
+    assert source.camera == read_calibration(run / "calibration.yaml")
+
+
+def test_off_leaves_the_guess(uncalibrated, tmp_path, capsys):
+    options = [*OPTIONS, "--self-calibrate", "off", "--max-frames", "40"]
+    assert main(["--sequence", str(uncalibrated), "--out", str(tmp_path / "run"), *options]) == 0
+    assert not (tmp_path / "run" / "calibration.yaml").exists()
+    assert "self-calibration" not in capsys.readouterr().out
+
+
+def test_a_calibration_is_compared_where_that_is_asked_for(walk, tmp_path, capsys):
+    options = [*OPTIONS, "--self-calibrate", "focal"]
+    assert main(["--sequence", str(walk), "--out", str(tmp_path / "run"), *options]) == 0
+    words = capsys.readouterr().out
+    assert "by the calibration: they agree" in words
+    assert not (tmp_path / "run" / "calibration.yaml").exists()
+    record = Run(tmp_path / "run").record()
+    assert record.source.camera.fx == read_calibration(walk / "calibration.yaml").fx
