@@ -15,7 +15,7 @@ from torch import Tensor
 from slam.geometry import se3
 from slam.kernels.bundle_terms import BundleTerms, bundle_terms
 from slam.solvers.gauss_newton import Damping, solve_damped
-from slam.solvers.lens import FreeLens, LensSolution, LensTerms, lens_terms
+from slam.solvers.lens import FreeLens, LensSolution, LensTerms, LinearisedEdges, lens_terms
 
 GAUGE_CONDITION = 0.0  # the scale of a monocular window is free: a null direction is damped, not refused
 MIN_INV_DEPTH = 1e-4  # relative to the mean of the view: a point 10,000 times as far as the mean
@@ -87,15 +87,18 @@ def bundle_adjust(
     for _ in range(steps):
         T_ji = T[edges[:, 1]] @ se3.inverse(T[edges[:, 0]])
         on_device = T_ji.to(d)
-        blocks, by_lens = [], []
+        blocks = []
+        linearised: LinearisedEdges | None = None
+        if lens is not None and free_lens is not None:
+            start = d[edges[:, 0]]
+            linearised = lens_terms(free_lens.uv, target_uv, weight, start, on_device, lens, unknowns, huber_px)
         for v in views:
-            flows, motions = (target_uv[v.edges], weight[v.edges]), on_device[v.edges]
-            if lens is None or free_lens is None:
-                terms, shared = bundle_terms(*flows, d[v.i], motions, K, huber_px), None
+            of_lens: LensTerms | None = None
+            if linearised is not None:
+                terms, of_lens = linearised.of_view(v.edges)
             else:
-                terms, shared = lens_terms(free_lens.uv, *flows, d[v.i], motions, lens, unknowns, huber_px)
-                by_lens.append(shared)
-            blocks.append(_Eliminated.of(terms, (prior[0][v.i], prior[1][v.i]), d[v.i], shared))
+                terms = bundle_terms(target_uv[v.edges], weight[v.edges], d[v.i], on_device[v.edges], K, huber_px)
+            blocks.append(_Eliminated.of(terms, (prior[0][v.i], prior[1][v.i]), d[v.i], of_lens))
         A = se3.adjoint(T_ji)
         system, b = _joint(views, _on_host(blocks, T.device), edges, A, free, len(d), unknowns)
         if lens is not None and free_lens is not None and unknowns > 1:
@@ -103,8 +106,8 @@ def bundle_adjust(
             b[-1] -= free_lens.k1_weight * lens.k1
         x, ok = solve_damped(system, b, total, damping, GAUGE_CONDITION) if len(b) else (b, total > 0)
         ok_all = ok_all & ok
-        if lens is not None:
-            covariance = _lens_covariance(system, by_lens)
+        if lens is not None and linearised is not None:
+            covariance = _lens_covariance(system, linearised.lens)
             x = x * (MAX_ZOOM / x[-unknowns].abs().clamp_min(MAX_ZOOM))
             lens = lens.changed(x[-unknowns:])
         xi, lens_step = x[: 6 * len(free)].view(-1, 6), x[6 * len(free) :].to(d.device)
@@ -156,8 +159,8 @@ class _Eliminated:
         H, b, coupling = torch.block_diag(*terms.H), terms.b.flatten(), terms.coupling.double().flatten(0, 1)
         if of_lens is not None:
             border = of_lens.motion.flatten(0, 1)
-            H = torch.cat([torch.cat([H, border], 1), torch.cat([border.mT, of_lens.H], 1)])
-            b, coupling = torch.cat([b, of_lens.b]), torch.cat([coupling, of_lens.coupling])
+            H = torch.cat([torch.cat([H, border], 1), torch.cat([border.mT, of_lens.H.sum(0)], 1)])
+            b, coupling = torch.cat([b, of_lens.b.sum(0)]), torch.cat([coupling, of_lens.coupling.sum(0)])
         weighed = coupling * C_inv
         return _Eliminated(
             H - weighed @ coupling.mT,
@@ -216,10 +219,10 @@ def _joint(
     return S[index][:, index], rhs[index]
 
 
-def _lens_covariance(system: Tensor, terms: list[LensTerms]) -> Tensor:
+def _lens_covariance(system: Tensor, terms: LensTerms) -> Tensor:
     """(S, S) of the lens, by the misfit that is left; infinite where the system has no inverse."""
-    unknowns = len(terms[0].b)
-    variance = sum(t.misfit for t in terms) / max(sum(t.weight for t in terms), 1e-12)
+    unknowns = terms.b.shape[1]
+    variance = terms.misfit.sum() / terms.weight.sum().clamp_min(1e-12)
     scale = system.diagonal().clamp_min(1e-300).rsqrt()
     scaled = scale[:, None] * system * scale + GAUGE_DAMPING * torch.eye(len(system), dtype=system.dtype)
     inverse, info = torch.linalg.inv_ex(scaled)

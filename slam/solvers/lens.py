@@ -66,14 +66,29 @@ class LensSolution:
 
 @dataclass(frozen=True, eq=False)
 class LensTerms:
-    """Sums over all pixels of all edges of a view, for S unknowns of the lens; P = h w."""
+    """Sums over the pixels of each edge for S unknowns of the lens; P = h w. Those of a view are sums over its edges."""
 
-    H: Tensor  # (S, S) float64, of w J^T J
-    b: Tensor  # (S,)
+    H: Tensor  # (E, S, S) float64, of w J^T J
+    b: Tensor  # (E, S)
     motion: Tensor  # (E, 6, S) of the edges' motions and the lens
-    coupling: Tensor  # (S, P) of the lens and the depths
-    misfit: float  # sum of w r^2, pixels^2
-    weight: float  # sum of w
+    coupling: Tensor  # (E, S, P) of the lens and the depths
+    misfit: Tensor  # (E,) of w r^2, pixels^2
+    weight: Tensor  # (E,) of w
+
+
+@dataclass(frozen=True, eq=False)
+class LinearisedEdges:
+    """All edges, in the order in which they were given."""
+
+    motions: BundleTerms  # but `information` and `gradient` (E, P) of each edge
+    lens: LensTerms
+
+    def of_view(self, edges: slice) -> tuple[BundleTerms, LensTerms]:
+        """Those that leave one view."""
+        motions = {name: terms[edges] for name, terms in vars(self.motions).items()}
+        for name in ("information", "gradient"):
+            motions[name] = motions[name].sum(0)
+        return BundleTerms(**motions), LensTerms(**{name: terms[edges] for name, terms in vars(self.lens).items()})
 
 
 def lens_terms(
@@ -85,20 +100,20 @@ def lens_terms(
     lens: RadialLens,
     unknowns: int,
     huber_px: float | None = None,
-) -> tuple[BundleTerms, LensTerms]:
-    """Linearise the edges that leave one view.
+) -> LinearisedEdges:
+    """Linearise edges.
 
     Args:
-        uv: (h, w, 2) its pixels, as the lens put them.
+        uv: (h, w, 2) pixels of every view, as the lens put them.
         target_uv: (E, h, w, 2) where they lie in the others, likewise.
         weight: (E, h, w, 2).
-        inv_depth: (h, w) of the view.
-        T_ji: (E, 4, 4) the others from the view.
+        inv_depth: (E, h, w) of the views that the edges leave.
+        T_ji: (E, 4, 4) the others from these views.
         unknowns: 1 for the focal length, 2 for k1 too.
         huber_px: robust threshold; None is plain least squares.
     """
     xy_i = lens.ideal(uv)
-    R, t, d = T_ji[:, :3, :3], T_ji[:, None, None, :3, 3], inv_depth[None, ..., None]
+    R, t, d = T_ji[:, :3, :3], T_ji[:, None, None, :3, 3], inv_depth[..., None]
     q, z, valid = _seen(xy_i, d, T_ji)
     xy = q[..., :2] * z
     by_q = torch.cat([_diagonal(z), -(xy * z)[..., None]], -1)  # (E, h, w, 2, 3), of xy
@@ -118,20 +133,23 @@ def lens_terms(
         w = w * huber_weight(r, huber_px)
     J, J_l, J_d, r, w = (x.flatten(1, 2) for x in (J, J_l, J_d, r, w))  # (E, P, 2[, n])
     wJ, wJ_l = w[..., None] * J, w[..., None] * J_l
-    terms = BundleTerms(
+    motions = BundleTerms(
         H=torch.einsum("epci,epcj->eij", wJ, J),
         b=torch.einsum("epci,epc->ei", wJ, r),
         coupling=torch.einsum("epci,epc->eip", wJ, J_d),
-        information=(w * J_d**2).sum((0, -1)),
-        gradient=(w * J_d * r).sum((0, -1)),
+        information=(w * J_d**2).sum(-1),
+        gradient=(w * J_d * r).sum(-1),
     )
-    return terms, LensTerms(
-        H=torch.einsum("epci,epcj->ij", wJ_l, J_l),
-        b=torch.einsum("epci,epc->i", wJ_l, r),
-        motion=torch.einsum("epci,epcj->eij", wJ, J_l),
-        coupling=torch.einsum("epci,epc->ip", wJ_l, J_d),
-        misfit=float((w * r.square()).sum()),
-        weight=float(w.sum()),
+    return LinearisedEdges(
+        motions,
+        LensTerms(
+            H=torch.einsum("epci,epcj->eij", wJ_l, J_l),
+            b=torch.einsum("epci,epc->ei", wJ_l, r),
+            motion=torch.einsum("epci,epcj->eij", wJ, J_l),
+            coupling=torch.einsum("epci,epc->eip", wJ_l, J_d),
+            misfit=(w * r.square()).sum((1, 2)),
+            weight=w.sum((1, 2)),
+        ),
     )
 
 

@@ -68,7 +68,7 @@ def test_the_map_is_as_good_as_with_the_calibration(run, walk, tmp_path):
 
     def evaluated(folder: Path) -> tuple[float, float]:
         score = json.loads((folder / "metrics.json").read_text())["evaluation"]
-        return score["ate"]["sim3"]["rmse"], score["coverage"]
+        return score["ate_m"]["sim3"]["rmse"], score["coverage"]
 
     (with_guess, coverage), (calibrated, _) = evaluated(run), evaluated(tmp_path / "run")
     assert with_guess < 1.2 * calibrated and coverage > 0.99
