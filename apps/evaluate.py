@@ -14,8 +14,9 @@ from slam.evaluation.report import table, trajectory_report
 from slam.evaluation.run_depth import depth_report
 from slam.evaluation.time_offset import find_time_offset
 from slam.frames import Trajectory
+from slam.io.files import read_json
 from slam.io.images import DEPTH_SCALE
-from slam.io.run import Run, read_json
+from slam.io.run import Run
 from slam.io.run_directory import RunDirectory
 from slam.io.trajectory import parse_time_ns, read_tum
 from slam.sources.groundtruth import read_groundtruth

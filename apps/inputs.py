@@ -141,9 +141,9 @@ def open_input(options: argparse.Namespace) -> Input:
 
 def _is_file_on_the_web(options: argparse.Namespace) -> bool:
     """True, and the options changed so, where a file lies under the address of a camera: it ends and loses no frame."""
-    from slam.sources.web_video import is_file
+    from slam.sources.web_video import is_video_file
 
-    if not is_file(options.camera):
+    if not is_video_file(options.camera):
         return False
     log.info("%s is a video file, not a camera: reading it as --video", options.camera)
     options.video, options.camera = options.camera, None

@@ -109,7 +109,7 @@ def check_size(run: "Run", size: tuple[int, int], keyframes: "tuple[Keyframe, ..
 
 def is_unfinished(refined: Path) -> bool:
     """True of a result that its user stopped early."""
-    from slam.io.run import read_json
+    from slam.io.files import read_json
 
     metrics = refined / "metrics.json"
     numbers = read_json(metrics, dict).get("refinement", {}) if metrics.is_file() else {}

@@ -5,6 +5,7 @@ matched without case and without the names of the sections around them; an order
 `slam.geometry.lens`, with fx fy cx cy in front.
 """
 
+import contextlib
 import math
 import re
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from slam.errors import CalibrationError
 from slam.geometry.lens import DOUBLE_SPHERE, EUCM, FISHEYE, FOV, OMNI
 from slam.io.lens_names import joined, kind_of
 from slam.io.plausible import warn_once
-from slam.parsing import parse_yaml
+from slam.parsing import parse_json, parse_yaml
 
 FORMATS = (
     "width, height, calibration: [fx, fy, cx, cy, k1, k2, p1, p2, k3] in YAML, "
@@ -97,12 +98,19 @@ def load_yaml(text: str, path: Path) -> dict[Any, Any]:
     if text.startswith("%YAML"):  # OpenCV writes "%YAML:1.0", which is not YAML
         text = text.partition("\n")[2]
     try:
-        content = parse_yaml(text, _Loader)  # a SafeLoader with one more tag; JSON is YAML too
+        content = _json_of(text) or parse_yaml(text, _Loader)  # a SafeLoader with one more tag
     except ValueError as error:
         raise CalibrationError(f"{path} is no readable calibration ({error}); expected {FORMATS}") from error
     if not isinstance(content, dict):
         raise CalibrationError(f"{path} is no calibration; expected {FORMATS}")
     return content
+
+
+def _json_of(text: str) -> Any:
+    """JSON, which is YAML too unless it is indented by tabs; None if it is none."""
+    with contextlib.suppress(ValueError):
+        return parse_json(text) if text.lstrip().startswith("{") else None
+    return None
 
 
 def _first_camera(content: dict[str, Any], path: Path) -> dict[str, Any]:

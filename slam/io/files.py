@@ -6,9 +6,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from slam.errors import OutputError, SlamError, SourceError
+from slam.parsing import parse_json
 
 PACKAGE = Path(__file__).resolve().parents[1]
 MAX_TEXT_BYTES = 512 << 20  # a pose of 100 bytes, 30 a second, for two days
@@ -82,6 +83,21 @@ def read_text(path: Path, what: str, error: Callable[[str], SlamError] = SourceE
     if "\0" in text:
         raise error(f"{path} is not a {what}: it is not text")
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_json(path: Path, kind: type) -> Any:
+    """The values of a JSON file that holds a `kind` (dict, list).
+
+    Raises:
+        SourceError: if it is missing, damaged, or holds something else.
+    """
+    try:
+        values = parse_json(read_text(path, "JSON file"))
+    except ValueError as error:
+        raise SourceError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(values, kind):
+        raise SourceError(f"{path} must hold a {kind.__name__}, it holds a {type(values).__name__}")
+    return values
 
 
 def _encoding(data: bytes) -> str:

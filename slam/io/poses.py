@@ -18,13 +18,12 @@ from slam.io.lists import columns as columns_of
 from slam.io.lists import content_lines, in_time
 from slam.io.quaternion import matrix_from_quat_xyzw
 from slam.io.stamps import SECOND_NS
-from slam.io.trajectory import COLUMNS, MAX_VALUE
+from slam.io.trajectory import COLUMNS, MAX_VALUE, MIN_QUATERNION_NORM
 
 log = logging.getLogger(__name__)
 
 MAX_SKEW = 0.01  # rotations in text are orthonormal to about 1e-4
 NANOSECOND_DIGITS = 16  # and more, of a whole number that is a time
-MIN_QUATERNION_NORM = 0.1  # shorter is no rotation written with few digits, it is a mistake
 
 OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])  # camera axes: y up and looking along -z; its own inverse
 NED_FROM_OPENCV = np.array([[0.0, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]])  # x forward, y right, z down

@@ -10,9 +10,10 @@ from torch import Tensor
 from slam.errors import SourceError
 from slam.frames import View
 from slam.inv_depth import InvDepth
+from slam.io.files import read_json
 from slam.io.images import read_confidence, read_depth, write_confidence, write_depth
 from slam.io.preview import PreviewWriter
-from slam.io.run import checked, read_json, require_square, rows_of
+from slam.io.run import checked, require_square, rows_of
 from slam.io.run_directory import RunDirectory
 from slam.io.trajectory import format_time_ns
 from slam.settings import dump_config

@@ -12,13 +12,12 @@ from slam import __version__
 from slam.errors import ConfigError, SourceError
 from slam.frames import Image, Keyframe, Trajectory, View
 from slam.inv_depth import InvDepth
-from slam.io.files import read_text
+from slam.io.files import read_json
 from slam.io.images import read_color, read_confidence, read_depth, write_color, write_confidence, write_depth
 from slam.io.ply import PointCloud, read_ply, write_ply
 from slam.io.run_directory import RunDirectory
 from slam.io.run_record import RunRecord
 from slam.io.trajectory import read_tum, write_tum
-from slam.parsing import parse_json
 from slam.settings import build_config, dump_config
 
 RECORD = "run.json"
@@ -182,21 +181,6 @@ class Run:
 
     def _file(self, name: str) -> Path:
         return (self.path / LISTING).with_name(name)
-
-
-def read_json(path: Path, kind: type) -> Any:
-    """The values of a JSON file that holds a `kind` (dict, list).
-
-    Raises:
-        SourceError: if it is missing, damaged, or holds something else.
-    """
-    try:
-        values = parse_json(read_text(path, "JSON file"))
-    except ValueError as error:
-        raise SourceError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(values, kind):
-        raise SourceError(f"{path} must hold a {kind.__name__}, it holds a {type(values).__name__}")
-    return values
 
 
 def require_square(name: str, rows: tuple[tuple[float, ...], ...], size: int) -> None:

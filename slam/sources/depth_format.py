@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from slam.errors import SourceError, UsageError
+from slam.errors import CalibrationError, SourceError, UsageError
 from slam.geometry.camera import Camera
+from slam.io.calibration_text import load_yaml
 from slam.io.files import read_text
 from slam.io.images import read_depth
-from slam.parsing import parse_json, parse_yaml
 
 log = logging.getLogger(__name__)
 
@@ -77,11 +77,9 @@ def stated_scale(folder: Path) -> float | None:
         if not (folder / name).is_file():
             continue
         try:
-            text = read_text(folder / name, "camera parameters").removeprefix("%YAML:1.0")
-            content = parse_json(text) if name.endswith(".json") else parse_yaml(text)
-        except (SourceError, ValueError):
+            scale = _scale_in(load_yaml(read_text(folder / name, "camera parameters"), folder / name))
+        except (SourceError, CalibrationError):
             continue  # whoever reads the calibration says what is wrong with it
-        scale = _scale_in(content)
         if scale is not None:
             return scale
     return None

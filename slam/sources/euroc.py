@@ -4,15 +4,14 @@ Reference: Burri et al., The EuRoC micro aerial vehicle datasets, IJRR 2016.
 """
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from slam.errors import SourceError
+from slam.errors import CalibrationError, SourceError
 from slam.frames import Trajectory
+from slam.io.calibration_text import load_yaml
 from slam.io.files import read_text
 from slam.io.poses import read_stamped
-from slam.parsing import parse_yaml
 from slam.sources.image_lists import read_image_list
 from slam.sources.layout import Recording, first_existing, require
 from slam.sources.sequence import ListedImage
@@ -59,15 +58,14 @@ def camera_on_body(camera: Path) -> np.ndarray:
         SourceError: if neither is there.
     """
     files = calibrations(camera)
-    content: dict[str, Any] = {}
     for file in files:
         try:
-            content = parse_yaml(read_text(file, "sensor description").removeprefix("%YAML:1.0"))
+            content = load_yaml(read_text(file, "sensor description"), file)
             if "T_BS" in content:
                 return np.array(content["T_BS"]["data"], np.float64).reshape(4, 4)
             if "T_cam_imu" in content[camera.name]:
                 return np.linalg.inv(np.array(content[camera.name]["T_cam_imu"], np.float64).reshape(4, 4))
-        except (KeyError, TypeError, ValueError, np.linalg.LinAlgError):
+        except (CalibrationError, KeyError, TypeError, ValueError, np.linalg.LinAlgError):
             continue
     names = " and ".join(str(file) for file in files)
     raise SourceError(f"{names or camera} has no T_BS, the camera's place on the body")

@@ -36,7 +36,7 @@ def recording(path: Path) -> Recording:
     folder, name = (path.parent, path.name) if path.name in IMAGES else (path, "")
     name = name or _camera(folder)
     files = images_in(folder / name)
-    images = at_rate(files)
+    images = at_rate((file, None) for file in files)
     if (folder / "times.txt").is_file():
         time_ns = read_times(folder / "times.txt")
         if len(time_ns) < len(files):

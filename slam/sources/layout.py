@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from slam.errors import SourceError, UsageError
 from slam.frames import Trajectory
 from slam.geometry.camera import Camera
@@ -28,7 +30,7 @@ from slam.sources.sequence import (
 log = logging.getLogger(__name__)
 
 CALIBRATION = "calibration.yaml"  # in the folder of a recording it replaces what its layout knows
-MIN_CENTRE, MAX_CENTRE = 0.25, 0.75  # of the width: where a principal point lies in images of the right size
+MAX_SPREAD = 0.01  # of the focal lengths of a recording, relative
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,13 +89,9 @@ def images_in(folder: Path) -> list[Path]:
     return sorted((file for file in entries(folder) if file.suffix.lower() in IMAGE_SUFFIXES), key=natural_key)
 
 
-def at_rate(images: Iterable[Path], depth: Callable[[Path], Path | None] = lambda _: None) -> list[ListedImage]:
-    """Images one after the other at the default rate, each with its depth if that file exists."""
-    listed = []
-    for index, image in enumerate(images):
-        file = depth(image)
-        listed.append(ListedImage(frame_time_ns(index, DEFAULT_FPS), image, _existing(file)))
-    return listed
+def at_rate(images: Iterable[tuple[Path, Path | None]]) -> list[ListedImage]:
+    """Images, each with its depth where it has one, one after the other at the default rate."""
+    return [ListedImage(frame_time_ns(i, DEFAULT_FPS), image, depth) for i, (image, depth) in enumerate(images)]
 
 
 def first_existing(*paths: Path) -> Path | None:
@@ -108,5 +106,10 @@ def require(path: Path | None, message: str) -> Path:
     return path
 
 
-def _existing(file: Path | None) -> Path | None:
-    return file if file is not None and is_file(file) else None
+def usual_intrinsics(values: np.ndarray, name: str) -> tuple[float, ...]:
+    """fx fy cx cy of a recording whose frames (N, 4) each have their own: the medians; a WARNING where they vary."""
+    with np.errstate(all="ignore"):  # numbers that cannot be are refused with the camera
+        spread = float(np.ptp(values[:, 0]) / np.median(values[:, 0]))
+    if MAX_SPREAD < spread < np.inf:
+        log.warning("%s: the focal length varies by %.1f %% over the frames; its median is used", name, 100 * spread)
+    return tuple(np.median(values, axis=0).tolist())

@@ -14,15 +14,13 @@ import numpy as np
 from slam.errors import CalibrationError, SourceError
 from slam.geometry.camera import Camera
 from slam.io.calibration import camera_of
-from slam.io.files import read_text
+from slam.io.files import read_json
 from slam.io.folders import is_file
 from slam.io.poses import OPENCV_FROM_OPENGL, FramePoses, from_matrices
-from slam.parsing import parse_json
 from slam.sources.depth_format import DepthFormat, read_npy
 from slam.sources.images import IMAGE_SUFFIXES
-from slam.sources.layout import Recording, first_existing, require
+from slam.sources.layout import Recording, at_rate, first_existing, require, usual_intrinsics
 from slam.sources.names import natural_key
-from slam.sources.sequence import DEFAULT_FPS, ListedImage, frame_time_ns
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +28,6 @@ NAMES = ("transforms.json", "transforms_train.json")
 INTRINSICS = ("fl_x", "fl_y", "cx", "cy")
 DISTORTION = {"OPENCV_FISHEYE": ("k1", "k2", "k3", "k4"), "": ("k1", "k2", "p1", "p2", "k3")}
 MILLIMETRES = 1000.0  # depth in integers, unless the file says otherwise
-MAX_SPREAD = 0.01  # of the focal lengths of a recording, relative
 
 
 def is_layout(path: Path) -> bool:
@@ -52,8 +49,7 @@ def recording(path: Path) -> Recording:
         raise SourceError(f"{file} lists {len(frames)} images and none exists; the first would be {frames[0][0]}")
     if len(present) < len(frames):
         log.warning("%s: %d of its %d images do not exist", file, len(frames) - len(present), len(frames))
-    times = (frame_time_ns(i, DEFAULT_FPS) for i in range(len(present)))
-    images = [ListedImage(t, image, _depth(file, frame)) for t, (image, frame) in zip(times, present)]
+    images = at_rate((image, _depth(file, frame)) for image, frame in present)
 
     def cameras(width: int, height: int) -> list[Path | Camera]:
         camera = _camera(content, [frame for _, frame in present], width, height, str(file))
@@ -72,17 +68,14 @@ def read_transforms(file: Path) -> dict[str, Any]:
     Raises:
         SourceError: if it is no such file.
     """
-    try:
-        content = parse_json(read_text(file, "list of frames"))
-    except ValueError as error:
-        raise SourceError(f"{file} is no JSON: {error}") from error
-    frames = content.get("frames") if isinstance(content, dict) else None
+    content: dict[str, Any] = read_json(file, dict)
+    frames = content.get("frames")
     if not isinstance(frames, list) or not frames:
         raise SourceError(f"{file} has no frames; expected a list of file_path and transform_matrix")
     for number, frame in enumerate(frames):
         if not isinstance(frame, dict) or not isinstance(frame.get("file_path"), str):
             raise SourceError(f"{file}: frame {number} has no file_path")
-    return dict(content)
+    return content
 
 
 def read_poses(file: Path) -> FramePoses:
@@ -116,12 +109,9 @@ def _camera(content: dict[str, Any], frames: list[dict[str, Any]], width: int, h
         return None
     except (TypeError, ValueError, OverflowError, ZeroDivisionError) as error:
         raise CalibrationError(f"{name}: intrinsics that are no numbers ({error})") from error
-    spread = float(np.ptp(values[:, 0]) / np.median(values[:, 0]))
-    if spread > MAX_SPREAD:
-        log.warning("%s: the focal length varies by %.1f %% over the frames; its median is used", name, 100 * spread)
     distortion = np.median(coefficients, axis=0)
     used = tuple(distortion.tolist()) if distortion.any() or model == "OPENCV_FISHEYE" else ()
-    return camera_of(model, *size, tuple(np.median(values, axis=0).tolist()), used, name)
+    return camera_of(model, *size, usual_intrinsics(values, name), used, name)
 
 
 def _intrinsics(camera: dict[str, Any], width: int, height: int) -> list[float]:

@@ -9,7 +9,6 @@ as fx, cx, fy, cy in the published files, and as fx, fy, cx, cy in copies.
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from slam.errors import CalibrationError, SourceError
 from slam.frames import Trajectory
@@ -90,7 +89,7 @@ def _camera(file: Path) -> Camera:
         size = int(sensor["width"]), int(sensor["height"])
         distortion = tuple(float(x) for x in sensor.get("distortion_coefficients", {}).get("data", ()))
         model = str(sensor.get("distortion_model") or "radtan")
-    except (KeyError, TypeError, ValueError, AttributeError, yaml.YAMLError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CalibrationError(f"{file} has no intrinsics and size of {SENSOR}") from error
     intrinsics = (a, c, b, d) if abs(a - c) < abs(a - b) else (a, b, c, d)  # pixels are square
     is_plain = not any(distortion)

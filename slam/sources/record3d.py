@@ -6,7 +6,6 @@ xyzw and position of T_wc, in the axes of ARKit and OpenGL (y up, looking along 
 
 import importlib
 import itertools
-import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -16,20 +15,16 @@ import numpy as np
 from slam.errors import CalibrationError, SourceError
 from slam.geometry.camera import Camera
 from slam.io.calibration import camera_of
-from slam.io.files import read_text, reason
+from slam.io.files import read_json, reason
 from slam.io.images import read_unchanged
 from slam.io.poses import OPENCV_FROM_OPENGL, FramePoses, from_quaternions
-from slam.parsing import parse_json
 from slam.sources.depth_format import DepthFormat
-from slam.sources.layout import Recording, first_existing, numbered, require
+from slam.sources.layout import Recording, first_existing, numbered, require, usual_intrinsics
 from slam.sources.sequence import DEFAULT_FPS, ListedImage, frame_time_ns
-
-log = logging.getLogger(__name__)
 
 NAMES = ("metadata.json", "metadata")
 FOLDERS = ("rgbd", "rgb")
 DECODERS = ("lzfse", "liblzfse")  # packages for the depth of `rgbd/`; either will do
-MAX_SPREAD = 0.01  # of the focal lengths of a recording, relative
 
 
 def is_layout(path: Path) -> bool:
@@ -65,11 +60,8 @@ def read_metadata(file: Path) -> dict[str, Any]:
     Raises:
         SourceError: if it is no such file.
     """
-    try:
-        content = parse_json(read_text(file, "metadata"))
-    except ValueError as error:
-        raise SourceError(f"{file} is no JSON: {error}") from error
-    if not isinstance(content, dict) or not {"K", "poses"} <= set(content):
+    content: dict[str, Any] = read_json(file, dict)
+    if not {"K", "poses"} <= set(content):
         raise SourceError(f"{file} is no metadata of Record3D: expected K, poses, w and h")
     return content
 
@@ -128,10 +120,7 @@ def _camera(content: dict[str, Any], name: str) -> Camera:
         size = int(content["w"]), int(content["h"])
     except (KeyError, TypeError, ValueError) as error:
         raise CalibrationError(f"{name}: expected K of 3x3 numbers, w and h") from error
-    spread = float(np.ptp(values[:, 0]) / np.median(values[:, 0])) if np.isfinite(values).all() else 0.0
-    if spread > MAX_SPREAD:
-        log.warning("%s: the focal length varies by %.1f %% over the frames; its median is used", name, 100 * spread)
-    return camera_of("pinhole", *size, tuple(np.median(values, axis=0).tolist()), (), name)
+    return camera_of("pinhole", *size, usual_intrinsics(values, name), (), name)
 
 
 def _times(content: dict[str, Any], numbers: list[int]) -> list[int]:

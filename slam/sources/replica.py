@@ -9,12 +9,10 @@ from pathlib import Path
 from slam.errors import CalibrationError
 from slam.geometry.camera import Camera
 from slam.io.calibration import camera_of
-from slam.io.files import read_text
+from slam.io.files import read_json
 from slam.io.poses import read_matrix_rows
-from slam.parsing import parse_json
 from slam.sources.depth_format import DepthFormat, stated_scale
-from slam.sources.layout import Recording, first_existing, numbered
-from slam.sources.sequence import DEFAULT_FPS, ListedImage, frame_time_ns
+from slam.sources.layout import Recording, at_rate, first_existing, numbered
 
 KNOWN = Camera(1200, 680, 600, 600, 599.5, 339.5)
 KNOWN_SCALE = 6553.5
@@ -29,10 +27,7 @@ def recording(path: Path) -> Recording:
     """The frames at 30 per second."""
     scene = _scene(path)
     depth = dict(numbered(scene / "results", r"depth(\d+)\.png"))
-    images = [
-        ListedImage(frame_time_ns(i, DEFAULT_FPS), file, depth.get(number))
-        for i, (number, file) in enumerate(_frames(path))
-    ]
+    images = at_rate((file, depth.get(number)) for number, file in _frames(path))
     parameters = first_existing(scene / "cam_params.json", scene.parent / "cam_params.json")
     scale = None if parameters is None else stated_scale(parameters.parent)
 
@@ -50,7 +45,7 @@ def recording(path: Path) -> Recording:
 
 def _camera(file: Path) -> Camera:
     try:
-        c = parse_json(read_text(file, "calibration", CalibrationError))["camera"]
+        c = read_json(file, dict)["camera"]
         size = int(c["w"]), int(c["h"])
         intrinsics = tuple(float(c[name]) for name in ("fx", "fy", "cx", "cy"))
     except (ValueError, KeyError, TypeError) as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from slam.geometry.camera import Camera
 from slam.io.poses import NED_FROM_OPENCV, FramePoses, floats, from_quaternions, number_rows
 from slam.sources.depth_format import DepthFormat, read_npy
-from slam.sources.layout import Recording, at_rate, images_in, require
+from slam.sources.layout import Recording, at_rate, first_existing, images_in, require
 
 CAMERAS = ("left", "lcam_front", "right", "rcam_front")
 KNOWN = (Camera(640, 480, 320, 320, 320, 240), Camera(640, 640, 320, 320, 320, 320))
@@ -26,13 +26,13 @@ def recording(path: Path) -> Recording:
     camera = require_camera(path)
     folder = path.parent if path.name == f"image_{camera}" else path
 
-    def depth(image: Path) -> Path:
-        return folder / f"depth_{camera}" / f"{image.stem}_depth.npy"
+    def depth(image: Path) -> Path | None:
+        return first_existing(folder / f"depth_{camera}" / f"{image.stem}_depth.npy")
 
     def cameras(width: int, height: int) -> list[Path | Camera]:
         return [next((known for known in KNOWN if (known.width, known.height) == (width, height)), KNOWN[0])]
 
-    images = at_rate(images_in(folder / f"image_{camera}"), depth)
+    images = at_rate((image, depth(image)) for image in images_in(folder / f"image_{camera}"))
     truth = folder / f"pose_{camera}.txt"
     return Recording(folder, images, cameras, DEPTH, lambda: read_poses(truth))
 

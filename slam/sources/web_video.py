@@ -48,7 +48,7 @@ class WebVideoSource(VideoSource):
         super().__init__(_fetched(url, folder), window, choice, fps, name=url)
 
 
-def is_file(url: str) -> bool:
+def is_video_file(url: str) -> bool:
     """True if there is a file under an address of the web, which has an end, and not a camera, which has none."""
     if not url.lower().startswith(("http://", "https://")):
         return False

@@ -1,5 +1,7 @@
 """All kinds of calibration files give the same camera; wrong ones say why."""
 
+import json
+
 import cv2
 import numpy as np
 import pytest
@@ -55,7 +57,12 @@ distortion_coefficients: [-0.28340811, 0.07395907, 0.00019359, 1.76187114e-05]
 """
 
 
-@pytest.mark.parametrize("text", [OURS, LINE, ROS, ORB], ids=["ours", "line", "ros", "orb"])
+JSON = json.dumps(
+    {"width": 640, "height": 480, "calibration": [517.3, 516.5, 318.6, 255.3, *CAMERA.distortion]}, indent="\t"
+)
+
+
+@pytest.mark.parametrize("text", [OURS, LINE, ROS, ORB, JSON], ids=["ours", "line", "ros", "orb", "json with tabs"])
 def test_every_kind_gives_the_camera(tmp_path, text: str):
     (tmp_path / "c.yaml").write_text(text)
     assert read_calibration(tmp_path / "c.yaml", (640, 480)) == CAMERA

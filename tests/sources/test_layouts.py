@@ -159,8 +159,8 @@ def test_intrinsics_of_transforms_json(scenes, tmp_path, content, expected, mode
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "transforms.json is no JSON"),
-        ("[]", "has no frames"),
+        ("{", "transforms.json is not valid JSON"),
+        ("[]", "transforms.json must hold a dict, it holds a list"),
         ('{"frames": []}', "has no frames"),
         ('{"frames": [{"file_path": 3}]}', "frame 0 has no file_path"),
         ('{"frames": [{"file_path": "gone.png"}]}', "lists 1 images and none exists; the first would be .*gone.png"),

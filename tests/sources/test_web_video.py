@@ -156,8 +156,8 @@ def test_a_file_given_as_a_camera_ends_and_loses_no_frame(serve, scenes, tmp_pat
     ],
 )
 def test_cameras_are_told_from_files_by_what_the_server_says(serve, kind, with_size, expected):
-    assert web_video.is_file(f"{serve(sends(b'data', kind, with_size))}/x") is expected
-    assert not web_video.is_file("rtsp://127.0.0.1:9/x") and not web_video.is_file("webcam:1")
+    assert web_video.is_video_file(f"{serve(sends(b'data', kind, with_size))}/x") is expected
+    assert not web_video.is_video_file("rtsp://127.0.0.1:9/x") and not web_video.is_video_file("webcam:1")
 
 
 def test_a_camera_source_refuses_a_file(serve):

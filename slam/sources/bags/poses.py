@@ -9,7 +9,7 @@ import numpy as np
 
 from slam.errors import SourceError, UsageError
 from slam.frames import Trajectory
-from slam.io.quaternion import matrix_from_quat_xyzw
+from slam.io.poses import from_quaternions
 from slam.sources.bags.messages import ENCODINGS, Decoder, MessageError
 from slam.sources.bags.storage import Topic, open_storage
 
@@ -22,7 +22,6 @@ POSES: dict[str, Callable[[Any], tuple[Any, Any]]] = {
     "geometry_msgs/msg/TransformStamped": lambda m: (m.transform.translation, m.transform.rotation),
     "nav_msgs/msg/Odometry": lambda m: (m.pose.pose.position, m.pose.pose.orientation),
 }
-MIN_NORM = 0.1  # of a quaternion
 
 
 def read_poses(path: Path, topic: str | None = None) -> Trajectory:
@@ -49,12 +48,11 @@ def read_poses(path: Path, topic: str | None = None) -> Trajectory:
             skipped += 1
             continue
         p, q = POSES[chosen.type](message.content)
-        row = [p.x, p.y, p.z, q.x, q.y, q.z, q.w]
-        if not np.isfinite(row).all() or np.linalg.norm(row[3:]) < MIN_NORM or message.header_ns <= last_ns:
+        if message.header_ns <= last_ns:
             skipped += 1
             continue
         last_ns = message.header_ns
-        rows[last_ns] = row
+        rows[last_ns] = [p.x, p.y, p.z, q.x, q.y, q.z, q.w]
     if skipped or storage.damage:
         why = f"; the bag is not whole: {storage.damage}" if storage.damage else ""
         log.warning("skipped %d poses of %s that are damaged or not in order%s", skipped, chosen.name, why)
@@ -62,10 +60,8 @@ def read_poses(path: Path, topic: str | None = None) -> Trajectory:
         raise SourceError(f"no pose of {chosen.name} in {path} can be read")
     log.info("%s: the %d poses of %s are taken as those of the camera", path, len(rows), chosen.name)
     values = np.array(list(rows.values()), np.float64)
-    T_wc = np.tile(np.eye(4), (len(rows), 1, 1))
-    T_wc[:, :3, :3] = matrix_from_quat_xyzw(values[:, 3:])
-    T_wc[:, :3, 3] = values[:, :3]
-    return Trajectory(np.array(list(rows), np.int64), T_wc)
+    usable, T_wc = from_quaternions(values[:, :3], values[:, 3:], f"{chosen.name} in {path}")
+    return Trajectory(np.array(list(rows), np.int64)[usable], T_wc)
 
 
 def _chosen(topics: list[Topic], wanted: str | None, path: Path) -> Topic:
