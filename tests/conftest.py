@@ -189,11 +189,8 @@ def world(wall_and_box: ModuleType) -> Any:
     return wall_and_box.World()
 
 
-@pytest.fixture
-def own_levels() -> Iterator[None]:
-    """The program sets levels of loggers; the tests after it must not notice."""
-    loggers = [logging.getLogger(name) for name in ("slam", "apps", "__main__")]
-    before = [logger.level for logger in loggers]
-    yield
-    for logger, level in zip(loggers, before, strict=True):
-        logger.setLevel(level)
+@pytest.fixture(autouse=True)
+def own_levels() -> None:
+    """Programs set levels of loggers, in fixtures of whole sessions too: every test begins without."""
+    for name in ("slam", "apps", "__main__"):
+        logging.getLogger(name).setLevel(logging.NOTSET)

@@ -7,8 +7,6 @@ import pytest
 from apps import evaluate
 from apps.run import main
 
-pytestmark = pytest.mark.usefixtures("own_levels")
-
 
 def ate(run) -> float:
     return json.loads((run / "metrics.json").read_text())["evaluation"]["ate_m"]["sim3"]["rmse"]

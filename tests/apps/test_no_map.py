@@ -14,7 +14,6 @@ from slam.io.images import read_depth
 from slam.io.run import Run
 from slam.sources.reopen import reopened
 
-pytestmark = pytest.mark.usefixtures("own_levels")
 SMALL = ["--set", "pixels=19200", "--deterministic", "--quiet"]  # 160x120
 
 

@@ -25,8 +25,6 @@ from slam.io.run import Run
 from slam.refinement import video
 from slam.refinement.refiner import Refined, Refiner
 
-pytestmark = pytest.mark.usefixtures("own_levels")
-
 ROOT = Path(__file__).resolve().parents[2]
 FRAMES = 30
 QUICK = ["--set", "direct.steps=10", "--quiet"]

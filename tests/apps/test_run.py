@@ -32,8 +32,6 @@ from slam.io.trajectory import read_tum
 from slam.report import Report
 from slam.sources.sequence import ImageSequence
 
-pytestmark = pytest.mark.usefixtures("own_levels")
-
 ROOT = Path(__file__).resolve().parents[2]
 CLASSICAL = ROOT / "configs" / "classical.yaml"
 SMALL = ["--set", "pixels=19200"]  # 160x120

@@ -16,8 +16,6 @@ from slam.io.trajectory import read_tum, write_tum
 from slam.sources.groundtruth import known_truth, read_groundtruth
 from slam.sources.reopen import reopened
 
-pytestmark = pytest.mark.usefixtures("own_levels")
-
 SHIFT_NS = 10**9
 OPTIONS = ["--deterministic", "--quiet", "--set", "pixels=19200"]
 POSE, ODOMETRY = "geometry_msgs/msg/PoseStamped", "nav_msgs/msg/Odometry"

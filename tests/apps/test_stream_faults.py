@@ -22,8 +22,6 @@ from slam.io.trajectory import read_tum
 from slam.sources.demo import DemoConfig, DemoSource
 from slam.sources.tum import TumSource
 
-pytestmark = pytest.mark.usefixtures("own_levels")
-
 SMALL = ["--set", "pixels=19200", "--quiet"]  # 160x120
 
 

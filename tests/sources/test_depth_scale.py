@@ -93,7 +93,6 @@ def test_the_scale_is_kept_for_those_who_open_the_frames_again(room):
     assert np.array_equal(again.depth, next(iter(source)).depth)
 
 
-@pytest.mark.usefixtures("own_levels")
 def test_run_json_says_it(recording, tmp_path, capsys):
     """The rendered room is 5000 to the metre: read as 2500, everything is twice as far, also in the run's metres."""
     options = ["--use-depth", "on", "--depth-scale", "2500", "--max-frames", "12", "--set", "pixels=19200", "--quiet"]

@@ -17,7 +17,6 @@ from slam.sources.webcam import WebcamSource
 
 VIDEOS = Path(__file__).parent / "videos"
 
-pytestmark = pytest.mark.usefixtures("own_levels")
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 

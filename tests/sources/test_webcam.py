@@ -31,8 +31,6 @@ from slam.sources.reopen import reopened
 from slam.sources.tum import TumSource
 from slam.sources.webcam import WebcamSource
 
-pytestmark = pytest.mark.usefixtures("own_levels")
-
 SMALL = ["--set", "pixels=19200", "--quiet"]  # 160x120
 
 
