@@ -1,6 +1,10 @@
-"""Errors that a user can cause or fix; programs print them as one line."""
+"""Errors that a user can cause or fix; programs print them as one line, as they do warnings."""
 
+import functools
+import logging
 import re
+
+log = logging.getLogger(__name__)
 
 MAX_WORD, MAX_LINE = 400, 2000  # characters of a message; a path may be long
 
@@ -20,6 +24,12 @@ def one_line(text: str) -> str:
     text = "".join(c if c.isprintable() else " " for c in text)
     text = re.sub(rf"\S{{{MAX_WORD},}}", lambda word: f"{word[0][: MAX_WORD // 2]}...{word[0][-20:]}", text)
     return text if len(text) <= MAX_LINE else f"{text[: MAX_LINE // 2]} ... {text[-MAX_LINE // 4 :]}"
+
+
+@functools.cache
+def warn_once(message: str) -> None:
+    """A WARNING the first time that there is reason for it: a file may be read for several ends."""
+    log.warning("%s", message)
 
 
 class UsageError(SlamError):

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from slam.errors import CalibrationError
+from slam.errors import CalibrationError, warn_once
 from slam.geometry.camera import Camera
 from slam.geometry.lens import RADTAN
 from slam.io.calibration_text import described
 from slam.io.files import read_text, write_text
 from slam.io.lens_names import lens_of
-from slam.io.plausible import check_plausible, warn_once
+from slam.io.plausible import check_plausible
 
 
 def camera_of(

@@ -15,10 +15,9 @@ from typing import Any
 
 import yaml
 
-from slam.errors import CalibrationError
+from slam.errors import CalibrationError, warn_once
 from slam.geometry.lens import DOUBLE_SPHERE, EUCM, FISHEYE, FOV, OMNI
 from slam.io.lens_names import joined, kind_of
-from slam.io.plausible import warn_once
 from slam.parsing import parse_json, parse_yaml
 
 FORMATS = (

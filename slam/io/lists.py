@@ -5,16 +5,13 @@ the columns.
 """
 
 import csv
-import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from slam.errors import SourceError
+from slam.errors import SourceError, warn_once
 from slam.io.stamps import SECOND_NS, epoch_unit_ns, gap_remark, is_number, order_of, other_unit_ns, to_ns
-
-log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 STAMP = re.compile(r"""\s*["']?([^\s,;"']*)["']?\s*(?:[,;]|\s|$)\s*(.*?)[\s,;]*$""")
@@ -77,20 +74,15 @@ def in_time(
     order, backwards, repeats = order_of(times)
     if backwards:
         first = next(n for n in range(1, len(times)) if times[n] < times[n - 1])
-        log.warning("%s goes back in time %d times (first: line %d): sorted", file, backwards, stamps[first][0])
+        warn_once(f"{file} goes back in time {backwards} times (first: line {stamps[first][0]}): sorted")
     if repeats:
         kept = set(order)
         first = next(n for n in range(len(times)) if n not in kept)
-        log.warning(
-            "%s: %d of %d lines repeat a time and are left out (first: line %d)",
-            file,
-            repeats,
-            len(times),
-            stamps[first][0],
-        )
+        line = stamps[first][0]
+        warn_once(f"{file}: {repeats} of {len(times)} lines repeat a time and are left out (first: line {line})")
     gap = gap_remark([times[i] for i in order])
     if gap:
-        log.warning("%s has %s", file, gap)
+        warn_once(f"{file} has {gap}")
     return [(times[i], rows[i]) for i in order]
 
 

@@ -1,16 +1,12 @@
 """Intrinsics that cannot be those of a camera, and those that hardly are."""
 
-import functools
-import logging
 import math
 
 import torch
 
-from slam.errors import CalibrationError
+from slam.errors import CalibrationError, warn_once
 from slam.geometry.camera import Camera
 from slam.geometry.lens import RADTAN, angle, limit
-
-log = logging.getLogger(__name__)
 
 OFF_CENTRE, FAR_OFF_CENTRE = 0.11, 0.25  # principal point from the middle, share of the side: doubtful, impossible
 OTHER_SIZE = 0.2  # both coordinates off by the same factor, at least this: made for another resolution
@@ -31,12 +27,6 @@ def check_plausible(camera: Camera, name: str) -> None:
     _check_principal_point(camera, name)
     _check_focal_length(camera, name)
     _check_folding(camera, name)
-
-
-@functools.cache
-def warn_once(message: str) -> None:
-    """A WARNING the first time that there is reason for it."""
-    log.warning("%s", message)
 
 
 def _check_principal_point(camera: Camera, name: str) -> None:

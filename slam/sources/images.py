@@ -5,7 +5,7 @@ import logging
 from collections import Counter
 from pathlib import Path
 
-from slam.errors import SourceError
+from slam.errors import SourceError, warn_once
 from slam.io.folders import entries
 from slam.sources.image_kinds import images_to_track, refuse_depth
 from slam.sources.names import by_name
@@ -114,7 +114,7 @@ def list_images(path: Path) -> list[Path]:
     others = Counter(file.suffix.lower() for file in found if file.suffix.lower() in OTHER_SUFFIXES)
     if files:
         for suffix, number in others.items():
-            log.warning("%s: %d images (%s) are left out; %s", path, number, suffix, remedy(suffix))
+            warn_once(f"{path}: {number} images ({suffix}) are left out; {remedy(suffix)}")
         return files
     if others:
         suffix, number = others.most_common(1)[0]
@@ -129,6 +129,6 @@ def remedy(suffix: str) -> str:
     return OTHER_SUFFIXES[suffix].format(suffix)
 
 
-def has_images(path: Path) -> bool:
-    """True of a folder with images of its own."""
-    return any(file.suffix.lower() in IMAGE_SUFFIXES for file in entries(path))
+def images_in(folder: Path) -> list[Path]:
+    """The images of a folder, in no order; none if there is no such folder."""
+    return [file for file in entries(folder) if file.suffix.lower() in IMAGE_SUFFIXES]

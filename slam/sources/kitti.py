@@ -15,7 +15,9 @@ from slam.io.calibration import camera_of
 from slam.io.files import read_text
 from slam.io.poses import FramePoses, floats, number_rows, read_matrix_rows
 from slam.io.trajectory import parse_time_ns
-from slam.sources.layout import Recording, at_rate, first_existing, images_in, require
+from slam.sources.images import images_in
+from slam.sources.layout import Recording, at_rate, first_existing, require
+from slam.sources.names import natural_key
 from slam.sources.sequence import ListedImage
 
 IMAGES = ("image_2", "image_0", "image_3", "image_1")  # left colour first
@@ -35,7 +37,7 @@ def recording(path: Path) -> Recording:
     """
     folder, name = (path.parent, path.name) if path.name in IMAGES else (path, "")
     name = name or _camera(folder)
-    files = images_in(folder / name)
+    files = sorted(images_in(folder / name), key=natural_key)
     images = at_rate((file, None) for file in files)
     if (folder / "times.txt").is_file():
         time_ns = read_times(folder / "times.txt")

@@ -13,8 +13,6 @@ from slam.frames import Trajectory
 from slam.geometry.camera import Camera
 from slam.io.folders import entries, is_file
 from slam.io.poses import FramePoses
-from slam.sources.images import IMAGE_SUFFIXES
-from slam.sources.names import natural_key
 from slam.sources.sequence import (
     ALL_FRAMES,
     DEFAULT_FPS,
@@ -82,11 +80,6 @@ def numbered(folder: Path, pattern: str) -> list[tuple[int, Path]]:
     """Files of a folder whose name matches a regular expression, with the number that its group is, in that order."""
     found = ((re.fullmatch(pattern, file.name), file) for file in entries(folder))
     return sorted((int(match[1]), file) for match, file in found if match is not None)
-
-
-def images_in(folder: Path) -> list[Path]:
-    """The images of a folder in natural order; none if there is no such folder."""
-    return sorted((file for file in entries(folder) if file.suffix.lower() in IMAGE_SUFFIXES), key=natural_key)
 
 
 def at_rate(images: Iterable[tuple[Path, Path | None]]) -> list[ListedImage]:

@@ -65,7 +65,7 @@ def located(path: Path) -> tuple[Path, str]:
     if above is not None:
         log.info("%s is part of the recording %s (%s)", path, *above)
         return above
-    if images.has_images(path):
+    if images.images_in(path):
         return path, "images"
     below = [(folder, kind) for folder in _folders_below(path) if (kind := kind_of(folder)) is not None]
     below = [found for found in below if not any(other[0] in found[0].parents for other in below)]
@@ -100,7 +100,7 @@ def _has_images_in(inner: Path, folder: Path, kind: str) -> bool:
 
 def _image_folders(path: Path) -> list[tuple[Path, str]]:
     """The folders of images below; of several beside each other that of the camera's, if one clearly is."""
-    folders = [folder for folder in _folders_below(path) if images.has_images(folder)]
+    folders = [folder for folder in _folders_below(path) if images.images_in(folder)]
     if len(folders) > 1 and len({folder.parent for folder in folders}) == 1:
         files = [file for folder in folders for file in images.list_images(folder)]
         try:

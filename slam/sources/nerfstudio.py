@@ -4,14 +4,13 @@ Reference: https://docs.nerf.studio/quickstart/data_conventions.html. Poses T_wc
 looking along -z); frames may stand in any order and may each have intrinsics of their own.
 """
 
-import logging
 import math
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from slam.errors import CalibrationError, SourceError
+from slam.errors import CalibrationError, SourceError, warn_once
 from slam.geometry.camera import Camera
 from slam.io.calibration import camera_of
 from slam.io.files import read_json
@@ -21,8 +20,6 @@ from slam.sources.depth_format import DepthFormat, read_npy
 from slam.sources.images import IMAGE_SUFFIXES
 from slam.sources.layout import Recording, at_rate, first_existing, require, usual_intrinsics
 from slam.sources.names import natural_key
-
-log = logging.getLogger(__name__)
 
 NAMES = ("transforms.json", "transforms_train.json")
 INTRINSICS = ("fl_x", "fl_y", "cx", "cy")
@@ -48,7 +45,7 @@ def recording(path: Path) -> Recording:
     if not present:
         raise SourceError(f"{file} lists {len(frames)} images and none exists; the first would be {frames[0][0]}")
     if len(present) < len(frames):
-        log.warning("%s: %d of its %d images do not exist", file, len(frames) - len(present), len(frames))
+        warn_once(f"{file}: {len(frames) - len(present)} of its {len(frames)} images do not exist")
     images = at_rate((image, _depth(file, frame)) for image, frame in present)
 
     def cameras(width: int, height: int) -> list[Path | Camera]:

@@ -9,7 +9,9 @@ from pathlib import Path
 from slam.geometry.camera import Camera
 from slam.io.poses import NED_FROM_OPENCV, FramePoses, floats, from_quaternions, number_rows
 from slam.sources.depth_format import DepthFormat, read_npy
-from slam.sources.layout import Recording, at_rate, first_existing, images_in, require
+from slam.sources.images import images_in
+from slam.sources.layout import Recording, at_rate, first_existing, require
+from slam.sources.names import natural_key
 
 CAMERAS = ("left", "lcam_front", "right", "rcam_front")
 KNOWN = (Camera(640, 480, 320, 320, 320, 240), Camera(640, 640, 320, 320, 320, 320))
@@ -32,7 +34,7 @@ def recording(path: Path) -> Recording:
     def cameras(width: int, height: int) -> list[Path | Camera]:
         return [next((known for known in KNOWN if (known.width, known.height) == (width, height)), KNOWN[0])]
 
-    images = at_rate((image, depth(image)) for image in images_in(folder / f"image_{camera}"))
+    images = at_rate((image, depth(image)) for image in sorted(images_in(folder / f"image_{camera}"), key=natural_key))
     truth = folder / f"pose_{camera}.txt"
     return Recording(folder, images, cameras, DEPTH, lambda: read_poses(truth))
 

@@ -9,13 +9,12 @@ import numpy as np
 
 from slam.errors import SourceError, UsageError
 from slam.geometry.camera import Camera
-from slam.io.folders import entries
 from slam.io.images import DEPTH_SCALE
 from slam.io.recorder import has_sensor_depth
 from slam.sources.alias import known_camera
 from slam.sources.depth_format import DepthFormat, stated_scale
 from slam.sources.image_lists import read_image_list
-from slam.sources.images import IMAGE_SUFFIXES, timed_images
+from slam.sources.images import images_in, timed_images
 from slam.sources.names import by_name, counter_of
 from slam.sources.sequence import (
     ALL_FRAMES,
@@ -78,7 +77,7 @@ class TumSource(ImageSequence):
 
 def is_tum(path: Path) -> bool:
     """True if the folder has a list of images, or images in `rgb/`."""
-    return (path / "rgb.txt").is_file() or bool(_files(path / "rgb"))
+    return (path / "rgb.txt").is_file() or bool(images_in(path / "rgb"))
 
 
 def depth_format(path: Path) -> DepthFormat:
@@ -128,10 +127,10 @@ def _with_depth(images: list[tuple[int, Path]], path: Path) -> list[ListedImage]
 
 def _counted(path: Path, fps: float | None, with_depth: bool) -> list[ListedImage]:
     """Images whose names only count, with the depth of the same number."""
-    shots = timed_images(_files(path / "rgb"), fps, str(path / "rgb"))
+    shots = timed_images(images_in(path / "rgb"), fps, str(path / "rgb"))
     if not with_depth:
         return shots
-    depths = {counter_of(file): file for file in _files(path / "depth")}
+    depths = {counter_of(file): file for file in images_in(path / "depth")}
     if not depths:
         raise SourceError(f"{path} has no images in depth/; it has no depth to use")
     return [ListedImage(shot.time_ns, shot.image, depths.get(counter_of(shot.image))) for shot in shots]
@@ -141,14 +140,10 @@ def _listed(path: Path, kind: str) -> list[tuple[int, Path]] | None:
     """Stamps and files of `<kind>.txt`, or of the folder `<kind>/`; None if its names only count."""
     if (path / f"{kind}.txt").is_file():
         return read_image_list(path / f"{kind}.txt", path)
-    files = _files(path / kind)
+    files = images_in(path / kind)
     if not files:
         remedy = "for a plain folder of images use --images" if kind == "rgb" else "it has no depth to use"
         raise SourceError(f"{path} has no {kind}.txt, nor images named by time stamps in {kind}/; {remedy}")
     if by_name(files).time_ns is None:
         return None
     return [(shot.time_ns, shot.image) for shot in timed_images(files, None, str(path / kind))]
-
-
-def _files(folder: Path) -> list[Path]:
-    return [file for file in entries(folder) if file.suffix.lower() in IMAGE_SUFFIXES]

@@ -6,7 +6,7 @@ import pytest
 from slam.errors import SourceError
 from slam.geometry.camera import Camera
 from slam.sources import SourceSpec, open_source
-from slam.sources.groundtruth import read_groundtruth
+from slam.sources.groundtruth import known_truth, read_groundtruth
 
 TIMES = [1403636579763555584, 1403636579813555456]
 SENSOR = """sensor_type: camera
@@ -69,6 +69,14 @@ def test_bad_lists(folder, text: str, message: str):
     (folder / "mav0/cam0/data.csv").write_text(text)
     with pytest.raises(SourceError, match=message):
         open_source(SourceSpec(str(folder)))
+
+
+def test_what_a_list_lacks_is_said_once_though_it_is_read_for_frames_and_for_truth(folder, caplog):
+    rows = [f"{time_ns},{time_ns}.png\n" for time_ns in reversed(TIMES)]
+    (folder / "mav0/cam0/data.csv").write_text("#timestamp [ns],filename\n" + "".join(rows))
+    assert [frame.time_ns for frame in open_source(SourceSpec(str(folder)))] == TIMES
+    assert known_truth(folder) is not None
+    assert caplog.text.count("goes back in time 1 times (first: line 3): sorted") == 1
 
 
 def test_bad_ground_truth(folder):
