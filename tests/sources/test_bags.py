@@ -369,7 +369,7 @@ def test_a_clock_that_begins_anew_and_an_image_that_comes_late(make, caplog):
     got = list(BagSource(make(stamped([*first, late, *again])), choice=CameraChoice(hfov_deg=60)))
     assert np.diff([frame.time_ns for frame in got]).tolist() == [10**8] * 10 + [2 * 10**8] + [10**8] * 2
     assert [int(frame.image.mean()) for frame in got] == [*range(11), 12, 13, 14]
-    assert "jump back by 10.9 s" in caplog.text and "skipped 1 of 15 images" in caplog.text
+    assert "jump back by 10.9 s" in caplog.text and "skipped an image of /cam/image: its time" in caplog.text
 
 
 # depth
@@ -449,9 +449,8 @@ def test_damaged_messages_are_skipped_and_counted_once(make, caplog):
     source = BagSource(make(write, "mcap"), choice=CameraChoice(hfov_deg=60))
     assert [frame.time_ns for frame in source] == [n * 10**8 for n in (1, 2, 5, 6, 7, 8)]
     assert source.skipped == 2 and source.count == 8
-    assert (
-        caplog.text.count("skipped") == 1 and "skipped 2 of 8 images of /cam/image: the message is dam" in caplog.text
-    )
+    first, total = (record.message for record in caplog.records)
+    assert first == "skipped an image of /cam/image: the message is damaged" and total == f"2 times in all: {first}"
 
 
 def test_a_jpeg_that_is_cut_off_is_not_filled_with_gray(make, caplog):
@@ -463,7 +462,7 @@ def test_a_jpeg_that_is_cut_off_is_not_filled_with_gray(make, caplog):
 
     assert len(list(BagSource(make(write), choice=CameraChoice(hfov_deg=60)))) == 2
     problem = "an image of the format 'jpeg' cannot be decoded: it is cut off"
-    assert f"skipped 1 of 3 images of /cam/image/compressed: {problem}" in caplog.text
+    assert f"skipped an image of /cam/image/compressed: {problem}" in caplog.text
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,7 +1,7 @@
 """Frames of ROS 1 bags, ROS 2 bags and MCAP files."""
 
 import logging
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice, pairwise
@@ -16,6 +16,7 @@ from slam.sources.bags.choice import camera_from_info, camera_info_of, chosen_de
 from slam.sources.bags.messages import Decoder, Message, MessageError
 from slam.sources.bags.pixels import MILLIMETRES, depth_of, rgb_of
 from slam.sources.bags.storage import open_storage
+from slam.sources.faults import Faults
 from slam.sources.sequence import ALL_FRAMES, OWN_CAMERA, CameraChoice, FrameWindow
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ class BagSource:
         """
         self.name = str(path)
         self.skipped = 0
+        self._faults = Faults(log)
         self._window = window
         self._depth_scale = depth_scale or MILLIMETRES
         self._storage = open_storage(path)
@@ -89,7 +91,6 @@ class BagSource:
     def __iter__(self) -> Iterator[Frame]:
         self.skipped = 0
         clock = Clock(self.name)
-        faults: Counter[str] = Counter()
         delivered = without_depth = 0
         for index, shot in enumerate(self._shots()):
             if not self._is_before_end(index):
@@ -101,7 +102,8 @@ class BagSource:
                 image = self._image(shot.image, time_ns)
                 depth = self._depth(shot.depth)
             except MessageError as error:
-                faults[str(error)] += 1
+                fault = f"skipped an image of {self._images.name}: {error}"
+                self._faults.add(fault, fault)
                 self.skipped += 1
                 continue
             assert time_ns is not None
@@ -110,7 +112,7 @@ class BagSource:
             delivered += 1
         else:
             self._report_damage(delivered)
-        self._report(delivered, without_depth, faults)
+        self._report(delivered, without_depth)
 
     def close(self) -> None:
         """Nothing stays open between iterations."""
@@ -191,11 +193,8 @@ class BagSource:
         if self._storage.damage:
             log.warning("%s is not whole: %s; %d frames were read", self.name, self._storage.damage, delivered)
 
-    def _report(self, delivered: int, without_depth: int, faults: Counter[str]) -> None:
-        if faults:
-            total = sum(faults.values())
-            reasons = ", ".join(f"{why} ({n})" if len(faults) > 1 else why for why, n in faults.items())
-            log.warning("skipped %d of %d images of %s: %s", total, total + delivered, self._images.name, reasons)
+    def _report(self, delivered: int, without_depth: int) -> None:
+        self._faults.end()
         if self._depths is not None and without_depth:
             log.warning("%d of %d frames of %s go without depth", without_depth, delivered, self.name)
         if delivered == 0:
