@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from slam import __version__
+from slam.errors import listed
 from slam.io.files import PACKAGE, reason
 from slam.io.folders import is_leftover
 
@@ -225,8 +226,7 @@ def data_roots() -> Iterator[Finding]:
         except OSError as error:
             yield Finding(name, False, reason(error), "v2d-slam --sequence NAME --download, or set V2D_DATA")
             continue
-        more = ", ..." if len(found) > 8 else ""
-        yield Finding(name, bool(found), f"holds {', '.join(found[:8])}{more}" if found else "is empty")
+        yield Finding(name, bool(found), f"holds {listed(found)}" if found else "is empty")
 
 
 def weights(folder: Path) -> Iterator[Finding]:

@@ -3,10 +3,13 @@
 import functools
 import logging
 import re
+from collections.abc import Iterable
+from itertools import islice
 
 log = logging.getLogger(__name__)
 
 MAX_WORD, MAX_LINE = 400, 2000  # characters of a message; a path may be long
+MAX_LISTED = 12  # names in a message
 
 
 class SlamError(Exception):
@@ -30,6 +33,12 @@ def one_line(text: str) -> str:
 def warn_once(message: str) -> None:
     """A WARNING the first time that there is reason for it: a file may be read for several ends."""
     log.warning("%s", message)
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first names of many, for a message."""
+    shown = list(islice(names, MAX_LISTED + 1))
+    return ", ".join(shown[:MAX_LISTED] + ["..."] * (len(shown) > MAX_LISTED))
 
 
 class UsageError(SlamError):

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from slam.errors import SourceError
+from slam.errors import SourceError, listed
 from slam.geometry.camera import Camera
 from slam.io.calibration import read_calibration
 from slam.io.files import read_text, shipped
@@ -20,7 +20,6 @@ from slam.sources.download import download
 DATASETS = ("tum", "7scenes")
 DATA_VARIABLE = "V2D_DATA"
 DEFAULT_ROOTS = (Path("datasets"), Path("data"))
-LISTED = 8  # entries of a folder shown in a message
 
 
 @dataclass(frozen=True)
@@ -145,5 +144,4 @@ def _described(root: Path) -> str:
     if not root.is_dir():
         return f"{root} (does not exist)"
     found = sorted(entry.name for entry in entries(root))
-    more = ", ..." if len(found) > LISTED else ""
-    return f"{root} (holds {', '.join(found[:LISTED])}{more})" if found else f"{root} (is empty)"
+    return f"{root} (holds {listed(found)})" if found else f"{root} (is empty)"

@@ -5,7 +5,7 @@ import logging
 from collections import Counter
 from pathlib import Path
 
-from slam.errors import SourceError, warn_once
+from slam.errors import SourceError, listed, warn_once
 from slam.io.folders import entries
 from slam.sources.image_kinds import images_to_track, refuse_depth
 from slam.sources.names import by_name
@@ -120,7 +120,7 @@ def list_images(path: Path) -> list[Path]:
         suffix, number = others.most_common(1)[0]
         raise SourceError(f"{path} has {number} images ({suffix}) of a kind that is not read; {remedy(suffix)}")
     names = sorted(file.name for file in found)
-    holds = f"it holds {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}" if names else "it is empty"
+    holds = f"it holds {listed(names)}" if names else "it is empty"
     raise SourceError(f"{path} has no images ({', '.join(sorted(IMAGE_SUFFIXES))}): {holds}")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-from slam.errors import SourceError
+from slam.errors import SourceError, listed
 from slam.io.folders import entries
 from slam.sources import images, tum
 from slam.sources.bags.storage import is_bag
@@ -30,7 +30,6 @@ LAYOUTS = {
 }
 DEPTH_BELOW, ABOVE = 3, 2  # levels of folders that are looked at (dataset/sequences/00)
 MAX_FOLDERS = 500  # below a path
-LISTED = 8  # candidates in a message
 
 
 def layout(kind: str) -> ModuleType:
@@ -71,9 +70,8 @@ def located(path: Path) -> tuple[Path, str]:
     below = [found for found in below if not any(other[0] in found[0].parents for other in below)]
     below = below or _image_folders(path)
     if len(below) > 1:
-        names = ", ".join(f"{folder} ({kind})" for folder, kind in below[:LISTED])
-        more = f" and {len(below) - LISTED} more" if len(below) > LISTED else ""
-        raise SourceError(f"{path} holds {len(below)} recordings; name one of them: {names}{more}")
+        names = listed(f"{folder} ({kind})" for folder, kind in below)
+        raise SourceError(f"{path} holds {len(below)} recordings; name one of them: {names}")
     if not below:
         images.list_images(path)  # raises, and says what is there
     log.info("%s holds the recording %s (%s)", path, *below[0])

@@ -191,7 +191,7 @@ class Stream:
             if held is not None:
                 yield held
         except RuntimeError as error:
-            raise SourceError(f"{self._name} broke off: {one_line(error)}") from error
+            raise SourceError(f"{self._name} broke off: {error}") from error
 
     def _next(self, done: tuple[int, int] | None) -> tuple[tuple[int, int] | None, CameraImage | None, bool]:
         """What the next frames are; nothing if none come in time, and no shot if it is the one `done` already.
@@ -244,11 +244,6 @@ class Stream:
             depth = self._metres * np.asanyarray(frames.get_depth_frame().get_data()).astype(np.float32)
             depth = depth if self._registration is None else self._registration(depth)
         return CameraImage(self._clock(color), image, depth)
-
-
-def one_line(error: Exception) -> str:
-    """What the library says, without its line breaks."""
-    return " ".join(str(error).split())
 
 
 def _resume(playback: Any) -> None:
@@ -332,7 +327,7 @@ class RealSenseFileSource:
             playback.set_real_time(False)  # waits for us: no frame is lost
         except RuntimeError as error:
             raise SourceError(
-                f"{self._path} is no RealSense recording that librealsense can read ({one_line(error)}); a bag of ROS "
+                f"{self._path} is no RealSense recording that librealsense can read ({error}); a bag of ROS "
                 "has other topics than /device_0/sensor_0/... and is told by that"
             ) from error
 
@@ -341,7 +336,7 @@ class RealSenseFileSource:
                 playback.pause()  # until everything has started, or the first frames are lost
                 pipeline.start(config)
             except RuntimeError as error:
-                raise SourceError(f"{self._path} does not play: {one_line(error)}") from error
+                raise SourceError(f"{self._path} does not play: {error}") from error
             threading.Thread(target=_resume, args=(playback,), daemon=True).start()
 
         return Stream(rs, pipeline, profile, self._with_depth, self.name, stamp_ns), start

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from slam.errors import SourceError, UsageError
 from slam.sources.live import CameraImages, LiveSource, Patience, Size, check_asked
-from slam.sources.realsense import Stream, import_realsense, one_line, stamp_ns
+from slam.sources.realsense import Stream, import_realsense, stamp_ns
 from slam.sources.sequence import OWN_CAMERA, CameraChoice
 
 log = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ class RealSenseSource(LiveSource):
         try:
             device.hardware_reset()
         except RuntimeError as error:
-            raise SourceError(f"{self.name} cannot be reset: {one_line(error)}; unplug it and plug it in") from error
+            raise SourceError(f"{self.name} cannot be reset: {error}; unplug it and plug it in") from error
         yield from self._returned()
         yield from self._shots(may_reset=False)
 
@@ -187,7 +187,7 @@ class RealSenseSource(LiveSource):
                 raise SourceError(f"{self.name} has no mode with {streams}")
             profile = pipeline.start(config)
         except RuntimeError as error:
-            raise SourceError(f"{self.name} does not start: {one_line(error)}; is another program using it?") from error
+            raise SourceError(f"{self.name} does not start: {error}; is another program using it?") from error
         try:
             return Stream(rs, pipeline, profile, self._with_depth, self.name, EpochClock(rs))
         except BaseException:
@@ -206,5 +206,5 @@ def serials(rs: Any, context: Any) -> dict[str, Any]:
         try:
             found[device.get_info(rs.camera_info.serial_number)] = device
         except RuntimeError as error:  # just being unplugged, or without a number (in recovery mode)
-            log.debug("a RealSense does not answer: %s", one_line(error))
+            log.debug("a RealSense does not answer: %s", error)
     return found

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from slam.errors import SourceError, UsageError
+from slam.errors import SourceError, UsageError, listed
 from slam.geometry.camera import Camera
 from slam.io.calibration import camera_of
 from slam.sources.bags.messages import ENCODINGS, Decoder, Message, MessageError
@@ -18,7 +18,6 @@ log = logging.getLogger(__name__)
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 DEPTH_NAME = re.compile(r"(^|[/_])(depth|disparity)([/_]|$)")
 ALIGNED_NAME = re.compile(r"aligned|registered")
-SHOWN = 12  # topics named in one message
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def survey(storage: Storage, topics: Sequence[Topic], decoder: Decoder, wanted: 
         n: ImageTopic(t, None, problem="unreadable") for n, t in readable.items() if t.type in (IMAGE, COMPRESSED)
     }
     if not images:
-        raise SourceError(f"{name} has no images; its topics: {_listed([_words(t) for t in topics])}")
+        raise SourceError(f"{name} has no images; its topics: {listed(map(_words, topics)) or 'none'}")
     if wanted is not None:
         wanted = _named(wanted, topics, images, name)
         images = {n: t for n, t in images.items() if n == wanted or DEPTH_NAME.search(n)}
@@ -115,13 +114,13 @@ def chosen_images(images: Sequence[ImageTopic], wanted: str | None, name: str) -
     for image in colored or usable:
         if image.base not in cameras or image.topic.type == IMAGE:  # the same images, without loss
             cameras[image.base] = image
-    listed = _listed([str(t) for t in images])
+    all_images = listed(map(str, images))
     if not cameras:
-        raise SourceError(f"{name} has no images that can be used: {listed}")
+        raise SourceError(f"{name} has no images that can be used: {all_images}")
     if len(cameras) > 1:
-        raise UsageError(f"{name} has several topics with images, name one by --topic: {listed}")
+        raise UsageError(f"{name} has several topics with images, name one by --topic: {all_images}")
     found = next(iter(cameras.values()))
-    others = _listed([str(t) for t in images if t is not found])
+    others = listed(str(t) for t in images if t is not found)
     log.info("%s: using %s%s", name, found, f"; there are also {others}" if others else "")
     return found
 
@@ -134,13 +133,13 @@ def chosen_depth(images: Sequence[ImageTopic], color: ImageTopic, name: str) -> 
     """
     depths = [t for t in images if t.is_depth]
     if not depths:
-        raise SourceError(f"{name} has no depth to use; its images: {_listed([str(t) for t in images])}")
+        raise SourceError(f"{name} has no depth to use; its images: {listed(map(str, images))}")
     assert color.form is not None
     size = (color.form.width, color.form.height)
     fitting = [t for t in depths if t.form is not None and (t.form.width, t.form.height) == size]
     if not fitting:
         raise SourceError(
-            f"the depth of {name} is not aligned to {color}: {_listed([str(t) for t in depths])}; record depth that "
+            f"the depth of {name} is not aligned to {color}: {listed(map(str, depths))}; record depth that "
             "is registered to colour, or leave out --use-depth on"
         )
     found = max(
@@ -213,8 +212,8 @@ def _named(wanted: str, topics: Sequence[Topic], images: Collection[str], name: 
     other = next((t for t in topics if t.name.strip("/") == spellings[0]), None)
     if other is not None:
         why = "has no messages" if not other.count else f"is of type {other.type} ({other.encoding})"
-        raise UsageError(f"--topic {wanted} of {name} {why}; topics with images: {_listed(images)}")
-    raise UsageError(f"{name} has no topic {wanted}; topics with images: {_listed(images)}")
+        raise UsageError(f"--topic {wanted} of {name} {why}; topics with images: {listed(images)}")
+    raise UsageError(f"{name} has no topic {wanted}; topics with images: {listed(images)}")
 
 
 def _spellings(wanted: str) -> list[str]:
@@ -236,8 +235,3 @@ def _seen(image: ImageTopic, message: Message) -> ImageTopic:
 
 def _words(topic: Topic) -> str:
     return f"{topic.name} ({topic.type}{'' if topic.encoding in ENCODINGS else f' in {topic.encoding}'}, {topic.count})"
-
-
-def _listed(words: Collection[str]) -> str:
-    shown = list(words)
-    return ", ".join([*shown[:SHOWN], *(["..."] if len(shown) > SHOWN else [])]) or "none"
