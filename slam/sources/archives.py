@@ -37,6 +37,8 @@ UNPACKED = {  # first bytes of what is unpacked here
     b"BZh": "bzip2",
     b"\xfd7zXZ\x00": "xz",
 }
+TAR_NAME = re.compile(r"\.tar\b|\.t[gbx]z2?$", re.IGNORECASE)
+SINGLE = {"gzip": "gunzip -k", "bzip2": "bunzip2 -k", "xz": "unxz -k"}  # what unpacks a file that is no archive
 REFUSED = {  # first bytes of what is not, and the command that does it
     b"7z\xbc\xaf\x27\x1c": ("7z", "7z x {0} -o{1}"),
     b"Rar!\x1a\x07": ("RAR", "unrar x {0} {1}/"),
@@ -208,6 +210,8 @@ def _unpack(archive: Path, folder: Path, budget: _Budget) -> None:
     elif tarfile.is_tarfile(archive):
         with tarfile.open(archive) as tar:
             _store(_tar_entries(tar, archive), folder, archive, budget)
+    elif (command := SINGLE.get(archive_kind(archive) or "")) is not None and not TAR_NAME.search(archive.name):
+        raise SourceError(f"{archive} is no archive but a single compressed file; unpack it: {command} '{archive}'")
     else:
         raise SourceError(f"{archive} is neither a tar nor a zip file, or damaged; download it again")
 

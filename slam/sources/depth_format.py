@@ -24,6 +24,7 @@ SAMPLES = 7  # depth maps looked at before a run
 # median of 0.4 m and nothing beyond 1 m; a close look at a desk has something behind it.
 NEAR_MEDIAN, NEAR_FAR, FAR_MEDIAN = 0.65, 1.4, 10.0
 FAR_QUANTILE = 0.98
+STATED_SLACK = 100.0  # by which both may be passed where the scale was said
 
 
 def read_png(path: Path, form: "DepthFormat") -> np.ndarray:
@@ -57,8 +58,8 @@ class DepthFormat:
     camera: Camera | None = None  # of the depth images, where it is not that of the images; both have one centre
     read: Callable[[Path, "DepthFormat"], np.ndarray] = read_png  # -> (H, W) float32 z-depth, metres, 0 unknown
 
-    def rescaled(self, scale: float | None) -> "DepthFormat":
-        """With the scale that the user says, if any.
+    def rescaled(self, scale: float | None, name: str = "") -> "DepthFormat":
+        """With the scale that the user says, if any; a WARNING where the recording `name` is known to have another.
 
         Raises:
             UsageError: if it is no scale.
@@ -67,6 +68,8 @@ class DepthFormat:
             return self
         if not (math.isfinite(scale) and scale > 0):
             raise UsageError(f"--depth-scale is the value of one metre, above 0, got {scale:g}")
+        if self.is_stated and name and scale != self.scale:
+            log.warning("--depth-scale %g is used, though %s has %g to the metre", scale, name, self.scale)
         return replace(self, scale=scale, is_stated=True)
 
 
@@ -86,13 +89,14 @@ def stated_scale(folder: Path) -> float | None:
 
 
 def check_scale(name: str, files: Sequence[Path], form: DepthFormat) -> None:
-    """Warn where depth read by a mere convention is not that of a room or of anything near it.
+    """Warn where depth read by a mere convention is not that of a room or of anything near it, and where depth of any
+    scale is beyond what a sensor measures.
 
     Args:
         name: the recording, for the message.
         files: its depth images.
     """
-    if form.is_stated or form.read is not read_png or not files:
+    if form.read is not read_png or not files:
         return
     chosen = sorted({round(i) for i in np.linspace(0, len(files) - 1, SAMPLES)})
     maps = []
@@ -107,7 +111,13 @@ def check_scale(name: str, files: Sequence[Path], form: DepthFormat) -> None:
         return
     median = float(np.median([np.median(known) for known in maps]))
     far = float(np.median([np.quantile(known, FAR_QUANTILE) for known in maps]))
-    if median <= FAR_MEDIAN and not (median < NEAR_MEDIAN and far < NEAR_FAR):
+    slack = STATED_SLACK if form.is_stated else 1.0
+    is_near = median < NEAR_MEDIAN / slack and far < NEAR_FAR / slack
+    if median <= FAR_MEDIAN * slack and not is_near:
+        return
+    if form.is_stated:
+        words = "the depth of %s has a median of %.2g m at %g to the metre: is that right?"
+        log.warning(words, name, median, form.scale)
         return
     others = [s for s in USUAL_SCALES if s != form.scale and (s < form.scale) == (median < NEAR_MEDIAN)]
     hint = "".join(f"; with {s:g} it would be {median * form.scale / s:.2g} m" for s in others)

@@ -78,9 +78,15 @@ def calibrations(camera: Path) -> list[Path]:
     return [file for file in places if file.is_file()]
 
 
+def _is_camera(folder: Path) -> bool:
+    """True of a folder with the list of a camera; other sensors have lists too, and no images."""
+    is_one = (folder / "data").is_dir() or folder.resolve().name.startswith("cam")
+    return is_one and (folder / "data.csv").is_file()
+
+
 def _camera_folder(path: Path) -> Path | None:
     """The folder of the left camera."""
     for name in CAMERAS:
-        if (path / name / "data.csv").is_file():
+        if _is_camera(path / name):
             return (path / name).resolve() if name.startswith(".") else path / name
     return None

@@ -18,11 +18,12 @@ from slam.io.poses import (
     read_matrix_rows,
     read_stamped,
 )
-from slam.sources import euroc, icl_nuim, kitti, nerfstudio, record3d, tartanair
+from slam.sources import euroc, icl_nuim, kitti, nerfstudio, openloris, record3d, tartanair
+from slam.sources.archives import archive_kind, unpacked
 from slam.sources.bags.poses import read_poses
 from slam.sources.bags.storage import is_bag
 from slam.sources.layout import numbered
-from slam.sources.locate import LAYOUTS, kind_of, layout
+from slam.sources.locate import LAYOUTS, kind_of, layout, recording_near
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,8 @@ def read_groundtruth(
     Raises:
         SourceError: if there is none, it is damaged, or it has no stamps and nothing else has them.
     """
+    if path.is_file() and archive_kind(path) is not None:
+        path = unpacked(path)
     if is_bag(path):
         return read_poses(path, topic)
     if topic is not None:
@@ -104,6 +107,9 @@ def _of_folder(path: Path) -> tuple[Trajectory | FramePoses, Times]:
     for name in TUM_NAMES:
         if (path / name).is_file():
             return read_stamped(path / name), None
+    near = recording_near(path)
+    if near is not None and near[0] != path:
+        return _of_folder(near[0])
     files = numbered(path, r"(?:frame-)?(\d+)(?:\.pose)?\.txt")  # ScanNet's pose/
     if files:
         return read_matrix_files([(n, file) for n, (_, file) in enumerate(files)], str(path)), None
@@ -117,13 +123,15 @@ def _of_file(path: Path) -> tuple[Trajectory | FramePoses, Times]:
             return record3d.read_poses(path), None
         return nerfstudio.read_poses(path), None
     if path.name.endswith(".gt.freiburg"):
-        return icl_nuim.read_poses(path), None
+        return icl_nuim.poses_of_images(path), None
     rows = number_rows(path)
     columns = len(rows[0][1])
     if is_nanoseconds_table(path) and columns >= 8:
         return _on_body(path), None
     if columns == 8:
-        return read_stamped(path), None
+        return openloris.of_camera(path) if openloris.is_layout(path.parent) else read_stamped(path), None
+    if columns == 4 and _are_times([words[0] for _, words in rows]):
+        raise SourceError(f"{path} has positions without orientation (time x y z), which are not compared: give poses")
     if columns == 12:
         return _of_kitti(path)
     if columns == 16:
@@ -135,6 +143,15 @@ def _of_file(path: Path) -> tuple[Trajectory | FramePoses, Times]:
         values = floats(path, rows, 4).reshape(-1, 16)
         return FramePoses(*from_matrices(values, str(path))), None
     raise SourceError(f"{path}, line {rows[0][0]}: {columns} numbers are no known form of poses; expected {FORMS}")
+
+
+def _are_times(words: list[str]) -> bool:
+    """True of a column that increases as no column of stacked matrices does."""
+    try:
+        values = np.array(words, np.float64)
+    except ValueError:
+        return False
+    return len(values) > 4 and bool((np.diff(values) > 0).all())
 
 
 def _on_body(path: Path) -> Trajectory:

@@ -60,6 +60,13 @@ def read_poses(path: Path) -> FramePoses:
     return FramePoses(frame, MIRROR_Y @ T[first] @ MIRROR_Y)
 
 
+def poses_of_images(file: Path) -> FramePoses:
+    """The poses of a `.gt.freiburg` file, by index of the images beside it; without these, the first is the first's."""
+    poses = read_poses(file)
+    numbers = [number for number, _ in numbered(file.parent / "rgb", r"(\d+)\.png")]
+    return poses.of_images(numbers or poses.frame.tolist())
+
+
 def read_ranges(path: Path, form: DepthFormat) -> np.ndarray:
     """Distances along the rays, as text, -> (H, W) float32 z-depth, metres, 0 unknown.
 

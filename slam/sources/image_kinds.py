@@ -13,7 +13,7 @@ from pathlib import Path
 
 from slam.errors import SourceError
 from slam.io.images import read_unchanged
-from slam.sources.names import NUMBER
+from slam.sources.names import NUMBER, by_name
 
 log = logging.getLogger(__name__)
 
@@ -159,7 +159,13 @@ def _groups(files: Sequence[Path]) -> list[Group]:
 
 
 def _split(group: Group) -> list[Group]:
-    """A group of several cameras told apart by a number (`cam0_12.png`, `cam1_12.png`), by camera."""
+    """A group of several cameras told apart by a number (`cam0_12.png`, `cam1_12.png`), by camera.
+
+    Images whose names say times that all differ are one series, whichever number repeats in them.
+    """
+    named = by_name(group.files)
+    if named.time_ns is not None and len(named.files) == len(group.files):
+        return [group]
     rows = [NUMBER.findall(file.stem) for file in group.files]
     for column in range(group.pattern.count("#") if len({len(row) for row in rows}) == 1 else 0):
         parts: dict[str, list[Path]] = {}

@@ -65,18 +65,20 @@ class ImageFolderSource(ImageSequence):
         )
 
 
-def timed_images(files: list[Path], fps: float | None, name: str) -> list[ListedImage]:
+def timed_images(files: list[Path], fps: float | None, name: str, takes_fps: bool = True) -> list[ListedImage]:
     """Images with the times of their names, else at a constant rate; which of both is told.
 
     Args:
         fps: instead of stamps in the names.
         name: of their folder, for messages.
+        takes_fps: a rate of the user would replace stamps.
     """
     named = by_name(files)
     for remark in named.remarks:
         log.warning("%s: %s", name, remark)
     if named.time_ns is not None and fps is None:
-        log.info("%s: time stamps from the names of the images (--fps replaces them)", name)
+        hint = " (--fps replaces them)" if takes_fps else ""
+        log.info("%s: time stamps from the names of the images%s", name, hint)
         return [ListedImage(time_ns, file) for time_ns, file in zip(named.time_ns, named.files)]
     if fps is None:
         log.info("%s: time stamps by %g frames per second (--fps)", name, DEFAULT_FPS)
@@ -107,7 +109,7 @@ def list_images(path: Path) -> list[Path]:
     if not path.exists():
         raise SourceError(f"no folder at {path}")
     if not path.is_dir():
-        hint = "; for a video or an animation use --video" if path.suffix.lower() not in IMAGE_SUFFIXES else ""
+        hint = "" if path.suffix.lower() in IMAGE_SUFFIXES else "; for a video use --video, for a recording --sequence"
         raise SourceError(f"{path} is a file, not a folder of images{hint}")
     found = list(entries(path))
     files = [file for file in found if file.suffix.lower() in IMAGE_SUFFIXES and not file.is_dir()]

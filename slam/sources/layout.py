@@ -73,7 +73,8 @@ class LayoutSource(ImageSequence):
             is_known = choice.is_given or beside.is_file()
             return choice.camera(width, height, [beside] if is_known else recording.cameras(width, height), name)
 
-        super().__init__(name, recording.images, window, camera, None if depth is None else depth.rescaled(depth_scale))
+        depth = None if depth is None else depth.rescaled(depth_scale, name)
+        super().__init__(name, recording.images, window, camera, depth)
 
 
 def numbered(folder: Path, pattern: str) -> list[tuple[int, Path]]:

@@ -57,25 +57,49 @@ def located(path: Path) -> tuple[Path, str]:
     Raises:
         SourceError: if it holds several, or none.
     """
+    found = _near(path)
+    if not found and images.images_in(path):
+        return path, "images"
+    found = found or _image_folders(path)
+    if len(found) > 1:
+        raise SourceError(_several(path, found))
+    if not found:
+        images.list_images(path)  # raises, and says what is there
+    if found[0][0] != path:
+        word = "is part of" if found[0][0] in path.resolve().parents else "holds"
+        log.info("%s %s the recording %s (%s)", path, word, *found[0])
+    return found[0]
+
+
+def recording_near(path: Path) -> tuple[Path, str] | None:
+    """The same, of recordings of known layouts only; None if there is none.
+
+    Raises:
+        SourceError: if it holds several.
+    """
+    found = _near(path)
+    if len(found) > 1:
+        raise SourceError(_several(path, found))
+    return found[0] if found else None
+
+
+def _near(path: Path) -> list[tuple[Path, str]]:
+    """Recordings of known layouts: that of the path itself, else that which it is part of, else all below."""
     kind = kind_of(path)
     if kind is not None:
-        return path, kind
+        return [(path, kind)]
     above = _above(path)
     if above is not None:
-        log.info("%s is part of the recording %s (%s)", path, *above)
-        return above
+        return [above]
     if images.images_in(path):
-        return path, "images"
+        return []
     below = [(folder, kind) for folder in _folders_below(path) if (kind := kind_of(folder)) is not None]
-    below = [found for found in below if not any(other[0] in found[0].parents for other in below)]
-    below = below or _image_folders(path)
-    if len(below) > 1:
-        names = listed(f"{folder} ({kind})" for folder, kind in below)
-        raise SourceError(f"{path} holds {len(below)} recordings; name one of them: {names}")
-    if not below:
-        images.list_images(path)  # raises, and says what is there
-    log.info("%s holds the recording %s (%s)", path, *below[0])
-    return below[0]
+    return [found for found in below if not any(other[0] in found[0].parents for other in below)]
+
+
+def _several(path: Path, found: list[tuple[Path, str]]) -> str:
+    names = listed(f"{folder} ({kind})" for folder, kind in found)
+    return f"{path} holds {len(found)} recordings; name one of them: {names}"
 
 
 def _above(path: Path) -> tuple[Path, str] | None:

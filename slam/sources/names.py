@@ -4,6 +4,7 @@ One rule for every folder of images. The numbers of the names are columns of a t
 is the time, else a date with time of day, else a column of decimals (seconds), else there is none: the names count.
 """
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ DATE = re.compile(  # 20260101_120000, 2026-01-01 12.00.00, PXL_20260101_1200001
     r"(?:[-_.,]?(\d{9}|\d{6}|\d{3}))?(?!\d)"
 )
 MIN_STEP_NS = 10**6  # dates whose last digits step by less are dates and a counter
+MIN_FRACTION = 3  # digits, above which decimals of unequal length may be parts of a second, not counters
 MAX_DIGITS = 40  # of a number in a name: more are a hash
 
 
@@ -42,6 +44,7 @@ def by_name(files: Sequence[Path]) -> NamedImages:
     usual = Counter(shapes).most_common(1)[0][0] if shapes else ""
     alike = sorted((file for file, shape in zip(natural, shapes) if shape == usual), key=_numbers_of)
     times, remarks = _times([file.stem for file in alike])
+    is_reread = bool(remarks)
     if times is None or 2 * len(alike) <= len(natural):
         return NamedImages(tuple(natural), None, tuple(remarks))
     if len(alike) < len(natural):
@@ -51,7 +54,7 @@ def by_name(files: Sequence[Path]) -> NamedImages:
             f"the others (first: {other.name})"
         )
     order, backwards, repeats = order_of(times)
-    if backwards:
+    if backwards and not is_reread:
         remarks.append(f"the stamps go back {backwards} times while the names count on: ordered by time")
     if repeats:
         left = next(file for i, file in enumerate(alike) if i not in set(order))
@@ -103,19 +106,37 @@ def _times(stems: Sequence[str]) -> tuple[list[int] | None, list[str]]:
 
 
 def _numbers(column: Sequence[str], unit_ns: int) -> tuple[list[int] | None, list[str]]:
-    """A column of numbers as times, unless its decimals are counters without leading zeros (1.9, 1.10)."""
+    """A column of numbers as times; decimals may be counters (1.9, 1.10), or parts of a second that lost the zeros in
+    front of them (.99999999, .133333333)."""
     times = times_ns(column, unit_ns)
     decimals = [text.partition(".")[2] for text in column if "." in text]
-    is_ambiguous = len({len(digits) for digits in decimals}) > 1 and not any(d.startswith("0") for d in decimals)
-    if not is_ambiguous or len(decimals) < 2:
+    if len(decimals) < 2 or len(set(map(len, decimals))) < 2 or any(d.startswith("0") and d != "0" for d in decimals):
         return times, []
-    if len(set(times)) < len(set(column)):
+    if len(set(times)) < len(set(column)) and max(map(len, decimals)) < MIN_FRACTION:
         return None, ["names such as 1.1 and 1.10 differ but are equal as decimal numbers: they are taken as counters"]
+    digits = -(-max(map(len, decimals)) // 3) * 3  # of milli-, micro-, nanoseconds
+    whole = times_ns([f"{s}.{d.zfill(digits)}" for s, _, d in (text.partition(".") for text in column)], unit_ns)
+    if digits > MIN_FRACTION and _unevenness(whole) < 0.5 * _unevenness(times):
+        return whole, [
+            "the decimals of the names differ in length: they are taken as whole parts of a second without the zeros "
+            f"in front of them (.{min(decimals, key=len)} is .{min(decimals, key=len).zfill(digits)}), which makes "
+            "even steps"
+        ]
+    if "0" in decimals:
+        return times, []
     short = min(decimals, key=len)
     return times, [
         f"the decimals of the names differ in length and are read as decimal numbers (.{short} is "
         f"{times_ns(['0.' + short], SECOND_NS)[0] / 1e6:g} ms); if zeros were lost in front of them, rename the images"
     ]
+
+
+def _unevenness(times: Sequence[int]) -> float:
+    """Mean deviation of the steps between times from their median, over that median."""
+    ordered = sorted(times)
+    steps = [after - before for before, after in itertools.pairwise(ordered)]
+    middle = sorted(steps)[len(steps) // 2]
+    return sum(abs(step - middle) for step in steps) / (len(steps) * max(middle, 1))
 
 
 def _seconds_and_fraction(seconds: Sequence[str], rest: Sequence[str]) -> tuple[list[int], list[str]] | None:

@@ -51,8 +51,13 @@ def recording(path: Path) -> Recording:
 def read_poses(path: Path) -> Trajectory:
     """Poses T_wc of the colour camera: the robot's T_wb times T_bc."""
     file = path / "groundtruth.txt"
-    robot = read_stamped(require(file if file.is_file() else None, f"{path} has no ground truth (groundtruth.txt)"))
-    return Trajectory(robot.time_ns, robot.T_wc @ camera_on_robot(path / "trans_matrix.yaml"))
+    return of_camera(require(file if file.is_file() else None, f"{path} has no ground truth (groundtruth.txt)"))
+
+
+def of_camera(file: Path) -> Trajectory:
+    """The poses of a file of the robot, moved to the colour camera by `trans_matrix.yaml` beside it."""
+    robot = read_stamped(file)
+    return Trajectory(robot.time_ns, robot.T_wc @ camera_on_robot(file.parent / "trans_matrix.yaml"))
 
 
 def camera_on_robot(file: Path) -> np.ndarray:

@@ -71,7 +71,7 @@ class TumSource(ImageSequence):
             shots,
             window,
             lambda width, height: choice.camera(width, height, _own_calibrations(path), str(path)),
-            depth_format(path).rescaled(depth_scale) if with_depth else None,
+            depth_format(path).rescaled(depth_scale, str(path)) if with_depth else None,
         )
 
 
@@ -146,4 +146,4 @@ def _listed(path: Path, kind: str) -> list[tuple[int, Path]] | None:
         raise SourceError(f"{path} has no {kind}.txt, nor images named by time stamps in {kind}/; {remedy}")
     if by_name(files).time_ns is None:
         return None
-    return [(shot.time_ns, shot.image) for shot in timed_images(files, None, str(path / kind))]
+    return [(shot.time_ns, shot.image) for shot in timed_images(files, None, str(path / kind), takes_fps=False)]

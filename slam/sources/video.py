@@ -1,5 +1,6 @@
 """Video files, by OpenCV; stamps are those of the container where it has usable ones."""
 
+import codecs
 import logging
 import math
 from collections.abc import Iterator
@@ -131,8 +132,10 @@ class VideoSource:
             raise SourceError(f"{self._path} is a folder, not a video file; for a folder of images use --images")
         archive = archive_kind(self._path)
         if archive is not None:  # OpenCV plays the images that lie in some of them, in the order of the archive
+            fetched = "download it, and " if self.name != str(self._path) else ""
             raise SourceError(
-                f"{self._path} is no video but an archive ({archive}); for images or a data set in it use --sequence"
+                f"{self.name} is no video but an archive ({archive}); for images or a data set in it {fetched}use "
+                "--sequence"
             )
         if (
             self._path.suffix.lower() in IMAGE_SUFFIXES
@@ -156,6 +159,9 @@ class VideoSource:
             )
         if self._path.suffix.lower() in (".bag", ".db3", ".mcap"):
             return f"{self.name} is no video; for a ROS bag or a RealSense recording use --sequence"
+        other = _other_kind(self._path)
+        if other:
+            return f"{self.name} is no video: {other}"
         if container.kind:
             return f"{self.name} is no video that OpenCV can read; {_convert(self.name)}"
         return f"{self.name} is no video that OpenCV can read; if a player shows it: {_convert(self.name)}"
@@ -213,3 +219,30 @@ def _rotation_deg(capture: cv2.VideoCapture) -> int:
     stated = capture.get(cv2.CAP_PROP_ORIENTATION_META)
     is_turned = capture.get(cv2.CAP_PROP_ORIENTATION_AUTO) and stated in (90.0, 180.0, 270.0)
     return int(stated) if is_turned else 0
+
+
+def _other_kind(path: Path) -> str:
+    """What a file is that is no video, and what to do; empty if it may be one."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    if not head:
+        return "it is empty; copy it again"
+    if path.suffix.lower() == ".sens":
+        return (
+            "it is a stream of ScanNet; export it by ScanNet's SensReader (reader.py --export_color_images "
+            "--export_depth_images --export_poses --export_intrinsics), and give the folder to --sequence"
+        )
+    if b"\0" in head or not _is_text(head):
+        return ""
+    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return "it is a web page; give the address of the video file itself"
+    return "it is text; of a recording give the folder"
+
+
+def _is_text(head: bytes) -> bool:
+    """True of the first bytes of a text in UTF-8; its last letter may be cut."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,7 +1,10 @@
 """Archives of images and data sets: unpacked once, safely, and never played as a video."""
 
+import bz2
+import gzip
 import io
 import logging
+import lzma
 import os
 import shutil
 import tarfile
@@ -144,6 +147,15 @@ def test_other_archives_have_a_command(tmp_path, head: bytes, message: str):
     for kind in ("", "images"):
         with pytest.raises(SourceError, match=message):
             resolved(SourceSpec(str(tmp_path / "a.7z"), kind=kind))
+
+
+@pytest.mark.parametrize(("module", "command"), [(gzip, "gunzip -k"), (bz2, "bunzip2 -k"), (lzma, "unxz -k")])
+def test_a_single_compressed_file_has_a_command(tmp_path, cache, module, command):
+    (tmp_path / "walk.bag.z").write_bytes(module.compress(b"#ROSBAG V2.0\n" + bytes(5000)))
+    with pytest.raises(
+        SourceError, match=f"walk.bag.z is no archive but a single compressed file; unpack it: {command} '"
+    ):
+        resolved(SourceSpec(str(tmp_path / "walk.bag.z")))
 
 
 def test_damaged_and_encrypted_archives(tmp_path, images, cache):

@@ -42,6 +42,22 @@ def test_a_scale_that_is_said_is_taken_and_not_doubted(room, caplog, scale):
     assert caplog.text == ""
 
 
+def test_a_scale_against_the_recordings_own_is_told(room, caplog):
+    path = room(1000)
+    (path / "calibration.yaml").write_text((path / "calibration.yaml").read_text() + "depth_scale: 1000\n")
+    frame = next(iter(TumSource(path, with_depth=True, depth_scale=500)))
+    assert np.median(frame.depth) == pytest.approx(5.0, abs=0.02)
+    assert [r.message for r in caplog.records] == [f"--depth-scale 500 is used, though {path} has 1000 to the metre"]
+
+
+@pytest.mark.parametrize("scale", [1, 3e6])
+def test_a_scale_that_is_said_and_cannot_be_is_doubted(room, caplog, scale):
+    list(TumSource(room(5000), with_depth=True, depth_scale=scale))
+    assert [r.message.split("has a median of ")[1] for r in caplog.records] == [
+        f"{2.5 * 5000 / scale:.2g} m at {scale:g} to the metre: is that right?"
+    ]
+
+
 def test_depth_as_it_should_be_is_not_doubted(room, caplog):
     list(TumSource(room(5000), with_depth=True))
     assert caplog.text == ""

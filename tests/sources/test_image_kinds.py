@@ -82,6 +82,19 @@ def test_a_gray_camera_of_16_bits_is_a_camera(fill):
     assert len(list(ImageFolderSource(fill(depth="cam/{n}.png") / "cam"))) == COUNT
 
 
+@pytest.mark.parametrize("second", [("{s}-{f:03d}", 38), ("{s}_{f:03d}000000", 1551915398)])
+def test_a_second_that_repeats_is_no_camera(tmp_path, scenes, second):
+    """Two seconds of ten images each: the same parts of a second under two numbers."""
+    form, first = second
+    date = "2019-03-06_23-36-" if first < 60 else ""
+    for n in range(20):
+        name = date + form.format(s=first + n // 10, f=100 * (n % 10))
+        scenes.save(tmp_path / f"{name}.png", scenes.image(n))
+    source = ImageFolderSource(tmp_path)
+    assert names(source, scenes) == list(range(20))
+    assert [f.time_ns - 10**8 * n for n, f in enumerate(source)] == 20 * [next(iter(source)).time_ns]
+
+
 def test_one_series_in_several_formats_stays_one(scenes, tmp_path):
     for n, suffix in enumerate(("png", "jpg", "png", "bmp")):
         scenes.save(tmp_path / f"img{n}.{suffix}", scenes.image(n))

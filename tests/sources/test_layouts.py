@@ -1,6 +1,7 @@
 """Data set layouts: each is found, and gives the frames, the camera, the depth and the truth that were written."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,40 @@ def test_a_recording_is_found_from_the_folder_above_it_and_from_its_images(writt
         spec = resolved(SourceSpec(str(near)))
         assert spec.kind == kind
         assert [frame.time_ns for frame in open_source(spec)] == times
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_truth_is_found_where_the_images_are(written, layouts, tmp_path, monkeypatch, kind):
+    """From the folder above, from the images, and in an archive of it all."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = written(kind)
+    times = np.array([frame.time_ns for frame in open_source(SourceSpec(str(path)))])
+    truth = read_groundtruth(path, lambda: times)
+    archive = Path(shutil.make_archive(str(tmp_path / kind), "zip", path.parent.parent if kind == "kitti" else path))
+    places = [path / layouts.LAYOUTS[kind].images, archive]
+    for place in [*places, *([] if kind == "kitti" else [path.parent])]:
+        found = read_groundtruth(place, lambda: times)
+        np.testing.assert_array_equal(found.time_ns, truth.time_ns)
+        np.testing.assert_allclose(found.T_wc, truth.T_wc)
+
+
+@pytest.mark.parametrize(("kind", "file"), [("icl", "livingRoom0.gt.freiburg"), ("openloris", "groundtruth.txt")])
+def test_a_file_of_truth_means_what_its_folder_means(written, kind, file):
+    """ICL counts its frames from 1; OpenLORIS has poses of the robot."""
+    path = written(kind)
+    times = np.array([frame.time_ns for frame in open_source(SourceSpec(str(path)))])
+    truth, single = read_groundtruth(path, lambda: times), read_groundtruth(path / file, lambda: times)
+    np.testing.assert_array_equal(single.time_ns, truth.time_ns)
+    np.testing.assert_allclose(single.T_wc, truth.T_wc)
+
+
+def test_lists_of_other_sensors_are_no_camera(written, tmp_path):
+    """EuRoC without the list of its images: the images remain, and motion capture is no camera."""
+    path = tmp_path / "room1"
+    shutil.copytree(written("euroc"), path)
+    (path / "mav0/cam0/data.csv").unlink()
+    spec = resolved(SourceSpec(str(path)))
+    assert spec.kind == "images" and Path(spec.path) == path / "mav0/cam0/data"
 
 
 def test_several_recordings_are_listed(layouts, rendered, tmp_path):

@@ -85,6 +85,12 @@ def test_counters_and_words_have_no_times(names: tuple[str, ...]):
     ("names", "is_timed", "remark"),
     [
         (("1551915398.6.jpg", "1551915398.6333.jpg"), True, "read as decimal numbers (.6 is 600 ms)"),
+        (
+            tuple(f"1551915398.{n * 16666666}.jpg" for n in range(30)),
+            True,
+            "(.0 is .000000000), which makes even steps",
+        ),
+        (tuple(f"{n // 10}.{50 + n % 10 * 99000}.jpg" for n in range(30)), True, "(.50 is .000050), which makes even"),
         (("1.1.png", "1.9.png", "1.10.png"), False, "they are taken as counters"),
         (("1.5.png", "1.5.jpg", "2.5.png"), True, "1 of 3 images repeat a time stamp and are left out (first: 1.5."),
         (("1.5.png", "2.5.png", "preview.png"), True, "1 of 3 images are left out: their names have no time stamp"),
@@ -97,6 +103,14 @@ def test_doubts_are_remarked_once(names: tuple[str, ...], is_timed: bool, remark
     result = named(*names)
     assert (result.time_ns is not None) is is_timed
     assert len(result.remarks) == 1 and remark in result.remarks[0]
+
+
+def test_fractions_without_the_zeros_in_front_are_in_the_order_of_time():
+    """Whole nanoseconds, as `f"{seconds}.{nanoseconds}"` writes them."""
+    times = [1551915398 * S + n * 33333333 for n in range(60)]
+    names = [f"{t // S}.{t % S}.jpg" for t in times]
+    result = named(*sorted(names))
+    assert result.time_ns == tuple(times) and [file.name for file in result.files] == names
 
 
 def test_zeros_in_front_of_decimals_leave_no_doubt():

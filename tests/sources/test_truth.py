@@ -108,6 +108,7 @@ def test_rows_that_say_nothing_are_skipped_with_one_warning(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("".join(f"{n}.5 1 2 3\n" for n in range(8)), "positions without orientation"),
         ("1 2 3\n", "line 1: 3 numbers are no known form of poses; expected 8 numbers a line"),
         (f"{row(2 * TURN)}\n", "pose 0 is no rigid motion"),
         (f"{row(TURN * [[1], [1], [-1], [1]])}\n", "pose 0 is no rigid motion"),

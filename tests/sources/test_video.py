@@ -72,12 +72,16 @@ def test_stamps_always_increase(tmp_path, scenes, monkeypatch, stamps: list[floa
 def test_what_is_no_video(tmp_path):
     with pytest.raises(SourceError, match=r"no video at .*a.mp4"):
         VideoSource(tmp_path / "a.mp4")
-    (tmp_path / "a.mp4").write_text("this is no video" * 50)
-    with pytest.raises(SourceError, match=r"a.mp4 is no video"):
-        VideoSource(tmp_path / "a.mp4")
-    (tmp_path / "empty.avi").write_bytes(b"")
-    with pytest.raises(SourceError, match=r"empty.avi is no video"):
-        VideoSource(tmp_path / "empty.avi")
+    for name, content, what in (
+        ("empty.avi", b"", "it is empty; copy it again"),
+        ("a.mp4", b"<!DOCTYPE html>\n<html>", "it is a web page; give the address of the video file itself"),
+        ("transforms.json", '{"ä": '.encode() * 90, "it is text; of a recording give the folder"),
+        ("scene.sens", b"\4\0\0\0", "it is a stream of ScanNet; export it"),
+        ("b.mp4", bytes(range(256)), "if a player shows it"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(SourceError, match=f"{name} is no video.*{what}"):
+            VideoSource(tmp_path / name)
     with pytest.raises(SourceError, match=r"is a folder, not a video file.*--images"):
         VideoSource(tmp_path)
 

@@ -111,7 +111,8 @@ def test_what_was_fetched_goes_with_the_source(serve, monkeypatch, tmp_path):
         ),
         (sends(b"#EXTM3U\n", "application/vnd.apple.mpegurl"), "is a playlist, not a video file: ffmpeg -i http"),
         (never_ends("video/mp2t"), "states no size and has not ended within 0.2 s"),
-        (sends(b"neither" * 100), r"http://.*/clip.mp4 is no video that OpenCV can read"),
+        (sends(bytes(range(256))), r"http://.*/clip.mp4 is no video that OpenCV can read"),
+        (sends(b"PK\3\4" + bytes(90)), r"http://.*/clip.mp4 is no video but an archive .* download it, and use"),
     ],
 )
 def test_what_is_no_video_file_is_one_line(serve, monkeypatch, capsys, answer, message):

@@ -74,6 +74,8 @@ def survey(storage: Storage, topics: Sequence[Topic], decoder: Decoder, wanted: 
         n: ImageTopic(t, None, problem="unreadable") for n, t in readable.items() if t.type in (IMAGE, COMPRESSED)
     }
     if not images:
+        if not topics:
+            raise SourceError(f"{name} has no message that can be read: it is empty or damaged")
         raise SourceError(f"{name} has no images; its topics: {listed(map(_words, topics)) or 'none'}")
     if wanted is not None:
         wanted = _named(wanted, topics, images, name)

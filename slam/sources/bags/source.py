@@ -16,6 +16,7 @@ from slam.sources.bags.choice import camera_from_info, camera_info_of, chosen_de
 from slam.sources.bags.messages import Decoder, Message, MessageError
 from slam.sources.bags.pixels import MILLIMETRES, depth_of, rgb_of
 from slam.sources.bags.storage import open_storage
+from slam.sources.depth_format import DepthFormat
 from slam.sources.faults import Faults
 from slam.sources.sequence import ALL_FRAMES, OWN_CAMERA, CameraChoice, FrameWindow
 
@@ -66,7 +67,8 @@ class BagSource:
         self.skipped = 0
         self._faults = Faults(log)
         self._window = window
-        self._depth_scale = depth_scale or MILLIMETRES
+        self._depth_scale = DepthFormat(MILLIMETRES, is_stated=True).rescaled(depth_scale, f"ROS, {path},").scale
+        self._is_damage_told = False
         self._storage = open_storage(path)
         topics = self._storage.topics()
         self._decoder = Decoder(topics)
@@ -190,7 +192,8 @@ class BagSource:
         return False
 
     def _report_damage(self, delivered: int) -> None:
-        if self._storage.damage:
+        if self._storage.damage and not self._is_damage_told:
+            self._is_damage_told = True
             log.warning("%s is not whole: %s; %d frames were read", self.name, self._storage.damage, delivered)
 
     def _report(self, delivered: int, without_depth: int) -> None:
