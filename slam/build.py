@@ -17,7 +17,6 @@ from slam.frontend.preparation import Preparation
 from slam.frontend.relocaliser import Relocaliser
 from slam.frontend.start import Start
 from slam.geometry.camera import Camera
-from slam.geometry.lens import RADTAN
 from slam.io.run_record import SystemRecord
 from slam.kernels.compile import is_compiled
 from slam.kernels.pose_steps import pose_steps
@@ -117,8 +116,6 @@ def _self_calibration(config: SlamConfig, preparation: Preparation) -> SelfCalib
         mode = "radial" if camera.is_guess else "off"
     if mode == "off":
         return None
-    if camera.model != RADTAN:
-        raise UsageError(f"self-calibration knows the radial lens alone, not a {camera.model} one")
     return SelfCalibration(camera, lambda other: preparation.recalibrated(other).optics, mode)
 
 

@@ -81,10 +81,8 @@ def found(done: Experiment, true: Camera) -> str:
     if calibration is None or calibration.estimate is None:
         return f"{'cannot tell':>29s}"
     estimate = calibration.estimate
-    focal = f"{estimate.camera.fx / true.fx:7.4f} {estimate.focal_deviation:6.4f}"
-    if estimate.k1_deviation is None:
-        return f"{focal} {'':14s}"
-    return f"{focal} {estimate.camera.distortion[0]:7.3f} {estimate.k1_deviation:6.3f}"
+    focal = f"{estimate.focal / true.fx:7.4f} {estimate.focal_deviation:6.4f}"
+    return f"{focal} {'':14s}" if estimate.k1 is None else f"{focal} {estimate.k1:7.3f} {estimate.k1_deviation:6.3f}"
 
 
 def ratio(done: Experiment, ate: float) -> str:

@@ -22,7 +22,6 @@ from slam.backend.graph import SUBSAMPLING, Edge, KeyframeGraph, Pair
 from slam.frames import Keyframe, Recalibration
 from slam.geometry import se3
 from slam.geometry.camera import Camera, Optics, pixel_grid
-from slam.geometry.lens import RADTAN
 from slam.mapping.recalibration import pixels_of_cells
 from slam.solvers.bundle import bundle_adjust
 from slam.solvers.gauss_newton import Damping
@@ -52,9 +51,10 @@ SAME_FOCAL, SAME_K1 = 0.003, 0.005  # changes that are not worth one
 class LensEstimate:
     """What the map says of the camera."""
 
-    camera: Camera  # of the frames as delivered
+    focal: float  # fx of the frames as delivered, pixels
     focal_deviation: float  # standard deviation, relative
-    k1_deviation: float | None  # None: k1 was not asked for, or cannot be told
+    k1: float | None  # None: it was not asked for; of a calibration that is judged, what it leaves
+    k1_deviation: float | None
 
 
 class SelfCalibration:
@@ -63,15 +63,16 @@ class SelfCalibration:
     def __init__(self, camera: Camera, optics_of: Callable[[Camera], Optics], mode: Mode) -> None:
         """
         Args:
-            camera: of the frames as delivered, RADTAN.
+            camera: of the frames as delivered; a guess is corrected, anything else judged alone.
             optics_of: how views are made of the images of a camera.
             mode: "focal" asks for the focal length, "radial" for k1 too.
         """
-        assert camera.model == RADTAN, camera.model
         self.camera = camera
         self.mode = mode
         self.is_applied = camera.is_guess
         self.optics = optics_of(camera)
+        if not self.is_applied:  # whatever its lens, views of a good calibration are those of a pinhole
+            self.optics = Optics(self.optics.pinhole, self.optics.pinhole)
         self.estimate: LensEstimate | None = None
         self._optics_of = optics_of
         self._next = FIRST  # keyframes
@@ -92,19 +93,20 @@ class SelfCalibration:
         found = self._found(graph, loops, stride)
         if found is None:
             return None
-        self.estimate, zoom, k1_change = found
-        self._is_certain = self.estimate.focal_deviation < CERTAIN_FOCAL and abs(math.log(zoom)) < CERTAIN_FOCAL
+        self.estimate = found
+        zoom = found.focal / self.camera.fx
+        k1_change = 0.0 if found.k1 is None else found.k1 - self._k1
+        self._is_certain = found.focal_deviation < CERTAIN_FOCAL and abs(math.log(zoom)) < CERTAIN_FOCAL
         if not self.is_applied or (abs(math.log(zoom)) < SAME_FOCAL and abs(k1_change) < SAME_K1):
             return None
-        before, self.camera = self.optics, self.estimate.camera
-        self.optics = self._optics_of(self.camera)
-        log.info("self-calibration after %d keyframes: %s", len(graph), in_words(self.estimate))
+        distortion = self.camera.distortion if found.k1 is None else (found.k1, 0.0, 0.0, 0.0)
+        self.camera = replace(self.camera, fx=found.focal, fy=zoom * self.camera.fy, distortion=distortion)
+        before, self.optics = self.optics, self._optics_of(self.camera)
+        log.info("self-calibration after %d keyframes: %s", len(graph), in_words(found))
         return Recalibration(self.camera, before, self.optics)
 
-    def _found(
-        self, graph: KeyframeGraph, loops: dict[Pair, Edge], stride: int
-    ) -> tuple[LensEstimate, float, float] | None:
-        """What the map says, the factor of the focal length and the change of k1; None if it cannot tell."""
+    def _found(self, graph: KeyframeGraph, loops: dict[Pair, Edge], stride: int) -> LensEstimate | None:
+        """What the map says; None if it cannot tell."""
         edges = graph.subsampled_edges() | loops
         ids = graph.ids
         count = max(1, round(len(ids) / BLOCK))
@@ -117,16 +119,14 @@ class SelfCalibration:
         (log_zoom, *k1s), (focal_deviation, *k1_deviations) = found
         if focal_deviation > UNSURE_FOCAL:
             return None
-        zoom, k1 = math.exp(log_zoom), k1s[0] if k1s else self._k1
-        camera = replace(self.camera, fx=zoom * self.camera.fx, fy=zoom * self.camera.fy)
-        if k1s:
-            camera = replace(camera, distortion=(k1, 0.0, 0.0, 0.0))
-        return LensEstimate(camera, focal_deviation, k1_deviations[0] if k1s else None), zoom, k1 - self._k1
+        focal = math.exp(log_zoom) * self.camera.fx
+        return LensEstimate(focal, focal_deviation, *((k1s[0], k1_deviations[0]) if k1s else (None, None)))
 
     @property
     def _k1(self) -> float:
         """As it is taken to be."""
-        return self.camera.distortion[0] if self.camera.distortion else 0.0
+        distortion = self.optics.delivered.distortion
+        return distortion[0] if distortion else 0.0
 
     def _adjusted(
         self, graph: KeyframeGraph, edges: dict[Pair, Edge], block: list[int], stride: int
@@ -220,7 +220,7 @@ def verdict(calibration: SelfCalibration) -> str:
         )
     if calibration.is_applied:
         return f"self-calibration: {in_words(found)}"
-    off = found.camera.fx / taken.fx - 1
+    off = found.focal / taken.fx - 1
     times = abs(math.log1p(off)) / found.focal_deviation
     judged = "they agree" if times < 2 else "they disagree"
     return (
@@ -231,8 +231,7 @@ def verdict(calibration: SelfCalibration) -> str:
 
 def in_words(estimate: LensEstimate) -> str:
     """Focal length and k1 with their deviations."""
-    camera = estimate.camera
-    words = f"focal length {camera.fx:.1f} +- {estimate.focal_deviation * camera.fx:.1f} pixels"
-    if estimate.k1_deviation is not None:
-        words += f", k1 {camera.distortion[0]:.3f} +- {estimate.k1_deviation:.3f}"
+    words = f"focal length {estimate.focal:.1f} +- {estimate.focal_deviation * estimate.focal:.1f} pixels"
+    if estimate.k1 is not None:
+        words += f", k1 {estimate.k1:.3f} +- {estimate.k1_deviation:.3f}"
     return words

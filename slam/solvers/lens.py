@@ -66,7 +66,7 @@ class LensSolution:
 
 @dataclass(frozen=True, eq=False)
 class LensTerms:
-    """Sums over the pixels of each edge for S unknowns of the lens; P = h w. Those of a view are sums over its edges."""
+    """Sums over the pixels of each edge for S unknowns of the lens; P = h w."""
 
     H: Tensor  # (E, S, S) float64, of w J^T J
     b: Tensor  # (E, S)
