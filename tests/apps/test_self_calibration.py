@@ -15,8 +15,6 @@ from slam.io.trajectory import format_time_ns, write_tum
 from slam.sources.demo import DemoConfig, DemoSource
 from slam.sources.reopen import reopened
 
-pytestmark = pytest.mark.usefixtures("own_levels")
-
 OPTIONS = ["--deterministic", "--headless", "--set", "pixels=19200"]
 
 
