@@ -163,7 +163,8 @@ def read_user_mask(path: Path, width: int, height: int) -> np.ndarray:
     h, w = image.shape[:2]
     if abs((w * height) / (h * width) - 1) > SAME_SHAPE:
         raise UsageError(f"the mask {path} is {w}x{h}, the images are {width}x{height}: it must have their shape")
-    shown = cv2.resize(image.max(-1), (width, height), interpolation=cv2.INTER_NEAREST_EXACT) >= 128
+    brightest = cv2.resize(image.max(-1), (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+    shown = brightest > brightest.max() // 2  # white may be 1, as arrays of bool are often stored
     if not shown.any():
         raise UsageError(f"the mask {path} is black all over: white is used, black is ignored")
     return shown

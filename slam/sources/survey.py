@@ -44,7 +44,8 @@ MAX_STILL = 0.35  # share of all edges that stay, from which on the camera does
 CLOSING = 9  # pixels between the letters of an overlay
 MIN_OVERLAY_EDGES = 12  # pixels
 ROUND_PX = (12, 24, 48)  # how far round an overlay edges are looked for, until there are some
-MIN_MOVING_ROUND = 0.7  # share of the edges round an overlay that must move
+MIN_MOVING_ROUND = 0.7  # share of the edges round an overlay that must move ...
+OPAQUE, MIN_MOVING_ROUND_OPAQUE = 0.6, 0.5  # ... and round one of which so much is steady: far edges move little
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,8 +231,12 @@ def static_overlay(grays: np.ndarray, ignored: np.ndarray) -> np.ndarray:
         own = seeds & (blob > 0)
         if own.sum() < MIN_OVERLAY_EDGES or steady[own].mean() < MIN_STEADY or _is_straight(mean[own]):
             continue
-        if _moves_round(blob, edge, moving, seeds):
+        is_opaque = steady[own].mean() >= OPAQUE
+        if _moves_round(blob, edge, moving, seeds, MIN_MOVING_ROUND_OPAQUE if is_opaque else MIN_MOVING_ROUND):
             found |= blob
+            if is_opaque:  # what lies between its edges belongs to it
+                x, y, w, h = cv2.boundingRect(blob)
+                found[y : y + h, x : x + w] |= steady[y : y + h, x : x + w]
     if not found.any():
         return nothing
     found = cv2.dilate(_to_border(found, steady), _disc(2))
@@ -244,13 +249,13 @@ def _is_straight(gradients: np.ndarray) -> bool:
     return bool(low < MIN_ROUNDNESS * high)
 
 
-def _moves_round(blob: np.ndarray, edge: np.ndarray, moving: np.ndarray, seeds: np.ndarray) -> bool:
-    """True if the edges close to a blob move."""
+def _moves_round(blob: np.ndarray, edge: np.ndarray, moving: np.ndarray, seeds: np.ndarray, needed: float) -> bool:
+    """True if the needed share of the edges close to a blob moves."""
     near = cv2.dilate(blob, _disc(2)) > 0
     for radius in ROUND_PX:
         ring = (cv2.dilate(blob, _disc(radius)) > 0) & ~near & edge & ~seeds
         if ring.sum() >= MIN_OVERLAY_EDGES:
-            return bool(moving[ring].mean() >= MIN_MOVING_ROUND)
+            return bool(moving[ring].mean() >= needed)
     return False
 
 

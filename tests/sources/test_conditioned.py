@@ -134,6 +134,16 @@ def test_a_mask_that_hides_everything_or_is_missing_is_refused(tmp_path):
         read_user_mask(tmp_path / "none.png", 160, 120)
 
 
+@pytest.mark.parametrize("white", [1, 255, 65535])
+def test_white_is_the_brightest_of_a_mask(tmp_path, white):
+    """Arrays of bool are often stored as 0 and 1."""
+    pixels = np.full((120, 160), white, np.uint16 if white > 255 else np.uint8)
+    pixels[:40] = 0
+    cv2.imwrite(str(tmp_path / "m.png"), pixels)
+    shown = read_user_mask(tmp_path / "m.png", 160, 120)
+    assert not shown[:40].any() and shown[40:].all()
+
+
 def test_a_white_mask_changes_nothing(tmp_path, images):
     path = str(written(tmp_path / "a", images))
     cv2.imwrite(str(tmp_path / "m.png"), np.full((120, 160), 255, np.uint8))

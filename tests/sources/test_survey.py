@@ -100,6 +100,16 @@ def test_an_overlay_is_masked_with_its_surroundings_only():
     assert s.overlay.mean() < 0.12 and not s.overlay[60:].any()
 
 
+def test_an_opaque_logo_is_masked_as_a_whole():
+    """Its plain inside too, on which nothing moves."""
+    images = pan()
+    for image in images:
+        image[20:50, 110:154] = (0, 0, 200)
+        cv2.putText(image, "TV", (118, 42), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1)
+    overlay = survey(images).overlay
+    assert overlay is not None and overlay[20:50, 110:154].all() and overlay.mean() < 0.12
+
+
 def test_the_carrier_at_the_lower_edge_is_masked():
     images = pan()
     v, u = np.mgrid[:120, :160]
