@@ -106,6 +106,8 @@ def list_images(path: Path) -> list[Path]:
     Raises:
         SourceError: if the folder is missing, a file, or without images.
     """
+    if path.parts[:1] in (("http:",), ("https:",)):
+        raise SourceError("images are read from a folder, not from the web; for a video on the web use --video")
     if not path.exists():
         raise SourceError(f"no folder at {path}")
     if not path.is_dir():

@@ -28,7 +28,7 @@ LAYOUTS = {
     "7scenes": "slam.sources.seven_scenes",
     "nerfstudio": "slam.sources.nerfstudio",
 }
-DEPTH_BELOW, ABOVE = 3, 2  # levels of folders that are looked at (dataset/sequences/00)
+DEPTH_BELOW, ABOVE = 4, 2  # levels of folders that are looked at (dataset/sequences/00/image_2)
 MAX_FOLDERS = 500  # below a path
 
 
@@ -133,7 +133,7 @@ def _image_folders(path: Path) -> list[tuple[Path, str]]:
 
 
 def _folders_below(path: Path) -> list[Path]:
-    """Folders up to three levels below, hidden ones apart, in order of their names."""
+    """Folders up to four levels below, hidden ones apart, in order of their names."""
     found: list[Path] = []
     level = [path]
     for _ in range(DEPTH_BELOW):

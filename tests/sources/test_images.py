@@ -1,5 +1,7 @@
 """Folders of images: natural order, stamps by rate, and what is refused."""
 
+from pathlib import Path
+
 import pytest
 
 from slam.errors import SourceError, UsageError
@@ -55,6 +57,8 @@ def test_what_is_no_folder_of_images(tmp_path):
         ImageFolderSource(tmp_path)
     with pytest.raises(SourceError, match=r"a.txt is a file, not a folder"):
         ImageFolderSource(tmp_path / "a.txt")
+    with pytest.raises(SourceError, match=r"not from the web; for a video on the web use --video"):
+        ImageFolderSource(Path("https://example.org/a.mp4"))
 
 
 def test_no_readable_image(tmp_path):

@@ -118,8 +118,9 @@ def test_lists_of_other_sensors_are_no_camera(written, tmp_path):
     path = tmp_path / "room1"
     shutil.copytree(written("euroc"), path)
     (path / "mav0/cam0/data.csv").unlink()
-    spec = resolved(SourceSpec(str(path)))
-    assert spec.kind == "images" and Path(spec.path) == path / "mav0/cam0/data"
+    for root in (path, tmp_path):
+        spec = resolved(SourceSpec(str(root)))
+        assert spec.kind == "images" and Path(spec.path) == path / "mav0/cam0/data"
 
 
 def test_several_recordings_are_listed(layouts, rendered, tmp_path):
