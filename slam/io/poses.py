@@ -144,9 +144,11 @@ def read_stamped(path: Path) -> Trajectory:
 
 def is_nanoseconds_table(path: Path) -> bool:
     """True of a text of whole nanoseconds and more, separated by commas, as EuRoC and TUM-VI have it."""
-    first = next((line for _, line in content_lines(read_text(path, "trajectory"))), "")
+    text = read_text(path, "trajectory")
+    first = next((line for _, line in content_lines(text)), "")
     stamp = first.split(",")[0].strip()
-    return "," in first and stamp.isdecimal() and len(stamp) >= NANOSECOND_DIGITS
+    is_long = len(stamp) >= NANOSECOND_DIGITS or "[ns]" in text.lstrip().partition("\n")[0]
+    return "," in first and stamp.isdecimal() and is_long
 
 
 def read_matrix_rows(path: Path, columns: int) -> FramePoses:

@@ -165,9 +165,10 @@ class Run:
 
     def keyframes(self) -> tuple[Keyframe, ...]:
         """All keyframes with image and dense depth; coarse depth is not kept."""
-        return tuple(self._keyframe(record) for record in self.keyframe_records())
+        return tuple(self.keyframe(record) for record in self.keyframe_records())
 
-    def _keyframe(self, record: KeyframeRecord) -> Keyframe:
+    def keyframe(self, record: KeyframeRecord) -> Keyframe:
+        """One keyframe with image and dense depth."""
         image, depth, confidence = self.image(record), self.depth(record), self.confidence(record)
         if not image.shape[:2] == depth.shape == confidence.shape == (record.height, record.width):
             raise SourceError(f"{self.path / LISTING} is damaged: the files of keyframe {record.id} differ in size")

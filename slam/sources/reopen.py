@@ -9,7 +9,7 @@ from slam.errors import SourceError
 from slam.io.run_record import SourceRecord
 from slam.sources import DEMO, Source, SourceSpec, open_source
 from slam.sources.conditioned import ConditionedSource, uncropped_camera
-from slam.sources.sequence import ImageSequence
+from slam.sources.sequence import FrameWindow, ImageSequence
 
 CAMERA = "camera"  # kind of source
 
@@ -76,3 +76,14 @@ def frame_times(record: SourceRecord) -> np.ndarray:
         return np.array([frame.time_ns for frame in source], np.int64)
     finally:
         source.close()
+
+
+def used_times(record: SourceRecord) -> np.ndarray:
+    """(N,) int64 stamps, ns, of the frames that a run took, up to the last one where it was stopped.
+
+    Raises:
+        SourceError: as `reopened`.
+    """
+    times_ns = frame_times(record)
+    taken = times_ns[list(FrameWindow(record.start, record.stride, record.max_frames).indices(len(times_ns)))]
+    return taken if record.last_ns is None else taken[taken <= record.last_ns]
