@@ -12,6 +12,7 @@ from slam.errors import OutputError, UsageError
 from slam.evaluation.plots import plot_trajectory
 from slam.evaluation.report import table, trajectory_report
 from slam.evaluation.run_depth import depth_report
+from slam.evaluation.run_surface import surface_report
 from slam.evaluation.time_offset import find_time_offset
 from slam.frames import Trajectory
 from slam.io.files import read_json
@@ -43,6 +44,15 @@ def build_parser() -> argparse.ArgumentParser:
         type=float,
         metavar="UNITS",
         help=f"value of one metre in the images of --depth (default {DEPTH_SCALE:g}; 1000: millimetres)",
+    )
+    parser.add_argument(
+        "--mesh",
+        type=Path,
+        metavar="TRUTH",
+        help="true mesh or cloud, or a recording with depth: score the surface too",
+    )
+    parser.add_argument(
+        "--surface", type=Path, metavar="FILE", help="mesh or cloud that --mesh scores (default: map.ply of the run)"
     )
     parser.add_argument("--online", action="store_true", help="poses as first estimated, not the final ones")
     parser.add_argument("--max-difference", type=float, default=0.02, help="of matched stamps, s (default %(default)s)")
@@ -76,6 +86,8 @@ def evaluate(options: argparse.Namespace) -> int:
     scale = DEPTH_SCALE if options.depth_scale is None else options.depth_scale
     if not 0 < scale < math.inf or (options.depth is None and options.depth_scale is not None):
         raise UsageError(f"--depth-scale is the value of one metre in the images of --depth, above 0, got {scale:g}")
+    if options.surface is not None and options.mesh is None:
+        raise UsageError("--surface is what --mesh TRUTH scores; give both")
     run = Run(options.run) if options.run.is_dir() else None
     estimate = read_tum(options.run, torn_end=options.online) if run is None else run.trajectory(options.online)
     offset_ns = parse_offset(options.time_offset)
@@ -91,9 +103,13 @@ def evaluate(options: argparse.Namespace) -> int:
     if options.depth is not None:
         folder = run or Run(options.run.parent)
         depth = depth_report(folder, options.depth, max_difference_ns, options.min_confidence, scale)
+    surface = None
+    if options.mesh is not None:
+        folder = run or Run(options.run.parent)
+        surface = surface_report(folder, options.surface, options.mesh, estimate, truth, max_difference_ns)
     if not options.quiet:
         print(f"{'online' if options.online else 'final'} trajectory of {options.run} against {options.groundtruth}")
-        print(table(report, depth))
+        print("\n".join([table(report, depth), *([] if surface is None else surface.lines())]))
     out_folder: Path | None = options.out or (None if run is None else run.path)
     if out_folder is None:
         return 0
@@ -102,6 +118,8 @@ def evaluate(options: argparse.Namespace) -> int:
     numbers |= report.numbers()
     if depth is not None:
         numbers |= depth.numbers()
+    if surface is not None:
+        numbers |= surface.numbers()
     metrics = read_json(out.path / "metrics.json", dict) if (out.path / "metrics.json").is_file() else {}
     section = "evaluation_online" if options.online else "evaluation"  # beside what the run itself wrote
     out.write_json("metrics.json", {**metrics, section: numbers})

@@ -24,7 +24,7 @@ LAYERS = [
     {"matching", "recognition"},
     {"stereo"},
     {"frontend", "backend", "viewer", "evaluation"},
-    {"training", "config", "report"},
+    {"training", "config", "report", "export"},
     {"parts", "refinement"},
     {"system", "warm_up"},
     {"build"},
@@ -34,7 +34,7 @@ LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 
 # path prefixes, below the root, of the files that may import a library
 HOMES = {
-    "open3d": ("slam/viewer/",),
+    "open3d": ("slam/viewer/", "slam/export/mesh.py", "slam/evaluation/surface.py"),
     "pyrealsense2": ("slam/sources/realsense.py",),
     "cv2": (
         "slam/sources/",
@@ -47,6 +47,7 @@ HOMES = {
         "slam/solvers/two_view.py",
         "slam/frames.py",  # gray images
         "slam/frontend/preparation.py",
+        "slam/export/",
         "slam/threads.py",  # its threads
     ),
     "evo": (),  # GPL: tests only

@@ -1,0 +1,1 @@
+"""A run directory in the files that other programs read."""
