@@ -1,0 +1,176 @@
+"""v2d-export: nothing is overwritten or left half, and mistakes end in one line and the right exit code."""
+
+import json
+import os
+import shutil
+import signal
+
+import numpy as np
+import pytest
+
+import slam.export.cloud
+from apps.export import main
+from slam.export.exporting import TARGETS
+from slam.io.images import read_color
+
+
+def one_line(capsys) -> str:
+    output = capsys.readouterr()
+    assert output.err.startswith("v2d-export: ") and output.err.count("\n") == 1, output.err
+    return output.err
+
+
+def test_list_names_every_target(capsys):
+    assert main(["--list"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(TARGETS)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["none", "--to", "ply"], 1, "no run directory at none"),
+        (["run"], 2, "name what to export with --to: mesh, ply"),
+        (["run", "--to", "gltf"], 2, "unknown target 'gltf'; known: mesh, ply"),
+        (["--to", "ply", "run"], 2, "unknown target 'run' (the run comes before --to)"),
+        (["run", "--to", "mesh", "--format", "stl"], 2, "--format is one of ply, glb, obj, got stl"),
+        (["run", "--to", "ply", "--voxel", "0"], 2, "--voxel is the side of a voxel"),
+        (["run", "--to", "ply", "--voxel", "nan"], 2, "--voxel is the side of a voxel"),
+        (["run", "--to", "ply", "--voxel", "1e-9"], 2, "--voxel 1e-09 is too small"),
+        (["run", "--to", "mesh", "--voxel", "1e-4"], 2, "too small for the memory"),
+        (
+            ["run", "--to", "colmap", "--max-size", "3"],
+            2,
+            "--max-size is the longer side in pixels, at least 16",
+        ),
+        (["run", "--to", "ply", "--min-confidence", "2"], 2, "--min-confidence must be from 0 to 1, got 2"),
+        (["run", "--to", "depth", "--depth-scale", "inf"], 2, "--depth-scale is the value of one map unit"),
+        (["run", "--to", "ply", "--out", "run/run.json"], 2, "is no folder"),
+        (["run", "--to", "ply", "--out", "run"], 2, "that v2d-export has not written"),
+        (["run", "--to", "ply", "--out", "run", "--overwrite"], 2, "that v2d-export has not written"),
+        (["run", "--to", "ply", "--out", "run/run.json/x"], 1, "cannot write"),
+        (["run", "--to", "ply", "--min-confidence", "1"], 1, "is empty: no keyframe has depth of confidence 1 or more"),
+    ],
+)
+def test_a_mistake_gets_one_line_and_its_exit_code(small_run, monkeypatch, capsys, options, code, message):
+    run = small_run()
+    before = sorted(run.rglob("*"))
+    monkeypatch.chdir(run.parent)
+    assert main([*options, "--quiet"]) == code
+    assert message in one_line(capsys)
+    assert sorted(path for path in run.rglob("*") if path.name != "export") == before
+
+
+def test_nothing_is_overwritten_unless_asked(small_run, capsys):
+    run = small_run()
+    assert main([str(run), "--to", "tum", "--quiet"]) == 0
+    file = run / "export/tum/trajectory.txt"
+    (run / "export/tum/mine.txt").write_text("")
+    before = file.stat().st_mtime_ns
+    assert main([str(run), "--to", "euroc", "tum", "--quiet"]) == 2
+    assert "holds an earlier export; give --overwrite" in one_line(capsys)
+    assert file.stat().st_mtime_ns == before and not (run / "export/euroc").exists()
+    assert main([str(run), "--to", "euroc,tum", "--overwrite", "--quiet"]) == 0
+    assert (run / "export/euroc/data.csv").is_file() and not (run / "export/tum/mine.txt").exists()
+    assert json.loads((run / "export/tum/export.json").read_text())["target"] == "tum"
+
+
+def test_several_targets_share_a_folder(small_run, tmp_path):
+    assert main([str(small_run()), "--to", "tum", "euroc", "--out", str(tmp_path / "all"), "--quiet"]) == 0
+    assert {path.name for path in (tmp_path / "all").iterdir()} == {"tum", "euroc"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_export_leaves_nothing(small_run, monkeypatch, capsys, number):
+    run = small_run()
+    views = slam.export.cloud.agreed_views
+
+    def interrupted(*arguments):
+        for n, view in enumerate(views(*arguments)):
+            if n == 2:
+                os.kill(os.getpid(), number)
+            yield view
+
+    monkeypatch.setattr(slam.export.cloud, "agreed_views", interrupted)
+    handler = signal.getsignal(signal.SIGTERM)
+    assert main([str(run), "--to", "ply", "--quiet"]) == 130
+    assert one_line(capsys) == "v2d-export: interrupted\n"
+    assert list((run / "export").iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) == handler
+
+
+def test_a_full_disk_leaves_the_earlier_export(small_run, capsys, file_size_limit):
+    run = small_run()
+    assert main([str(run), "--to", "ply", "--quiet"]) == 0
+    before = (run / "export/ply/cloud.ply").read_bytes()
+    with file_size_limit(10_000):
+        code = main([str(run), "--to", "ply", "--overwrite", "--quiet"])
+    assert code == 1
+    assert "cannot write" in one_line(capsys)
+    assert (run / "export/ply/cloud.ply").read_bytes() == before
+    assert [path.name for path in (run / "export").iterdir()] == ["ply"]
+
+
+def test_a_source_that_is_gone_is_told_with_what_still_works(room, small_run, capsys):
+    run = small_run()
+    text = (run / "run.json").read_text()
+    (run / "run.json").write_text(text.replace(str(room.recording), str(room.recording / "moved")))
+    assert main([str(run), "--to", "colmap", "nerfstudio", "kitti", "--quiet"]) == 1
+    error = one_line(capsys)
+    assert "colmap, nerfstudio, kitti: " in error
+    assert "without that there are: mesh, ply, depth, tum, euroc, rerun" in error
+    assert main([str(run), "--to", "colmap", "tum", "--quiet"]) == 1
+    assert one_line(capsys).endswith("; written: tum\n")
+    assert sorted(path.name for path in (run / "export").iterdir()) == ["tum"]
+
+
+def test_a_camera_was_not_kept(small_run, capsys):
+    run = small_run()
+    record = json.loads((run / "run.json").read_text())
+    record["source"] |= {"kind": "camera", "name": "webcam:0"}
+    (run / "run.json").write_text(json.dumps(record))
+    assert main([str(run), "--to", "nerfstudio", "--quiet"]) == 1
+    assert "were not kept; record a camera with --record DIR; without that there are: mesh" in one_line(capsys)
+
+
+@pytest.mark.parametrize("target", [name for name, t in TARGETS.items() if t.needs in ("keyframes", "source")])
+def test_an_empty_map_is_told(small_run, capsys, target):
+    if target == "rerun":
+        pytest.importorskip("rerun", reason="rerun-sdk is not installed (the extra rerun)")
+    run = small_run()
+    (run / "keyframes/keyframes.json").write_text("[]")
+    assert main([str(run), "--to", target, "--quiet"]) == 1
+    error = one_line(capsys)
+    assert "is empty: it has no keyframes; without that there are: tum" in error
+    assert not (run / "export" / target).exists()
+
+
+def test_a_run_that_was_killed_has_its_online_poses(small_run, tmp_path, caplog, capsys):
+    run = small_run()
+    (run / "trajectory.txt").rename(run / "trajectory_online.txt")
+    for name in ("run.json", "keyframes.txt"):
+        (run / name).unlink()
+    shutil.rmtree(run / "keyframes")
+    assert main([str(run), "--to", "tum", "--out", str(tmp_path / "t")]) == 0
+    assert "was killed" in caplog.text
+    assert main([str(run), "--to", "mesh", "--quiet"]) == 1
+    assert "keyframes.json" in capsys.readouterr().err
+
+
+def test_a_damaged_depth_is_named(small_run, capsys):
+    run = small_run()
+    (run / "keyframes/000003_depth.png").write_bytes(b"\x89PNG")
+    assert main([str(run), "--to", "mesh", "--quiet"]) == 1
+    assert "000003_depth.png" in one_line(capsys)
+
+
+def test_a_smaller_size_keeps_the_geometry(room, tmp_path):
+    """Half the size: the camera follows the rule of pixel centres, the pictures are means of four pixels."""
+    options = ["--to", "nerfstudio", "--max-size", "160", "--out", str(tmp_path / "n"), "--quiet"]
+    assert main([str(room.path), *options]) == 0
+    content = json.loads((tmp_path / "n/transforms.json").read_text())
+    assert (content["w"], content["h"]) == (160, 120)
+    assert content["cx"] == pytest.approx((room.camera.cx + 0.5) / 2)
+    assert content["fl_x"] == pytest.approx(room.camera.fx / 2)
+    picture = read_color(tmp_path / "n" / content["frames"][0]["file_path"]).astype(float)
+    mean = room.images[0].reshape(120, 2, 160, 2, 3).mean((1, 3))
+    assert np.abs(picture - mean).mean() < 3
