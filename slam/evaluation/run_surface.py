@@ -49,7 +49,7 @@ class SurfaceReport:
         return [
             f"{head} ({self.alignment} by the trajectory, scale {self.scale:.4f})",
             *score_lines(self.score),
-            f"the same after ICP onto the truth (scale {self.icp_scale:.4f} more), which leaves the errors of the shape",
+            f"the same after ICP onto the truth (scale {self.icp_scale:.4f} more), what is left is shape",
             *score_lines(self.icp_score),
         ]
 
