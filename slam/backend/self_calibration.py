@@ -45,7 +45,7 @@ USUAL_K1 = 0.15  # standard deviation of k1 among lenses
 K1_WEIGHT = (FLOW_SIGMA_PX * CORRELATION / USUAL_K1) ** 2
 UNSURE_FOCAL = 0.06  # deviation above which the focal length cannot be told
 CERTAIN_FOCAL = 0.01  # deviation, and change, below which it need not be asked again
-SAME_FOCAL, SAME_K1 = 0.003, 0.005  # changes that are not worth one
+SAME_FOCAL, SAME_K1 = 0.005, 0.01  # changes that are not worth one
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,11 @@ LIMIT = 600  # views, 0.15 MB each
 
 
 class EarlyViews:
-    """Keeps the first views of a run, as the camera is known now."""
+    """Keeps the first views of a run."""
 
     def __init__(self) -> None:
         self._views: list[View] = []
+        self._changes: list[tuple[int, Recalibration]] = []  # views until then, and what changed
 
     def keep(self, view: View) -> None:
         """Take a view, while there is room."""
@@ -29,8 +30,17 @@ class EarlyViews:
             self._views.append(replace(view, image=image))
 
     def recalibrate(self, change: Recalibration) -> None:
-        """Make the views as of the camera after a change."""
-        self._views = [recalibrated_view(view, change) for view in self._views]
+        """Take it that the views so far were made as of the camera before a change."""
+        self._changes.append((len(self._views), change))
+
+    def _as_known_now(self) -> Iterator[View]:
+        """The views as of the last camera, each warped once."""
+        begin = 0
+        for end, change in self._changes:
+            whole = replace(change, after=self._changes[-1][1].after)
+            yield from (recalibrated_view(view, whole) for view in self._views[begin:end])
+            begin = end
+        yield from self._views[begin:]
 
     def placed_again(self, matcher: Matcher, store: KeyframeStore) -> Iterator[Estimate]:
         """Better estimates of the frames that were believed, against the keyframes before and after them as they are
@@ -39,7 +49,7 @@ class EarlyViews:
         at = {time_ns: n for n, time_ns in enumerate(before.time_ns.tolist())}
         keyframes = [k for k in store.keyframes if k.view.frame_id >= 0]
         ids = np.array([k.view.frame_id for k in keyframes])
-        for view in self._views:
+        for view in self._as_known_now():
             if view.time_ns not in at or view.frame_id in ids:
                 continue
             T_wc = torch.from_numpy(before.T_wc[at[view.time_ns]])

@@ -1,6 +1,7 @@
 """Keyframes of a camera that turned out to be another: new intrinsics, and new pixels where the lens bends more."""
 
 from dataclasses import replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -46,6 +47,7 @@ def cells_of_pixels(uv: Tensor, stride: float, step: int = 1) -> Tensor:
     return ((uv + 0.5) / stride - 0.5) / step
 
 
+@lru_cache(16)  # the same for all keyframes and all flows between them
 def origin_of_cells(change: Recalibration, size: tuple[int, int], stride: float, step: int = 1) -> Tensor:
     """(hc, wc, 2) float64: the cells of views as they were, that the cells of views show now."""
     cells = pixel_grid(*size, like=torch.empty(0, dtype=torch.float64))
