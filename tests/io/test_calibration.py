@@ -388,3 +388,9 @@ def test_size_of_the_images_is_checked_on_reading(tmp_path):
     (tmp_path / "c.yaml").write_text(OURS)
     with pytest.raises(CalibrationError, match="is for 640x480 images but these are 1280x960"):
         read_calibration(tmp_path / "c.yaml", (1280, 960))
+
+
+def test_a_guess_stays_a_guess(tmp_path):
+    for camera in (Camera(64, 48, 50.0, 50.0, 31.5, 23.5, is_guess=True), Camera(64, 48, 50.0, 50.0, 31.5, 23.5)):
+        write_calibration(tmp_path / "calibration.yaml", camera, "a note")
+        assert read_calibration(tmp_path / "calibration.yaml", (64, 48)) == camera
