@@ -21,9 +21,10 @@ log = logging.getLogger(__name__)
 
 VOXEL_RATIO = 0.01  # side of a voxel, times the median depth
 BLOCK = 16  # voxels along the side of a block
-MAX_BLOCKS = 8000  # 400 MB
+MAX_BLOCKS = 5000  # that depth falls into, 48 KB each
+SURROUNDINGS = 2.2  # blocks in all for each of them, with those within the truncation: room for more is made by copying
 TRUNCATION = 4.0  # voxels
-MIN_VIEWS = 2.5  # weight of a surface: that many keyframes have seen it; less where there are few
+MIN_VIEWS = 1.5  # weight of a surface: so many keyframes have seen it, and more; any where there are few
 FEW_KEYFRAMES = 6
 MAX_DEPTH_RATIO = 8.0  # depth is used up to so many times the median
 ISLAND_SIDE = 15  # components of less area than a square of so many voxels are dropped
@@ -49,20 +50,20 @@ def meshed(run: Run, options: ExportOptions) -> Mesh:
     o3d = open3d()
     median = median_depth(run, options.fusion)
     far = MAX_DEPTH_RATIO * median
-    side = fitting_voxel(run, options, options.voxel or VOXEL_RATIO * median, far)
+    side, count = fitting_voxel(run, options, options.voxel or VOXEL_RATIO * median, far)
     grid = o3d.t.geometry.VoxelBlockGrid(
         attr_names=("tsdf", "weight", "color"),
         attr_dtypes=(o3d.core.float32, o3d.core.uint16, o3d.core.uint16),
         attr_channels=((1), (1), (3)),
         voxel_size=side,
         block_resolution=BLOCK,
-        block_count=1000,
+        block_count=int(SURROUNDINGS * count) + 64,
         device=o3d.core.Device("CPU:0"),
     )
     for view in agreed_views(run, options.fusion):
         integrate(o3d, grid, view, far)
-    count = len(usable_records(run))
-    surface = grid.extract_triangle_mesh(weight_threshold=MIN_VIEWS if count >= FEW_KEYFRAMES else 0.5)
+    has_many = len(usable_records(run)) >= FEW_KEYFRAMES
+    surface = grid.extract_triangle_mesh(weight_threshold=MIN_VIEWS if has_many else 0.5)
     mesh = cleaned(o3d, surface, side)
     if not len(mesh.triangles):
         raise SourceError(f"the map of {run.path} has no surface: too few keyframes agree on its depth")
@@ -101,8 +102,9 @@ def cleaned(o3d: Any, surface: Any, side: float) -> Mesh:
     return Mesh(np.asarray(whole.vertices, np.float32), np.asarray(whole.triangles, np.int32), rgb, normals)
 
 
-def fitting_voxel(run: Run, options: ExportOptions, side: float, far: float) -> float:
-    """The side of a voxel at which the map fits into memory: that asked for, or a larger one with a WARNING.
+def fitting_voxel(run: Run, options: ExportOptions, side: float, far: float) -> tuple[float, int]:
+    """The side of a voxel at which the map fits into memory, and its blocks: that asked for, or a larger one with a
+    WARNING.
 
     Raises:
         UsageError: if the user asked for it.
@@ -119,7 +121,7 @@ def fitting_voxel(run: Run, options: ExportOptions, side: float, far: float) -> 
         log.warning(
             "the map is so large that the voxels of the mesh are %.3g wide, not %.3g, to fit into memory", side, wanted
         )
-    return float(side)
+    return float(side), count
 
 
 def block_count(run: Run, config: FusionConfig, side: float, far: float) -> int:
