@@ -1,4 +1,4 @@
-"""What v2d-slam shows: a window while it runs, an image of the map at its end."""
+"""What v2d-slam shows: a window or a page while it runs, an image of the map at its end."""
 
 import argparse
 import logging
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from apps.common import guarded
 from slam.errors import UsageError, ViewerError
 from slam.threads import Worker
 from slam.viewer.driver import check_display, check_driver, on_display_lost
+from slam.viewer.web_address import LOCAL_HOST, Address
 
 if TYPE_CHECKING:
     from slam.viewer.live import LiveRun
@@ -27,21 +29,34 @@ SCREENSHOT_TIMEOUT_S = 300.0  # of a software renderer on a busy computer
 def add_viewing(p: argparse.ArgumentParser) -> None:
     """The options on windows and images."""
     viewer = p.add_mutually_exclusive_group()
-    viewer.add_argument("--viewer", choices=("open3d", "none"), help="default: open3d where there is a display")
+    viewer.add_argument(
+        "--viewer",
+        metavar="{open3d,web[:PORT],none}",
+        help="a window, a page for browsers (at the first free port from 8080 on), or nothing; "
+        "default: open3d where there is a display",
+    )
     viewer.add_argument("--headless", action="store_const", const="none", dest="viewer", help="same as --viewer none")
+    p.add_argument("--viewer-host", metavar="HOST", help="where the page is served (127.0.0.1: this computer alone)")
     p.add_argument("--screenshot", type=Path, metavar="FILE", help="draw the final map (PNG, JPEG); needs no display")
 
 
 def find_window(options: argparse.Namespace) -> Any:
-    """The class of the window; None where none is wanted, or none is possible and none was asked for by name.
+    """What makes the window or page; None where none is wanted, or none is possible and none was asked for by name.
 
     Raises:
-        UsageError: if the screenshot has no name of an image.
-        ViewerError: if a window was asked for by name, and there is none.
+        UsageError: if the screenshot has no name of an image, or there is no such viewer.
+        ViewerError: if a window or page was asked for by name, and there is none.
     """
     if options.screenshot is not None and options.screenshot.suffix.lower() not in IMAGES:
         raise UsageError(f"--screenshot {options.screenshot}: the name must end in {', '.join(IMAGES)}")
-    if options.viewer == "none":
+    viewer, *port = (options.viewer or "open3d").split(":", 1)
+    if viewer not in ("open3d", "web", "none") or (port and viewer != "web"):
+        raise UsageError(f"--viewer {options.viewer}: must be open3d, web, web:PORT or none")
+    if viewer == "web":
+        return load_page(f"--viewer {options.viewer}", options.viewer_host, port[0] if port else None)
+    if options.viewer_host is not None:
+        raise UsageError("--viewer-host goes with --viewer web")
+    if viewer == "none":
         return None
     try:
         return load_window()
@@ -75,13 +90,39 @@ def import_window() -> Any:
     return Window
 
 
+def load_page(option: str, host: str | None, port: str | None) -> Any:
+    """What makes a page, where it can be served; WARNs if others than this computer reach it.
+
+    Args:
+        option: that asks for it, as it was given.
+        port: None for any that is free.
+
+    Raises:
+        UsageError: if that is no port or host.
+        ViewerError: if the port is taken, the host is not of this computer, or there is no viser.
+    """
+    if port is not None and not (port.isascii() and port.isdecimal() and int(port) < 65536):
+        raise UsageError(f"{option}: PORT must be a number from 0 (any that is free) to 65535")
+    if host is not None and not host.strip():
+        raise UsageError("the host of a page must not be empty; 127.0.0.1 is this computer alone, 0.0.0.0 is everybody")
+    address = Address(host or LOCAL_HOST, None if port is None else int(port))
+    address.free_port()
+    try:
+        from slam.viewer.web import WebPage
+    except ImportError as error:
+        raise ViewerError(f"cannot load viser: {error}; pip install 'v2d-slam[web]'") from error
+    if not address.is_local:
+        log.warning("anyone who reaches %s can look at the page, and stop the run there", address.host)
+    return partial(WebPage, address=address)
+
+
 def watched(window: Any, live: "LiveRun", stop: threading.Event, job: Callable[[], int]) -> int:
     """Do a job, a run with its results, on a thread of its own while the window has this one; the job's exit code.
 
     Closing the window sets `stop`; what goes wrong with the window does not end the job.
 
     Args:
-        window: class of the window.
+        window: makes the window or page.
         live: what the job shows.
 
     Raises:

@@ -35,6 +35,7 @@ LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 # path prefixes, below the root, of the files that may import a library
 HOMES = {
     "open3d": ("slam/viewer/", "slam/export/mesh.py", "slam/evaluation/surface.py"),
+    "viser": ("slam/viewer/",),
     "pyrealsense2": ("slam/sources/realsense.py",),
     "cv2": (
         "slam/sources/",
@@ -52,7 +53,7 @@ HOMES = {
     ),
     "evo": (),  # GPL: tests only
 }
-HEAVY = ("open3d", "pyrealsense2", "cv2", "matplotlib", "numba")
+HEAVY = ("open3d", "viser", "pyrealsense2", "cv2", "matplotlib", "numba")
 
 
 def imported_modules(tree: ast.AST, package: str) -> Iterator[str]:

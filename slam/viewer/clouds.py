@@ -28,6 +28,10 @@ class KeyframePoints:
         """True if the keyframe's points would be the same again."""
         return self.dense_version == keyframe.dense_version and self.min_confidence == min_confidence
 
+    def stretch(self, keyframe: Keyframe) -> float:
+        """How many times as large the points are to be drawn, now that the keyframe's scale is another."""
+        return keyframe.scale / self.scale
+
 
 Job = tuple[Keyframe, list[Keyframe], float]
 
@@ -50,13 +54,17 @@ class Clouds:
         """Collect what is ready and ask for what is missing or outdated, the newest first.
 
         Returns:
-            Keyframes whose points are others now.
+            Keyframes whose points are others now, or gone with their keyframe.
         """
-        changed = set()
+        known = {keyframe.id for keyframe in shown.keyframes}
+        changed = self.points.keys() - known
+        for i in changed:
+            del self.points[i]
         for done in self._worker.results():
             del self._asked[done.id]
-            self.points[done.id] = done
-            changed.add(done.id)
+            if done.id in known:
+                self.points[done.id] = done
+                changed.add(done.id)
         for n in reversed(range(len(shown.keyframes))):
             keyframe = shown.keyframes[n]
             if len(self._asked) >= MAX_JOBS:

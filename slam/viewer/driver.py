@@ -51,7 +51,7 @@ def check_display() -> None:
     if sys.platform != "linux" or os.environ.get("WAYLAND_DISPLAY"):
         return
     name = os.environ.get("DISPLAY")
-    remedy = "--screenshot FILE draws without one"
+    remedy = "a browser shows it too (v2d-slam --viewer web, v2d-view --web), --screenshot FILE draws without one"
     if not name:
         raise ViewerError(f"no display (DISPLAY is not set); {remedy}")
     if not answers(name):
@@ -114,11 +114,11 @@ def threads() -> set[int]:
 
 
 class RenderThreads:
-    """The threads that a renderer has started; with a software driver they are what a redraw costs."""
+    """The threads that draw; with a software driver they are what a redraw costs."""
 
-    def __init__(self, before: set[int]) -> None:
-        """Those of now that are not in `before` (see `threads`)."""
-        self._ids = threads() - before
+    def __init__(self, ids: set[int]) -> None:
+        """By their native ids."""
+        self._ids = ids if sys.platform == "linux" else set()  # elsewhere nobody tells what they use
 
     def seconds(self) -> float:
         """Processor time that they have used; 0 where it cannot be told."""

@@ -13,18 +13,13 @@ from slam.frames import Keyframe
 from slam.io.ply import PointCloud
 from slam.viewer.clouds import KeyframePoints
 from slam.viewer.controls import Controls
-from slam.viewer.shapes import Lines, frustum, graph, median_depth, path, placed, poses
+from slam.viewer.shapes import Lines, drawings, median_depth
 from slam.viewer.view_state import ViewState
 
 BACKGROUND = (0.07, 0.08, 0.10, 1.0)
-FRUSTUM_COLOR = (0.35, 0.75, 1.0)
-CURRENT_COLOR = (1.0, 0.85, 0.2)
-PATH_COLOR = (1.0, 0.25, 0.25)
-GRAPH_COLOR = (0.4, 1.0, 0.5)
 LINE_WIDTH_PX = 2.0
+NO_POINTS = PointCloud(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint8))
 SCREEN_GAMMA = 2.2  # the renderer takes colours of lines as linear light
-FRUSTUM_RATIO = 0.07  # length of a frustum, times the median depth
-NOTHING = Lines(np.zeros((0, 3)), np.zeros((0, 2), dtype=np.int64))
 
 
 class Painter:
@@ -55,9 +50,9 @@ class Painter:
                 if self.scene.has_geometry(f"cloud {i}"):
                     self.scene.modify_geometry_material(f"cloud {i}", point_material(point_size))
         for i in changed:
-            self.draw_cloud(f"cloud {i}", points[i].cloud)
             self._placed.pop(i, None)
-            if i not in drawn and len(points[i].cloud):
+            self.draw_cloud(f"cloud {i}", points[i].cloud if i in points else NO_POINTS)
+            if i not in drawn and self.scene.has_geometry(f"cloud {i}"):
                 self.scene.show_geometry(f"cloud {i}", False)
         for i in points:
             before, now = self._placed.get(i), drawn.get(i)
@@ -86,14 +81,8 @@ class Painter:
         if not shown.keyframes:
             return
         self.median_depth = self.median_depth or median_depth(shown.keyframes)
-        size = FRUSTUM_RATIO * self.median_depth
-        pyramid, larger = frustum(shown.keyframes[0], size), frustum(shown.keyframes[0], 1.3 * size)
-        self._draw(
-            "frusta", placed(pyramid, poses(shown.drawn)) if controls.shows_keyframes else NOTHING, FRUSTUM_COLOR
-        )
-        self._draw("trajectory", path(shown.path) if controls.shows_trajectory else NOTHING, PATH_COLOR)
-        self._draw("graph", graph(shown.drawn) if controls.shows_graph else NOTHING, GRAPH_COLOR)
-        self._draw("current", NOTHING if shown.T_wc is None else placed(larger, shown.T_wc[None]), CURRENT_COLOR)
+        for name, (lines, color) in drawings(shown, controls, self.median_depth).items():
+            self._draw(name, lines, color)
 
     def _draw(self, name: str, lines: Lines, color: tuple[float, float, float]) -> None:
         if self.scene.has_geometry(name):
@@ -112,8 +101,8 @@ class Painter:
 
 def T_w_cloud(keyframe: Keyframe, cloud: KeyframePoints) -> np.ndarray:
     """(4, 4) world from points: the keyframe's pose, and its depth's change of scale since they were made."""
-    scale_change = keyframe.scale / cloud.scale
-    return keyframe.T_wc.numpy() @ np.diag([scale_change, scale_change, scale_change, 1.0])
+    stretch = cloud.stretch(keyframe)
+    return keyframe.T_wc.numpy() @ np.diag([stretch, stretch, stretch, 1.0])
 
 
 def point_material(size_px: int) -> Any:

@@ -3,8 +3,32 @@
 import cv2
 import numpy as np
 
+from slam.viewer.view_state import ViewState
+
 SIZE = (192, 256)  # rows, columns
 BACKGROUND = 18  # gray level beside images of another shape
+
+
+def panel_image(shown: ViewState) -> np.ndarray:
+    """What the camera sees, depth and confidence of the newest keyframe drawn, one below the other, uint8 RGB."""
+    return stacked(panel_images(shown), 3)
+
+
+def panel_tiles(shown: ViewState) -> np.ndarray:
+    """The same, depth and confidence side by side at half the size."""
+    image, *maps = np.split(panel_image(shown), 3)
+    rows, columns = SIZE
+    halves = [cv2.resize(one, (columns // 2, rows // 2), interpolation=cv2.INTER_AREA) for one in maps]
+    return np.vstack([image, np.hstack(halves)])
+
+
+def panel_images(shown: ViewState) -> list[np.ndarray]:
+    """Image, depth and confidence, or those that there are, (H, W, 3) uint8 RGB each."""
+    found = [np.zeros((1, 1, 3), np.uint8) if shown.image is None else shown.image]
+    if shown.drawn:
+        dense = shown.drawn[-1].dense.on_host()
+        found += [depth_image(dense.value.numpy()), confidence_image(dense.confidence.numpy())]
+    return found
 
 
 def stacked(images: list[np.ndarray], count: int) -> np.ndarray:

@@ -6,10 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from slam.frames import Keyframe
+from slam.viewer.controls import Controls
 from slam.viewer.view_state import ViewState
 
 MAX_PATH = 5000  # about so many pieces of a path
 FRUSTUM_EDGES = np.array([[0, 1], [0, 2], [0, 3], [0, 4], [1, 2], [2, 3], [3, 4], [4, 1], [1, 5], [5, 2]])
+FRUSTUM_RATIO = 0.07  # length of a frustum, times the median depth
+FRUSTUM_COLOR = (0.35, 0.75, 1.0)
+CURRENT_COLOR = (1.0, 0.85, 0.2)
+PATH_COLOR = (1.0, 0.25, 0.25)
+GRAPH_COLOR = (0.4, 1.0, 0.5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,6 +26,9 @@ class Lines:
     edges: np.ndarray  # (M, 2) int, indices of points
 
 
+NOTHING = Lines(np.zeros((0, 3)), np.zeros((0, 2), dtype=np.int64))
+
+
 @dataclass(frozen=True, eq=False)
 class Viewpoint:
     """Where the observer is, world frame."""
@@ -27,6 +36,23 @@ class Viewpoint:
     eye: np.ndarray  # (3,)
     center: np.ndarray  # (3,) looked at
     up: np.ndarray  # (3,)
+
+
+Drawing = tuple[Lines, tuple[float, float, float]]  # and their colour, RGB in [0, 1]
+
+
+def drawings(shown: ViewState, controls: Controls, median_depth: float) -> dict[str, Drawing]:
+    """Cameras, trajectory and graph by name, empty where they are not wanted; needs a keyframe."""
+    size = FRUSTUM_RATIO * median_depth
+    pyramid, larger = frustum(shown.keyframes[0], size), frustum(shown.keyframes[0], 1.3 * size)
+    frusta = placed(pyramid, poses(shown.drawn)) if controls.shows_keyframes else NOTHING
+    current = NOTHING if shown.T_wc is None else placed(larger, shown.T_wc[None])
+    return {
+        "frusta": (frusta, FRUSTUM_COLOR),
+        "trajectory": (path(shown.path) if controls.shows_trajectory else NOTHING, PATH_COLOR),
+        "graph": (graph(shown.drawn) if controls.shows_graph else NOTHING, GRAPH_COLOR),
+        "current": (current, CURRENT_COLOR),
+    }
 
 
 def frustum(keyframe: Keyframe, depth: float) -> Lines:

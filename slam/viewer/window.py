@@ -4,31 +4,23 @@ Open3D must be told everything from callbacks that it runs itself (`post_to_main
 posted on every tick of its loop swamps it. It draws after the callback, on threads of its own.
 """
 
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import open3d as o3d
 from open3d.visualization import gui, rendering
 
-from slam.errors import OutputError
-from slam.io.images import write_color
-from slam.io.ply import write_ply
-from slam.mapping.fusion import FusionConfig, fused_cloud
-from slam.threads import Worker
 from slam.viewer.clouds import Clouds
 from slam.viewer.controls import HELP, KEYS, Command, Controls, pressed
 from slam.viewer.driver import RenderThreads, check_display, check_driver, threads
 from slam.viewer.painter import Painter
-from slam.viewer.panel_images import confidence_image, depth_image, stacked
+from slam.viewer.panel_images import panel_image
+from slam.viewer.saver import Saver
 from slam.viewer.shapes import Viewpoint, behind, overview, poses
 from slam.viewer.view_state import Feed, ViewState
-
-log = logging.getLogger(__name__)
 
 FIELD_OF_VIEW_DEG = 60.0
 MAX_POINTS = 300_000  # drawn at once
@@ -66,12 +58,12 @@ class Window:
         self._error: Exception | None = None
         self._images: list[o3d.geometry.Image] = []
         self.clouds = Clouds(MAX_POINTS)
-        self._saver: Worker[Callable[[], str], str] = Worker(lambda save: save(), "saver")
+        self._saver = Saver(feed.folder)
         self._app = gui.Application.instance
         self._app.initialize()
         self._window = self._app.create_window(feed.title, width, height)
         self._safely(self._build)()
-        self.renderer = RenderThreads(before)
+        self.renderer = RenderThreads(threads() - before)
         if feed.is_live:
             self.renderer.stand_back()
         self._work_s = self.renderer.seconds()
@@ -146,7 +138,7 @@ class Window:
         self._drawn = (shown, controls, self.note)
 
     def _update_panel(self, shown: ViewState, controls: Controls) -> None:
-        self._images = [*self._images[-1:], o3d.geometry.Image(column(shown))]  # kept: read after this returns
+        self._images = [*self._images[-1:], o3d.geometry.Image(panel_image(shown))]  # kept: read after this returns
         self._panel_image.update_image(self._images[-1])
         self._settings.text = f"confidence from {controls.min_confidence:.1f}, points {controls.point_size} px"
         self._help.visible = controls.shows_help
@@ -188,7 +180,7 @@ class Window:
         self._panel.add_child(self._status)
         self._panel.add_child(self._settings)
         self._panel.add_child(gui.Label("image, depth, confidence"))
-        self._images = [o3d.geometry.Image(np.zeros_like(column(self.feed.shown())))]
+        self._images = [o3d.geometry.Image(np.zeros_like(panel_image(self.feed.shown())))]
         self._panel_image: Any = gui.ImageWidget(self._images[0])  # one: several widgets mix up their images
         self._panel.add_child(self._panel_image)
         self._help: Any = gui.Vert(0, gui.Margins(em, em, em, em))  # over the map
@@ -248,8 +240,7 @@ class Window:
             self.controls = replace(self.controls, follows=False)
             self._post(self._reset)
         elif command is Command.SAVE_CLOUD:
-            shown, config = self.feed.shown(), FusionConfig(min_confidence=self.controls.min_confidence)
-            self._save("ply", lambda path: write_ply(path, fused_cloud(shown.drawn, config)))
+            self.note = self._saver.save_cloud(self.feed.shown(), self.controls.min_confidence)
         elif command is Command.SAVE_SCREENSHOT:
             self._scene.scene.scene.render_to_image(self._safely(self._save_screenshot))
 
@@ -260,33 +251,4 @@ class Window:
             self._look(overview(shown))
 
     def _save_screenshot(self, image: o3d.geometry.Image) -> None:
-        pixels = np.array(image)[..., :3].copy()
-        self._save("png", lambda path: write_color(path, pixels))
-
-    def _save(self, suffix: str, writer: Callable[[Path], None]) -> None:
-        """Write a file on another thread."""
-        is_taken = self._saver.try_submit(lambda: saved(self.feed.folder, suffix, writer))
-        self.note = "saving..." if is_taken else "still saving: try again"
-
-
-def column(shown: ViewState) -> np.ndarray:
-    """What the camera sees, depth and confidence of the newest keyframe drawn, one below the other, uint8 RGB."""
-    found = [np.zeros((1, 1, 3), np.uint8) if shown.image is None else shown.image]
-    if shown.drawn:
-        dense = shown.drawn[-1].dense.on_host()
-        found += [depth_image(dense.value.numpy()), confidence_image(dense.confidence.numpy())]
-    return stacked(found, 3)
-
-
-def saved(folder: Path, suffix: str, writer: Callable[[Path], None]) -> str:
-    """Write `view_001` or the next name that is free; what to say about it: a refusal is no end."""
-    number = 1
-    while (path := folder / f"view_{number:03d}.{suffix}").exists():
-        number += 1
-    try:
-        writer(path)
-    except OutputError as error:
-        log.error("%s", error)
-        return str(error)
-    log.info("wrote %s", path)
-    return f"saved {path.name}"
+        self.note = self._saver.save_image(np.array(image)[..., :3].copy())

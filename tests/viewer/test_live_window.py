@@ -145,7 +145,8 @@ class TestWithout:
             )
         lines = [r.getMessage() for r in caplog.records if r.name == "apps.viewing"]
         assert lines == [
-            "going on without a window: no display (DISPLAY is not set); --screenshot FILE draws without one"
+            "going on without a window: no display (DISPLAY is not set); a browser shows it too "
+            "(v2d-slam --viewer web, v2d-view --web), --screenshot FILE draws without one"
         ]
 
     @pytest.mark.parametrize("option", ["--headless", "--viewer=none"])
