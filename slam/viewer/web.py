@@ -37,6 +37,7 @@ REST_RATIO = 4.0  # beside tracking, drawing rests so many times as long as it h
 TICK_S = 0.1
 FAREWELL_S = 0.3  # for browsers to hear of the end
 FOLLOW_RATIO = 0.5  # distance behind the followed camera, times the median depth
+TURN_RATIO = 1e-3  # times the median depth: a view farther from where it was sent was turned by hand
 SENT_VIEWS = 50  # that a browser may still be about to take
 RENDER_TIMEOUT_S = 20.0  # of a browser that is asked for a screenshot
 BACKGROUND = 18  # gray level of screenshots
@@ -68,17 +69,18 @@ class Browser:
     def __init__(self, client: viser.ClientHandle, follows: bool) -> None:
         self._client = client
         self._follows: Any = client.gui.add_checkbox("follow the camera", follows, order=Order.FOLLOW)
-        self._sent: deque[Viewpoint] = deque(maxlen=SENT_VIEWS)
+        self._eyes = deque([client.camera.position], SENT_VIEWS)  # where it began, and was sent to
+        self._is_placed = False
 
     def point(self, shown: ViewState, median_depth: float) -> None:
         """Look at the map as a whole at first, then follow the camera until somebody turns the view."""
         if not shown.keyframes:
             return
-        if self._sent and self._follows.value and self._was_turned():
+        if self._is_placed and self._follows.value and self._was_turned(median_depth):
             self._follows.value = False
         if self._follows.value and shown.T_wc is not None:
             self._look(behind(shown.T_wc, FOLLOW_RATIO * median_depth))
-        elif not self._sent:
+        elif not self._is_placed:
             self._look(overview(shown))
 
     def reset(self, shown: ViewState) -> None:
@@ -87,14 +89,15 @@ class Browser:
         if shown.keyframes:
             self._look(overview(shown))
 
-    def _was_turned(self) -> bool:
-        """True if it is nowhere that it was sent to."""
-        eye = self._client.camera.position
-        return all(np.linalg.norm(eye - v.eye) > 1e-3 * np.linalg.norm(v.center - v.eye) for v in self._sent)
+    def _was_turned(self, median_depth: float) -> bool:
+        """True if somebody has moved it: it is nowhere that it was sent to."""
+        distances = np.linalg.norm(np.array(self._eyes) - self._client.camera.position, axis=1)
+        return float(distances.min()) > TURN_RATIO * median_depth
 
     def _look(self, view: Viewpoint) -> None:
         camera = self._client.camera
-        self._sent.append(view)
+        self._eyes.append(view.eye)
+        self._is_placed = True
         with self._client.atomic():
             camera.position, camera.look_at, camera.up_direction = view.eye, view.center, view.up
 

@@ -1,20 +1,30 @@
 """A small run to look at: four keyframes before a wall of four colours."""
 
+import json
 import os
 import subprocess
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from slam.frames import Image, Keyframe, Trajectory, View
 from slam.inv_depth import InvDepth
-from slam.io.ply import PointCloud
+from slam.io.ply import PointCloud, read_ply
 from slam.io.run import write_cloud, write_keyframes, write_trajectories
 from slam.io.run_directory import RunDirectory
+from slam.io.trajectory import read_tum
 
+ROOT = Path(__file__).resolve().parents[2]
+LIMIT_S = 90
+SMALL = ["--set", "pixels=19200"]  # 160x120
+DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY")
 SIZE = (48, 64)  # rows, columns
 K = torch.tensor([[50.0, 0, 31.5], [0, 50.0, 23.5], [0, 0, 1]], dtype=torch.float64)
 WALL_Z = 2.0
@@ -71,3 +81,58 @@ def display_server() -> Iterator[subprocess.Popen[bytes]]:
 def display(display_server: subprocess.Popen[bytes]) -> str:
     """The name of a virtual display."""
     return display_server.args[-1]
+
+
+@pytest.fixture
+def stream(rendered, mjpeg_server) -> Iterator[str]:
+    """The address of an endless camera: the rendered recording there and back."""
+    images = [cv2.imencode(".jpg", frame.image[..., ::-1])[1].tobytes() for frame in rendered.frames]
+    server = mjpeg_server.MjpegServer(images + images[::-1], 30.0)
+    yield server.url
+    server.stop()
+
+
+class Program:
+    """v2d-slam in a process of its own, until it is ended by what the test does."""
+
+    def __init__(self, out: Path, *options: str, **environment: str) -> None:
+        self.out, self.log = out, out.with_suffix(".log")
+        self.environment = {k: v for k, v in os.environ.items() if k not in DISPLAYS} | environment
+        command = [sys.executable, "-m", "apps.run", "--out", str(out), *SMALL, *options]
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(command, cwd=ROOT, env=self.environment, stdout=log, stderr=log)
+
+    def poses(self) -> int:
+        """Lines of the online trajectory, written about every second."""
+        path = self.out / "trajectory_online.txt"
+        return len(path.read_text().splitlines()) if path.exists() else 0
+
+    def wait_until(self, claim: Callable[[], bool]) -> None:
+        end_s = time.monotonic() + LIMIT_S
+        while not claim():
+            assert self.process.poll() is None and time.monotonic() < end_s, self.log.read_text()
+            time.sleep(0.1)
+
+    def check_ended_in_order(self) -> dict[str, Any]:
+        """Everything is written; what `run.json` says."""
+        assert self.process.wait(LIMIT_S) == 0, self.log.read_text()
+        record = json.loads((self.out / "run.json").read_text())
+        assert record["missing"] == {} and record["outcome"]["end"] == "stopped by the user"
+        assert len(read_tum(self.out / "trajectory.txt")) == record["frames_tracked"] > 0
+        assert len(read_ply(self.out / "map.ply")) > 0
+        return record
+
+
+@pytest.fixture
+def start_program(tmp_path) -> Iterator[Callable[..., Program]]:
+    """Starts v2d-slam with options, and further environment; nothing is left of it after the test."""
+    programs = []
+
+    def started(*options: str, **environment: str) -> Program:
+        programs.append(Program(tmp_path / "run", *options, **environment))
+        return programs[-1]
+
+    yield started
+    for program in programs:
+        program.process.kill()
+        program.process.wait(10)

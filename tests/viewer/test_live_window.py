@@ -3,18 +3,15 @@
 import ctypes
 import json
 import logging
-import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import pytest
 
 from apps import viewing
@@ -22,7 +19,6 @@ from apps.run import main
 from slam.errors import SourceError
 from slam.io.images import read_color
 from slam.io.ply import read_ply
-from slam.io.trajectory import read_tum
 from slam.viewer.driver import count_devices
 from slam.viewer.live import LiveRun
 
@@ -35,15 +31,6 @@ needs_window = [
     pytest.mark.skipif(bool(MISSING), reason=f"{' and '.join(MISSING)} not installed"),
     pytest.mark.skipif(count_devices() < 1, reason="no Vulkan driver (libvulkan1, mesa-vulkan-drivers)"),
 ]
-
-
-@pytest.fixture
-def stream(rendered, mjpeg_server) -> Iterator[str]:
-    """The address of an endless camera: the rendered recording there and back."""
-    images = [cv2.imencode(".jpg", frame.image[..., ::-1])[1].tobytes() for frame in rendered.frames]
-    server = mjpeg_server.MjpegServer(images + images[::-1], 30.0)
-    yield server.url
-    server.stop()
 
 
 class ClientMessage(ctypes.Structure):
@@ -75,63 +62,40 @@ def close_window(display: str, window: int) -> None:
     x11.XCloseDisplay(connection)
 
 
-class Program:
-    """v2d-slam on a display, until it is ended by what the test does."""
+class Keys:
+    """A program's window, and keys for it."""
 
-    def __init__(self, display: str, out: Path, *options: str) -> None:
-        self.out, self.log = out, out.with_suffix(".log")
-        self.environment = {k: v for k, v in os.environ.items() if k != "WAYLAND_DISPLAY"} | {"DISPLAY": display}
-        command = [sys.executable, "-m", "apps.run", "--out", str(out), *SMALL, *options]
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(command, cwd=ROOT, env=self.environment, stdout=log, stderr=log)
+    def __init__(self, program: Any) -> None:
+        self.program = program
 
     def xdotool(self, *words: str) -> str:
         done = subprocess.run(
-            ["xdotool", *words], env=self.environment, capture_output=True, text=True, timeout=LIMIT_S, check=True
+            ["xdotool", *words],
+            env=self.program.environment,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=True,
         )
         return done.stdout.strip()
 
     def window(self) -> str:
-        """Its window, once it is there and has the keys."""
+        """The window, once it is there and has the keys."""
         search = ["xdotool", "search", "--onlyvisible", "--name", "v2d-slam"]
-        self.wait_until(lambda: subprocess.run(search, env=self.environment, capture_output=True).returncode == 0)
+        environment = self.program.environment
+        self.program.wait_until(lambda: subprocess.run(search, env=environment, capture_output=True).returncode == 0)
         window = self.xdotool(*search[1:]).splitlines()[0]
         self.xdotool("windowfocus", "--sync", window)
         return window
 
-    def poses(self) -> int:
-        """Lines of the online trajectory, written about every second."""
-        path = self.out / "trajectory_online.txt"
-        return len(path.read_text().splitlines()) if path.exists() else 0
-
-    def wait_until(self, claim: Callable[[], bool]) -> None:
-        end_s = time.monotonic() + LIMIT_S
-        while not claim():
-            assert self.process.poll() is None and time.monotonic() < end_s, self.log.read_text()
-            time.sleep(0.1)
-
-    def check_ended_in_order(self) -> dict[str, Any]:
-        """Everything is written; what `run.json` says."""
-        assert self.process.wait(LIMIT_S) == 0, self.log.read_text()
-        record = json.loads((self.out / "run.json").read_text())
-        assert record["missing"] == {} and record["outcome"]["end"] == "stopped by the user"
-        assert len(read_tum(self.out / "trajectory.txt")) == record["frames_tracked"] > 0
-        assert len(read_ply(self.out / "map.ply")) > 0
-        return record
-
 
 @pytest.fixture
-def start(display, tmp_path) -> Iterator[Callable[..., Program]]:
-    programs = []
+def start(start_program, display) -> Callable[..., tuple[Any, Keys]]:
+    def started(*options: str) -> tuple[Any, Keys]:
+        program = start_program(*options, DISPLAY=display)
+        return program, Keys(program)
 
-    def started(*options: str) -> Program:
-        programs.append(Program(display, tmp_path / "run", *options))
-        return programs[-1]
-
-    yield started
-    for program in programs:
-        program.process.kill()
-        program.process.wait(10)
+    return started
 
 
 @pytest.mark.usefixtures("no_display")
@@ -221,40 +185,40 @@ class TestWindow:
     pytestmark = needs_window
 
     def test_keys_pause_step_save_and_quit_a_camera(self, start, stream):
-        program = start("--camera", stream, "--hfov", "70")
-        program.window()
+        program, keys = start("--camera", stream, "--hfov", "70")
+        keys.window()
         program.wait_until(lambda: program.poses() > 30)
-        program.xdotool("key", "space")
+        keys.xdotool("key", "space")
         time.sleep(1.5)  # a flush after the last pose
-        program.xdotool("key", "n")
+        keys.xdotool("key", "n")
         time.sleep(1.5)
         paused = program.poses()
-        program.xdotool("key", "n")
+        keys.xdotool("key", "n")
         program.wait_until(lambda: program.poses() > paused)
         time.sleep(1.5)
         assert program.poses() == paused + 1  # one frame and no more
-        program.xdotool("mousemove", "100", "200", "mousedown", "1", "mousemove", "150", "220", "mouseup", "1")
-        program.xdotool("key", "g", "k", "t", "h", "plus", "bracketright", "f", "r", "p", "s")
+        keys.xdotool("mousemove", "100", "200", "mousedown", "1", "mousemove", "150", "220", "mouseup", "1")
+        keys.xdotool("key", "g", "k", "t", "h", "plus", "bracketright", "f", "r", "p", "s")
         program.wait_until(lambda: (program.out / "view_001.ply").exists() and (program.out / "view_001.png").exists())
         assert len(read_ply(program.out / "view_001.ply")) > 100
         assert read_color(program.out / "view_001.png").std() > 1
-        program.xdotool("key", "space")
+        keys.xdotool("key", "space")
         program.wait_until(lambda: program.poses() > paused + 20)
-        program.xdotool("key", "q")
+        keys.xdotool("key", "q")
         assert program.check_ended_in_order()["frames_dropped"] > 20  # while it was paused
 
     def test_closing_the_window_ends_the_run_in_order_also_when_paused(self, start, stream, display, tmp_path):
-        program = start("--camera", stream, "--hfov", "70", "--screenshot", str(tmp_path / "map.png"))
-        window = program.window()
+        program, keys = start("--camera", stream, "--hfov", "70", "--screenshot", str(tmp_path / "map.png"))
+        window = keys.window()
         program.wait_until(lambda: program.poses() > 20)
-        program.xdotool("key", "space")
+        keys.xdotool("key", "space")
         close_window(display, int(window))
         program.check_ended_in_order()
         assert read_color(tmp_path / "map.png").shape == (800, 1280, 3)
 
     def test_a_display_that_goes_away_does_not_end_the_run(self, start, stream, display_server):
-        program = start("--camera", stream, "--hfov", "70")
-        program.window()
+        program, keys = start("--camera", stream, "--hfov", "70")
+        keys.window()
         program.wait_until(lambda: program.poses() > 20)
         display_server.kill()
         program.wait_until(lambda: "the display has gone" in program.log.read_text())
