@@ -15,7 +15,7 @@ from apps.common import guarded
 from slam.errors import UsageError, ViewerError
 from slam.threads import Worker
 from slam.viewer.driver import check_display, check_driver, on_display_lost
-from slam.viewer.web_address import LOCAL_HOST, Address
+from slam.viewer.web_address import LOCAL_HOST, Address, import_page
 
 if TYPE_CHECKING:
     from slam.viewer.live import LiveRun
@@ -107,13 +107,10 @@ def load_page(option: str, host: str | None, port: str | None) -> Any:
         raise UsageError("the host of a page must not be empty; 127.0.0.1 is this computer alone, 0.0.0.0 is everybody")
     address = Address(host or LOCAL_HOST, None if port is None else int(port))
     address.free_port()
-    try:
-        from slam.viewer.web import WebPage
-    except ImportError as error:
-        raise ViewerError(f"cannot load viser: {error}; pip install 'v2d-slam[web]'") from error
+    page = import_page()
     if not address.is_local:
         log.warning("anyone who reaches %s can look at the page, and stop the run there", address.host)
-    return partial(WebPage, address=address)
+    return partial(page, address=address)
 
 
 def watched(window: Any, live: "LiveRun", stop: threading.Event, job: Callable[[], int]) -> int:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from slam.mapping.store import KeyframeStore
     from slam.sources import SourceSpec, open_source
     from slam.system import Slam
+    from slam.viewer.notebook import run_figure, web_view
 
 __version__ = "0.1.0"
 
@@ -50,7 +51,9 @@ __all__ = [
     "open_source",
     "read_calibration",
     "run_and_score",
+    "run_figure",
     "save_map",
+    "web_view",
     "write_ply",
     "write_tum",
 ]
@@ -72,6 +75,7 @@ _HOMES = {
     "slam.mapping.store": ("KeyframeStore",),
     "slam.sources": ("SourceSpec", "open_source"),
     "slam.system": ("Slam",),
+    "slam.viewer.notebook": ("run_figure", "web_view"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

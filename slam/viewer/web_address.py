@@ -5,6 +5,7 @@ import ipaddress
 import os
 import socket
 from dataclasses import dataclass
+from typing import Any
 
 from slam.errors import ViewerError
 
@@ -62,6 +63,15 @@ class Address:
         tunnel = f"ssh -L {port}:{self.host}:{port} {socket.gethostname()}"
         is_remote = bool(os.environ.get("SSH_CONNECTION")) and self.is_local
         return self.url(port) + (f" (on your own computer after {tunnel})" if is_remote else "")
+
+
+def import_page() -> Any:
+    """The class of the page; raises ViewerError if viser cannot be loaded."""
+    try:
+        from slam.viewer.web import WebPage
+    except ImportError as error:
+        raise ViewerError(f"cannot load viser: {error}; pip install 'v2d-slam[web]'") from error
+    return WebPage
 
 
 def can_listen(ip_address: str, port: int) -> bool:

@@ -96,13 +96,13 @@ def test_browsers_watch_and_command_a_camera_and_leave_it_unharmed(browsers, sta
     assert points(second, few) > few  # the map grows under its eyes, and is there for who comes later
     wait_for_text(first, "(browsers 2)")
     second.get_by_role("button", name="reset the view").click()  # of this browser alone
-    wait_until(lambda: not second.get_by_label("follow the camera").is_checked())
-    assert first.get_by_label("follow the camera").is_checked()
+    wait_until(lambda: not second.get_by_role("checkbox", name="follow the camera").is_checked())
+    assert first.get_by_role("checkbox", name="follow the camera").is_checked()
     second.get_by_role("button", name="play, pause").click()
     for page in (first, second):
         wait_for_text(page, "(paused)")
     for box in ("keyframes", "trajectory"):
-        second.get_by_label(box).uncheck()
+        second.get_by_role("checkbox", name=box).uncheck()
     wait_until(lambda: bright(second, tmp_path / "points.png") > 5000)
     second.get_by_role("slider").nth(1).press("End")  # nothing is as sure as that
     wait_until(lambda: bright(second, tmp_path / "none.png") < 1500)  # the current camera stays
