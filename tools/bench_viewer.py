@@ -1,12 +1,16 @@
-"""What the live window costs: frames per second without and with it, and a redraw with many keyframes.
+"""What the live window or page costs: frames per second without and with it, and a redraw with many keyframes.
 
 xvfb-run -s "-screen 0 1280x800x24" python tools/bench_viewer.py FOLDER [--repeats 3] [--keyframes 300]
+python tools/bench_viewer.py FOLDER --viewers none web watched    # watched: the page, read by one who draws nothing,
+                                                                  # as a browser on another computer
 
 Runs alternate, so that what else the computer does disturbs both alike.
 """
 
 import argparse
+import contextlib
 import math
+import socket
 import subprocess
 import sys
 import tempfile
@@ -30,12 +34,41 @@ REDRAWS = 12
 
 def fps(folder: Path, viewer: str, frames: int | None) -> float:
     """Frames per second of one run."""
-    with tempfile.TemporaryDirectory() as temporary:
-        out = Path(temporary) / "run"
-        command = [sys.executable, "-m", "apps.run", "--sequence", str(folder), "--out", str(out), "--viewer", viewer]
+    with tempfile.TemporaryDirectory() as temporary, socket.create_server(("127.0.0.1", 0)) as free:
+        out, port = Path(temporary) / "run", free.getsockname()[1]
+        free.close()
+        option = {"web": f"web:{port}", "watched": f"web:{port}"}.get(viewer, viewer)
+        command = [sys.executable, "-m", "apps.run", "--sequence", str(folder), "--out", str(out), "--viewer", option]
         command += ["--quiet"] if frames is None else ["--quiet", "--max-frames", str(frames)]
-        subprocess.run(command, check=True, capture_output=True)
+        program = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        if viewer == "watched":
+            print(f"read {watch(port, program) / 1e6:.1f} MB", flush=True)
+        if program.wait():
+            raise SystemExit(f"{' '.join(command)} failed")
         return Run(out).record().fps
+
+
+def watch(port: int, program: subprocess.Popen[bytes]) -> int:
+    """Read all that the page sends until it ends; bytes."""
+    import msgspec
+    import viser
+    from viser._messages import ViewerCameraMessage
+    from websockets.exceptions import ConnectionClosed
+    from websockets.sync.client import connect
+
+    looks = ViewerCameraMessage((1, 0, 0, 0), (0, 0, 0), 1.0, 0.01, 1000.0, 800, 1280, (0, 0, 1), (0, -1, 0))
+    protocol: Any = f"viser-v{viser.__version__}"
+    read, address = 0, f"ws://127.0.0.1:{port}"
+    while program.poll() is None and not read:
+        with (
+            contextlib.suppress(ConnectionRefusedError, ConnectionClosed),
+            connect(address, subprotocols=[protocol], max_size=None, compression=None) as page,
+        ):
+            page.send(msgspec.msgpack.encode({"type": "ViewerCameraMessage", **vars(looks)}))
+            while True:
+                read += len(page.recv())
+        time.sleep(0.1)
+    return read
 
 
 class Ring:
@@ -120,15 +153,18 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--max-frames", type=int, metavar="N")
     parser.add_argument("--keyframes", type=int, default=300)
+    parser.add_argument(
+        "--viewers", nargs="+", choices=("none", "open3d", "web", "watched"), default=["none", "open3d"]
+    )
     options = parser.parse_args()
     if options.folder is not None:
-        rates: dict[str, list[float]] = {"none": [], "open3d": []}
+        rates: dict[str, list[float]] = {viewer: [] for viewer in options.viewers}
         for _ in range(options.repeats):
             for viewer, found in rates.items():
                 found.append(fps(options.folder, viewer, options.max_frames))
         for viewer, found in rates.items():
-            print(f"--viewer {viewer:8s} {median(found):6.1f} frames/s   {sorted(found)}", flush=True)
-    rows: list[tuple[str, Any]] = redraws(options.keyframes)
+            print(f"{viewer:8s} {median(found):6.1f} frames/s   {sorted(found)}", flush=True)
+    rows: list[tuple[str, Any]] = redraws(options.keyframes) if "open3d" in options.viewers else []
     for name, value in rows:
         print(f"{options.keyframes} keyframes, {name:40s} {value:8.1f}")
 
