@@ -69,17 +69,25 @@ class Browser:
     def __init__(self, client: viser.ClientHandle, follows: bool) -> None:
         self._client = client
         self._follows: Any = client.gui.add_checkbox("follow the camera", follows, order=Order.FOLLOW)
-        self._eyes = deque([client.camera.position], SENT_VIEWS)  # where it began, and was sent to
-        self._is_placed = False
+        self._is_placed = self._was_following = self._has_arrived = False
+        self._eyes: deque[np.ndarray] = deque(maxlen=SENT_VIEWS)  # where it was sent to follow
+        self._reported = client.camera.position  # by the browser, which is behind
+        client.camera.on_update(self._hear)
 
     def point(self, shown: ViewState, median_depth: float) -> None:
-        """Look at the map as a whole at first, then follow the camera until somebody turns the view."""
+        """Look at the map as a whole at first, or follow the camera until somebody turns the view."""
         if not shown.keyframes:
             return
-        if self._is_placed and self._follows.value and self._was_turned(median_depth):
+        if self._follows.value and not self._was_following:
+            self._eyes.clear()
+            self._has_arrived = False
+        elif self._follows.value and self._was_turned(median_depth):
             self._follows.value = False
+        self._was_following = self._follows.value
         if self._follows.value and shown.T_wc is not None:
-            self._look(behind(shown.T_wc, FOLLOW_RATIO * median_depth))
+            view = behind(shown.T_wc, FOLLOW_RATIO * median_depth)
+            self._eyes.append(view.eye)
+            self._look(view)
         elif not self._is_placed:
             self._look(overview(shown))
 
@@ -89,14 +97,19 @@ class Browser:
         if shown.keyframes:
             self._look(overview(shown))
 
+    async def _hear(self, camera: viser.CameraHandle) -> None:
+        """Viser's thread."""
+        self._reported = camera.position
+
     def _was_turned(self, median_depth: float) -> bool:
-        """True if somebody has moved it: it is nowhere that it was sent to."""
-        distances = np.linalg.norm(np.array(self._eyes) - self._client.camera.position, axis=1)
-        return float(distances.min()) > TURN_RATIO * median_depth
+        """True if it had arrived where it was sent to, and has now left."""
+        distances = [float(np.linalg.norm(eye - self._reported)) for eye in self._eyes]
+        is_there = min(distances, default=np.inf) <= TURN_RATIO * median_depth
+        self._has_arrived = self._has_arrived or is_there
+        return self._has_arrived and not is_there
 
     def _look(self, view: Viewpoint) -> None:
         camera = self._client.camera
-        self._eyes.append(view.eye)
         self._is_placed = True
         with self._client.atomic():
             camera.position, camera.look_at, camera.up_direction = view.eye, view.center, view.up
