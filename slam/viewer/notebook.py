@@ -92,9 +92,13 @@ class WebView:
         self._stop.set()
         self._worker.close()
 
+    def iframe(self) -> str:
+        """HTML that shows the page within another one."""
+        return f'<iframe src="{html.escape(self.url)}" width="100%" height="{self.height}" frameborder="0"></iframe>'
+
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        return f'<iframe src="{html.escape(self.url)}" width="100%" height="{self.height}" frameborder="0"></iframe>'
+        return self.iframe()
 
 
 def web_view(run: str | Path, port: int | None = None, height: int = 600) -> WebView:

@@ -36,7 +36,7 @@ def test_what_is_no_run_is_named(tmp_path):
 def test_a_notebook_gets_a_frame_of_the_page_until_it_is_closed(run_path, capfd):
     pytest.importorskip("viser", reason="viser is not installed (the extra web)")
     view = slam.web_view(run_path, port=0, height=321)
-    (url,) = re.findall(r'<iframe src="(http://127.0.0.1:\d+)" .*height="321"', view._repr_html_())
+    (url,) = re.findall(r'<iframe src="(http://127.0.0.1:\d+)" .*height="321"', view.iframe())
     assert b"<title>" in urllib.request.urlopen(url, timeout=10).read()
     view.close()
     with pytest.raises(urllib.error.URLError):

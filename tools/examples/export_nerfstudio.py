@@ -1,0 +1,27 @@
+"""A finished run as a nerfstudio data set: pictures in full size, poses, depth and sparse cloud in one folder.
+
+python tools/examples/export_nerfstudio.py results/latest --out results/latest/nerfstudio
+ns-train splatfacto --data results/latest/nerfstudio       # with nerfstudio installed
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    """Export, and say what is in the folder."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    command = [sys.executable, "-m", "apps.export", options.run, "--to", "nerfstudio", "--out", options.out]
+    subprocess.run(command, check=True)  # the same as v2d-export
+    frames = json.loads((options.out / "transforms.json").read_text())["frames"]
+    print(f"{len(frames)} pictures with poses in {options.out}")
+
+
+if __name__ == "__main__":
+    main()
