@@ -60,43 +60,47 @@ def agreed_views(run: Run, config: FusionConfig) -> Iterator[AgreedView]:
         SourceError: if a file is missing or damaged, or the map is empty.
     """
     records = usable_records(run)
-    held: dict[int, Keyframe] = {}
+    held: dict[int, Measured] = {}
     for n, record in enumerate(records):
         order = sorted(range(len(records)), key=lambda m: (abs(m - n), m))[: config.neighbours + 1]
-        held = {m: held[m] if m in held else run.keyframe(records[m]) for m in order}
-        keyframe, others = held[n], [held[m] for m in order if m != n]
-        yield AgreedView(record, keyframe, agreed_depth(keyframe, others, config))
+        held = {m: held[m] if m in held else Measured(run.keyframe(records[m])) for m in order}
+        others = [held[m] for m in order if m != n]
+        yield AgreedView(record, held[n].keyframe, agreed_depth(held[n], others, config))
 
 
-def agreed_depth(keyframe: Keyframe, others: list[Keyframe], config: FusionConfig) -> np.ndarray:
+class Measured:
+    """What a keyframe measured, in the forms in which it is compared."""
+
+    def __init__(self, keyframe: Keyframe) -> None:
+        self.keyframe = keyframe
+        self.T_wc, self.K = keyframe.T_wc.numpy(), keyframe.view.K.numpy()
+        self.depth = keyframe.dense.depth().numpy()  # (h, w), 0 unknown
+        sigma = keyframe.dense.sigma.numpy()
+        self.weight = np.where(self.depth > 0, 1 / np.maximum(sigma, 1e-9) ** 2, 0)  # of the inverse depth
+
+
+def agreed_depth(view: Measured, others: list[Measured], config: FusionConfig) -> np.ndarray:
     """(h, w) float32 depth, the mean of what this keyframe and those that confirm it measured, weighted by their
     variances; 0 where it is unconfident, unconfirmed or on an occlusion edge."""
-    good = is_reliable(keyframe, config)
-    z, K = keyframe.dense.depth().double().numpy(), keyframe.view.K.numpy()
-    p_c = points_of(z, K)[good]
-    own = keyframe.dense.value.double().numpy()[good]
-    weight = weights(keyframe)[good]
-    total, votes = weight * own, np.zeros(len(own), int)
+    good = is_reliable(view.keyframe, config)
+    z = view.depth[good].astype(np.float64)
+    p_c = points_of(view.depth, view.K)[good]
+    weight = view.weight[good].astype(np.float64)
+    total, votes = weight / z, np.zeros(len(z), int)
     for other in others:
-        T_jk = np.linalg.inv(other.T_wc.numpy()) @ keyframe.T_wc.numpy()
+        T_jk = np.linalg.inv(other.T_wc) @ view.T_wc
         p_j = p_c @ T_jk[:3, :3].T + T_jk[:3, 3]
-        v, u, seen = pixels_of(p_j, K, z.shape)
-        z_j = np.where(seen, other.dense.depth().numpy()[v, u], 0)  # unsure ones may confirm: they weigh little
+        v, u, seen = pixels_of(p_j, view.K, view.depth.shape)
+        z_j = np.where(seen, other.depth[v, u], 0)  # unsure ones may confirm: they weigh little
         agrees = (z_j > 0) & (np.abs(z_j - p_j[:, 2]) < config.max_inconsistency * (z_j + p_j[:, 2]))
         on_ray = p_j * np.where(agrees, z_j / np.where(agrees, p_j[:, 2], 1), 1)[:, None]  # where the other sees it
         measured = (on_ray - T_jk[:3, 3]) @ T_jk[:3, 2]
-        w = np.where(agrees & (measured > 0), weights(other)[v, u], 0)
+        w = np.where(agrees & (measured > 0), other.weight[v, u], 0)
         total, weight, votes = total + w / np.where(w > 0, measured, 1), weight + w, votes + agrees
     enough = votes >= min(config.min_agreeing, len(others))
-    depth = np.zeros(z.shape, np.float32)
+    depth = np.zeros(view.depth.shape, np.float32)
     depth[good] = np.where(enough, weight / total, 0)
     return depth
-
-
-def weights(keyframe: Keyframe) -> np.ndarray:
-    """(h, w) inverse variance of the inverse depth; 0 where it is unknown."""
-    sigma = keyframe.dense.sigma.double().numpy()
-    return np.where(keyframe.dense.known.numpy(), 1 / np.maximum(sigma, 1e-9) ** 2, 0)
 
 
 def is_reliable(keyframe: Keyframe, config: FusionConfig) -> np.ndarray:
