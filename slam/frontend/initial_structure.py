@@ -40,12 +40,7 @@ class Candidate:
 
 
 def solve(
-    matches: Sequence[Match],
-    K: Tensor,
-    stride: int,
-    steps: int,
-    guesses: Sequence[Tensor] = (),
-    zooms: Sequence[float] = (),
+    matches: Sequence[Match], K: Tensor, stride: int, steps: int, guesses: Sequence[Tensor] = ()
 ) -> list[Candidate]:
     """What all starts lead to, the best fitting first.
 
@@ -55,42 +50,51 @@ def solve(
         stride: side of a cell, pixels.
         steps: of the bundle adjustment.
         guesses: further starts (hc, wc) of the inverse depth, about 1.
-        zooms: factors of the focal length that are tried too, where it may be far off: then another shape than the true
-            one may fit best. If one of them fits better than all by K, what its shape leads to by K comes first; those
-            by other focal lengths are the last.
     """
-    candidates = _by_intrinsics(matches, K, stride, steps, guesses)
-    zoomed = K.new_tensor([[*zooms], [*zooms], [1.0] * len(zooms)]).mT[..., None, :] * K  # columns: fx, fy, centre
-    others = _sorted([c for other in zoomed for c in _by_intrinsics(matches, other, stride, steps, guesses)])
-    if others and (not candidates or others[0].cost < candidates[0].cost):
-        start = adjusted(matches, others[0].inv_depth, scaled_intrinsics(K, 1 / stride), stride, steps)
-        candidates = candidates if start is None else [start, *candidates]
-    return [*candidates, *others] if candidates else []
-
-
-def _sorted(candidates: Sequence[Candidate]) -> list[Candidate]:
-    return sorted(candidates, key=lambda c: c.cost)
-
-
-def _by_intrinsics(
-    matches: Sequence[Match], K: Tensor, stride: int, steps: int, guesses: Sequence[Tensor]
-) -> list[Candidate]:
     K_cells = scaled_intrinsics(K, 1 / stride)
     h, w = matches[0].target_uv.shape[:2]
     device = matches[0].target_uv.device
     starts = [*(sloped(h, w, slope) for slope in SLOPES), triangulated(matches[-1], K_cells, stride), *guesses]
     candidates = [adjusted(matches, start.to(device), K_cells, stride, steps) for start in starts if start is not None]
-    return _sorted([c for c in candidates if c is not None])
+    return sorted((c for c in candidates if c is not None), key=lambda c: c.cost)
+
+
+def with_other_focal_lengths(
+    best: Candidate,
+    matches: Sequence[Match],
+    K: Tensor,
+    stride: int,
+    steps: int,
+    guesses: Sequence[Tensor],
+    zooms: Sequence[float],
+    ratio: float,
+) -> Candidate:
+    """The best candidate by K, or where K may be far off and another motion fits clearly better by another focal length,
+    what its shape leads to by K: with a wrong focal length a wrong shape may fit best.
+
+    Args:
+        zooms: factors of the focal length that are tried.
+        ratio: of the misfits, from which on one fits clearly better.
+        The others as `solve`.
+    """
+    for zoom in zooms:
+        zoomed = K.clone()
+        zoomed[0, 0], zoomed[1, 1] = zoom * K[0, 0], zoom * K[1, 1]
+        for other in solve(matches, zoomed, stride, steps, guesses)[:1]:
+            if ratio * other.cost < best.cost and not _is_same_motion(best, other):
+                best = adjusted(matches, other.inv_depth, scaled_intrinsics(K, 1 / stride), stride, steps) or best
+    return best
+
+
+def _is_same_motion(a: Candidate, b: Candidate) -> bool:
+    a_direction, b_direction = (torch.nn.functional.normalize(c.T_cw[-1, :3, 3], dim=0) for c in (a, b))
+    return float(a_direction @ b_direction) >= SAME_DIRECTION
 
 
 def is_ambiguous(candidates: Sequence[Candidate], ratio: float) -> bool:
     """True if another motion than the first candidate's fits nearly as well: with less than `ratio` times its cost."""
-    direction = torch.nn.functional.normalize(candidates[0].T_cw[-1, :3, 3], dim=0)
-    for other in candidates[1:]:
-        cosine = float(direction @ torch.nn.functional.normalize(other.T_cw[-1, :3, 3], dim=0))
-        if cosine < SAME_DIRECTION and other.cost < ratio * candidates[0].cost:
-            return True
-    return False
+    best = candidates[0]
+    return any(other.cost < ratio * best.cost and not _is_same_motion(best, other) for other in candidates[1:])
 
 
 def sloped(height: int, width: int, slope: tuple[float, float]) -> Tensor:

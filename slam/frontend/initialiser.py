@@ -14,7 +14,7 @@ from torch import Tensor
 
 from slam.errors import check_range
 from slam.frames import View
-from slam.frontend.initial_structure import is_ambiguous, solve
+from slam.frontend.initial_structure import is_ambiguous, solve, with_other_focal_lengths
 from slam.geometry import se3
 from slam.geometry.camera import pixel_grid
 from slam.inv_depth import UNMEASURED_SIGMA, InvDepth
@@ -179,13 +179,14 @@ class Initialiser:
         matches = [self.matches[n] for n in chosen]
         prior = None if self.prior is None else self.prior(self.views[0])
         guesses = [] if prior is None else [prior.value / prior.value.median()]
-        candidates = solve(matches, self.views[0].K, stride, config.steps, guesses, self.zooms)
+        given = (matches, self.views[0].K, stride, config.steps)
+        candidates = solve(*given, guesses)
         if not candidates:
             return None
-        best = candidates[0]
         if is_ambiguous(candidates, config.ambiguity) and parallax < config.decided_px:
             log.debug("initial map from %d views: two shapes fit alike", len(self.views))
             return None
+        best = with_other_focal_lengths(candidates[0], *given, guesses, self.zooms, config.ambiguity)
         d, textured = best.inv_depth, torch.stack([m.weight for m in matches]).mean((0, -1)) > TEXTURED
         deviation = FLOW_SIGMA_CELLS / best.information.clamp_min(1e-12).sqrt() / d
         known = textured & (deviation < config.max_depth_deviation) & (d > 2 * MIN_INV_DEPTH)
