@@ -69,8 +69,8 @@ def with_other_focal_lengths(
     zooms: Sequence[float],
     ratio: float,
 ) -> Candidate:
-    """The best candidate by K; or, where another motion fits clearly better by another focal length, what its shape leads
-    to by K: with a wrong focal length a wrong shape may fit best.
+    """The best candidate by K; or, where another motion fits clearly better by another focal length, what its shape
+    leads to by K: with a wrong focal length a wrong shape may fit best.
 
     Args:
         zooms: factors of the focal length that are tried.
