@@ -112,8 +112,8 @@ def _camera(content: dict[str, Any], frames: list[dict[str, Any]], width: int, h
 
 
 def _intrinsics(camera: dict[str, Any], width: int, height: int) -> list[float]:
-    """fx fy cx cy; raises KeyError if there are none."""
-    centre = [float(camera.get("cx", (width - 1) / 2)), float(camera.get("cy", (height - 1) / 2))]
+    """fx fy cx cy; raises KeyError if there are none. In the file (0.5, 0.5) is the centre of the first pixel."""
+    centre = [float(camera.get("cx", width / 2)) - 0.5, float(camera.get("cy", height / 2)) - 0.5]
     if camera.get("fl_x"):
         return [float(camera["fl_x"]), float(camera.get("fl_y") or camera["fl_x"]), *centre]
     fx = 0.5 * width / math.tan(0.5 * float(camera["camera_angle_x"]))

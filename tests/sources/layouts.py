@@ -154,7 +154,8 @@ def nerfstudio(root: Path, frames: list[Frame], T_wc: Poses) -> Path:
             }
         )
     entries.sort(key=lambda entry: str(entry["file_path"]))
-    camera = {"fl_x": c.fx, "fl_y": c.fy, "cx": c.cx, "cy": c.cy, "w": c.width, "h": c.height, "camera_model": "OPENCV"}
+    camera = {"fl_x": c.fx, "fl_y": c.fy, "cx": c.cx + 0.5, "cy": c.cy + 0.5, "w": c.width, "h": c.height}
+    camera["camera_model"] = "OPENCV"
     text(path / "transforms.json", json.dumps({**camera, "k1": 0.0, "k2": 0, "p1": 0, "p2": 0, "frames": entries}))
     return path
 

@@ -175,8 +175,8 @@ def transforms(path: Path, **content: object) -> Path:
     ("content", "expected", "model"),
     [
         ({"camera_angle_x": 2 * np.arctan(0.5)}, (32, 32, 15.5, 11.5), "radtan"),
-        ({"fl_x": 30, "cx": 16, "cy": 12, "w": 32, "h": 24}, (30, 30, 16, 12), "radtan"),
-        ({"fl_x": 30, "fl_y": 31, "cx": 16, "cy": 12, "camera_model": "PINHOLE"}, (30, 31, 16, 12), "radtan"),
+        ({"fl_x": 30, "cx": 16, "cy": 12, "w": 32, "h": 24}, (30, 30, 15.5, 11.5), "radtan"),
+        ({"fl_x": 30, "fl_y": 31, "cx": 16, "cy": 12, "camera_model": "PINHOLE"}, (30, 31, 15.5, 11.5), "radtan"),
         ({"fl_x": 30, "fl_y": 30, "k1": 0.01, "camera_model": "OPENCV_FISHEYE"}, (30, 30, 15.5, 11.5), "fisheye"),
     ],
 )
