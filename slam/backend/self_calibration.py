@@ -38,8 +38,7 @@ NARROWING_PX = (2.0, 1.0, 0.5)  # robust scales of the further adjustments: what
 FLOW_SIGMA_PX, HUBER_PX = 0.3, 0.5  # as of the adjustment of keyframes
 DAMPING = Damping(1e-10, 1e-7)  # little: the focal length is far less certain than what it is solved with
 DEPTH_DEVIATION = 5.0  # relative, of the depths as they were: next to nothing, they must follow the focal length
-THINNED = 2  # cells of the subsampled flows from one that is used to the next: their errors are alike anyway
-CORRELATION = 3.0  # times as large as independent pixels have it is the deviation: errors of flow are alike nearby
+CORRELATION = 6.0  # times as large as independent pixels have it is the deviation: errors of flow are alike nearby
 LEAST_DEVIATION = 0.003  # of log focal and of k1: flow has errors that no number of keyframes averages
 USUAL_K1 = 0.15  # standard deviation of k1 among lenses
 K1_WEIGHT = (FLOW_SIGMA_PX * CORRELATION / USUAL_K1) ** 2
@@ -140,18 +139,18 @@ class SelfCalibration:
             return None
         position = {n: at for at, n in enumerate(ids)}
         keyframes = [graph[n] for n in ids]
-        inv_depth = torch.stack([_thinned(k.coarse.subsampled(SUBSAMPLING).value) for k in keyframes])
+        inv_depth = torch.stack([k.coarse.subsampled(SUBSAMPLING).value for k in keyframes]).cpu().double()
         delivered = self.optics.delivered
         focal, centre = (
             torch.tensor(pair, dtype=torch.float64)
             for pair in ((delivered.fx, delivered.fy), (delivered.cx, delivered.cy))
         )
         lens = RadialLens(focal, centre, self._k1)
-        grid = THINNED * pixel_grid(inv_depth.shape[1], inv_depth.shape[2], like=inv_depth)
+        grid = pixel_grid(inv_depth.shape[1], inv_depth.shape[2], like=inv_depth)
         uv = self.optics.source_uv(pixels_of_cells(grid, stride, SUBSAMPLING))
-        cells = torch.stack([_thinned(edge.target_uv) for edge in inside.values()])
+        cells = torch.stack([edge.target_uv for edge in inside.values()]).cpu().double()
         target_uv = self.optics.source_uv(pixels_of_cells(cells, stride, SUBSAMPLING))
-        weight = torch.stack([_thinned(edge.weight) for edge in inside.values()])
+        weight = torch.stack([edge.weight for edge in inside.values()]).cpu().double()
         pairs = torch.tensor([[position[a], position[b]] for a, b in inside])
         T_cw = torch.stack([se3.inverse(k.T_wc) for k in keyframes])
         solution: LensSolution | None = None
@@ -177,11 +176,6 @@ class SelfCalibration:
             solution, T_cw, inv_depth = adjusted.lens, adjusted.T_cw, adjusted.inv_depth
             lens = solution.lens
         return solution
-
-
-def _thinned(cells: Tensor) -> Tensor:
-    """What is used of cells (h, w, ...), float64 on the host."""
-    return cells[::THINNED, ::THINNED].cpu().double()
 
 
 def geman_mcclure(error: Tensor, scale: float) -> Tensor:
