@@ -18,7 +18,7 @@ FILE = "cloud.ply"
 EPS = 1e-3  # of a voxel's side: means stay this far within
 
 
-@dataclass
+@dataclass(eq=False)
 class VoxelMeans:
     """Sums of what falls into each voxel of a grid; the voxel of a point is `floor(point / side)`, exactly."""
 

@@ -48,7 +48,7 @@ def read_npy(path: Path, form: "DepthFormat") -> np.ndarray:
     return np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(0))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DepthFormat:
     """How a data set stores depth."""
 
