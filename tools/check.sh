@@ -4,5 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 ruff format --check .
 ruff check .
-mypy
+mypy & # on a core of its own, beside the tests
+types=$!
 OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE} pytest -q "$@"
+wait "$types"
