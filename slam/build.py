@@ -13,7 +13,7 @@ from slam.frames import Keyframe, Restore, Status
 from slam.frontend.keyframing import Keyframing
 from slam.frontend.localiser import Localiser
 from slam.frontend.motion_model import MotionModel
-from slam.frontend.preparation import Preparation
+from slam.frontend.preparation import Preparation, optics_of
 from slam.frontend.relocaliser import Relocaliser
 from slam.frontend.start import Start
 from slam.geometry.camera import Camera
@@ -75,9 +75,8 @@ def build_slam(
     tracking, mapping = build_matchers(config.correspondence, config.matcher, flow, device)
     stereo = build_stereo(config.depth, flow, networks.stereo if networks is not None else None)
     prior = build_prior(config.prior, flow, networks.prior if networks is not None else None, tracking.stride)
-    preparation = Preparation(camera, pixels)
     parts = Parts(
-        preparation=preparation,
+        preparation=Preparation(camera, pixels),
         start=Start(tracking, mapping, config.initialiser, live, device, prior, camera.is_guess),
         localiser=Localiser(
             tracking, MotionModel(config.motion_model), Relocaliser(tracking, config.relocaliser, config.keypoints)
@@ -87,7 +86,7 @@ def build_slam(
         backend=build_backend(
             *(config.backend, config.loops, config.keypoints, mapping, tracking, stereo),
             Helpers.spare() if threads else Helpers(),
-            _self_calibration(config, preparation),
+            _self_calibration(config, camera, pixels),
         ),
         prior=prior,
     )
@@ -109,14 +108,14 @@ def build_slam(
     return slam
 
 
-def _self_calibration(config: SlamConfig, preparation: Preparation) -> SelfCalibration | None:
+def _self_calibration(config: SlamConfig, camera: Camera, pixels: int) -> SelfCalibration | None:
     """What asks the map for the camera; None if nobody wants to know."""
-    camera, mode = preparation.source, config.self_calibrate
+    mode = config.self_calibrate
     if mode == "auto":
         mode = "radial" if camera.is_guess else "off"
     if mode == "off":
         return None
-    return SelfCalibration(camera, lambda other: preparation.recalibrated(other).optics, mode)
+    return SelfCalibration(camera, lambda other: optics_of(other, pixels), mode)
 
 
 def _begin_in(slam: Slam, keyframes: Sequence[Keyframe]) -> None:

@@ -30,12 +30,19 @@ def network_size(camera: Camera, pixels: int) -> tuple[int, int]:
     return max(8 * round(height * camera.width / camera.height / 8), 64), max(8 * round(height / 8), 64)
 
 
+def optics_of(camera: Camera, pixels: int) -> Optics:
+    """How `Preparation` makes views of about `pixels` of the images of a camera."""
+    size = network_size(camera, pixels)
+    return Optics(camera.resized(*size), pinhole_of(camera).resized(*size))
+
+
 class Preparation:
     """Makes views, pinhole images of network size, of a camera's frames."""
 
     def __init__(self, camera: Camera, pixels: int) -> None:
         width, height = network_size(camera, pixels)
         self.source = camera
+        self._pixels = pixels
         self.depth_frame_id = NEVER  # last frame whose sensor depth could be used
         self._maps = None
         self._warned_of: set[str] = set()
@@ -52,14 +59,9 @@ class Preparation:
 
     def recalibrated(self, camera: Camera) -> "Preparation":
         """The same for a camera that turned out to be another; what was told is not told again."""
-        other = Preparation(camera, self.camera.width * self.camera.height)
+        other = Preparation(camera, self._pixels)
         other.depth_frame_id, other._warned_of = self.depth_frame_id, self._warned_of
         return other
-
-    @property
-    def optics(self) -> Optics:
-        """How it makes views."""
-        return Optics(self.source.resized(self.camera.width, self.camera.height), self.camera)
 
     def prepare(self, frame: Frame) -> View:
         """The view of a frame.

@@ -10,7 +10,7 @@ import torch
 from slam.backend.graph import SUBSAMPLING, Edge, KeyframeGraph
 from slam.backend.self_calibration import SelfCalibration, geman_mcclure, verdict
 from slam.frames import Image, Keyframe, View
-from slam.frontend.preparation import Preparation
+from slam.frontend import preparation
 from slam.geometry import se3
 from slam.geometry.camera import Camera, Optics, pixel_grid
 from slam.geometry.flow import in_image
@@ -25,7 +25,7 @@ F64 = torch.float64
 
 
 def optics_of(camera: Camera) -> Optics:
-    return Preparation(camera, PIXELS).optics
+    return preparation.optics_of(camera, PIXELS)
 
 
 def poses(turn: float) -> torch.Tensor:

@@ -9,7 +9,7 @@ import torch
 
 from slam.errors import UsageError
 from slam.frames import Frame
-from slam.frontend.preparation import Preparation, network_size
+from slam.frontend.preparation import Preparation, network_size, optics_of
 from slam.geometry.camera import Camera, pixel_grid
 from slam.geometry.lens import DOUBLE_SPHERE, FISHEYE, angle, limit
 
@@ -122,3 +122,14 @@ def test_depth_is_taken_from_the_middle_of_each_pixel_and_only_where_it_is_known
         assert preparation.prepare(replace(frame, depth=depth[::2])).sensor_depth is None
     warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert warnings == ["frame 0: depth of 640x240 for an image of 640x480 is not used; align it to the image"]
+
+
+def test_views_keep_their_size_when_the_camera_turns_out_to_be_another():
+    """The size is rounded: asked for again by its own pixels, it would be another one here."""
+    guess = Camera(240, 400, 300.0, 300.0, 119.5, 199.5)
+    preparation = Preparation(guess, 49152)
+    found = replace(guess, fx=330.0, fy=330.0)
+    size = (preparation.camera.width, preparation.camera.height)
+    after = preparation.recalibrated(found).camera
+    assert network_size(guess, size[0] * size[1]) != size == (after.width, after.height)
+    assert optics_of(found, 49152).pinhole == after

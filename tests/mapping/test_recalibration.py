@@ -9,7 +9,7 @@ import torch
 
 from slam.backend.graph import Edge
 from slam.frames import Frame, Keyframe, Keypoints, Recalibration
-from slam.frontend.preparation import Preparation
+from slam.frontend.preparation import Preparation, optics_of
 from slam.geometry import se3
 from slam.geometry.camera import Camera, Optics, pixel_grid
 from slam.geometry.flow import reproject
@@ -23,7 +23,7 @@ STRIDE = 4
 
 
 def change_of(before: Camera, after: Camera) -> Recalibration:
-    return Recalibration(after, Preparation(before, PIXELS).optics, Preparation(after, PIXELS).optics)
+    return Recalibration(after, optics_of(before, PIXELS), optics_of(after, PIXELS))
 
 
 @pytest.fixture(scope="module")
