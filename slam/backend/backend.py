@@ -5,7 +5,7 @@ import torch
 from slam.backend.adjustment import Adjustment
 from slam.backend.config import BackendConfig
 from slam.backend.densification import Densification, is_wanting, with_pooled_depth
-from slam.backend.graph import KeyframeGraph
+from slam.backend.graph import Edge, KeyframeGraph, Pair
 from slam.backend.loops import Loop, LoopCloser, LoopConfig
 from slam.backend.self_calibration import SelfCalibration
 from slam.frames import DensifyAndCloseLoops, Keyframe, Recalibration, Restore, Update, Window
@@ -94,7 +94,7 @@ class Backend:
         """Adjust poses and depths of the whole map together."""
         clock = StageTimes()
         with clock.measure("refine"):
-            self.adjustment.adjust_all(self.graph, {} if self.closer is None else self.closer.edges())
+            self.adjustment.adjust_all(self.graph, self._loop_edges())
         return Update(tuple(self.graph.keyframes), clock.totals())
 
     @property
@@ -110,17 +110,21 @@ class Backend:
                 self.graph.put(with_pooled_depth(k, self.adjustment.matcher.stride) for k in dense)
         return [self.graph[k.id] for k in keyframes]
 
+    def _loop_edges(self) -> dict[Pair, Edge]:
+        """The flows of all loops, none where loops are not sought."""
+        return {} if self.closer is None else self.closer.edges()
+
     def _calibrate(self, calibration: SelfCalibration, clock: StageTimes) -> Recalibration | None:
         """Ask the map for the camera, and adjust the map to a new one."""
-        stride, closer = self.adjustment.matcher.stride, self.closer
+        stride = self.adjustment.matcher.stride
         with clock.measure("calibrate"):
-            change = calibration.ask(self.graph, {} if closer is None else closer.edges(), stride)
+            change = calibration.ask(self.graph, self._loop_edges(), stride)
             if change is not None:
                 self.graph.recalibrate(change, stride)
-                if closer is not None:
-                    closer.recalibrate(change)
+                if self.closer is not None:
+                    self.closer.recalibrate(change)
                 for _ in range(ROUNDS):
-                    self.adjustment.adjust_all(self.graph, {} if closer is None else closer.edges())
+                    self.adjustment.adjust_all(self.graph, self._loop_edges())
         return change
 
     def _densify_and_close_loops(self, keyframe_id: int, clock: StageTimes) -> list[Keyframe]:

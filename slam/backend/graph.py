@@ -13,7 +13,7 @@ from torch import Tensor
 from slam.frames import Keyframe, Recalibration
 from slam.geometry.camera import sample
 from slam.geometry.flow import in_image
-from slam.mapping.recalibration import cells_of_pixels, origin_of_cells, pixels_of_cells, recalibrated
+from slam.mapping.recalibration import cells_of_pixels, origin_of_cells, pixels_of_cells, recalibrated, recalibrated_by
 from slam.mapping.transforms import carried_along
 
 SUBSAMPLING = 2  # the whole map is adjusted on every second row and column of the cells
@@ -119,9 +119,7 @@ class KeyframeGraph:
 
     def recalibrated(self, keyframe: Keyframe) -> Keyframe:
         """A keyframe of the camera as it is known now, that may have been made before."""
-        for change in self._changes:
-            keyframe = recalibrated(keyframe, change)
-        return keyframe
+        return recalibrated_by(keyframe, self._changes)
 
     def recalibrate(self, change: Recalibration, stride: int) -> None:
         """All keyframes and flows as the camera after a change has them; those that come yet, too."""

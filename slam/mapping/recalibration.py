@@ -1,5 +1,6 @@
 """Keyframes of a camera that turned out to be another: new intrinsics, and new pixels where the lens bends more."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
 
@@ -10,6 +11,13 @@ from slam.frames import Image, Keyframe, Keypoints, Recalibration, View
 from slam.geometry import se3
 from slam.geometry.camera import pixel_grid, sample
 from slam.inv_depth import InvDepth
+
+
+def recalibrated_by(keyframe: Keyframe, changes: Iterable[Recalibration]) -> Keyframe:
+    """The keyframe, made before any of the changes or between two, as of the camera after them all."""
+    for change in changes:
+        keyframe = recalibrated(keyframe, change)
+    return keyframe
 
 
 def recalibrated(keyframe: Keyframe, change: Recalibration) -> Keyframe:

@@ -27,7 +27,7 @@ from slam.geometry import se3
 from slam.mapping.archive import Archive
 from slam.mapping.culling import most_redundant
 from slam.mapping.frame_log import FrameLog
-from slam.mapping.recalibration import recalibrated
+from slam.mapping.recalibration import recalibrated, recalibrated_by
 from slam.mapping.transforms import carried_along, rescaled
 
 log = logging.getLogger(__name__)
@@ -73,8 +73,7 @@ class KeyframeStore:
         everything = dict(self._keyframes)
         for n, keyframe in self._archived.items():
             T_wc = torch.from_numpy(placements[n].T_wc)
-            for change in self._changes:
-                keyframe = recalibrated(keyframe, change)
+            keyframe = recalibrated_by(keyframe, self._changes)
             everything[n] = rescaled(keyframe, T_wc, placements[n].scale / keyframe.scale)
         return tuple(everything[n] for n in sorted(everything))
 

@@ -83,12 +83,11 @@ def bundle_adjust(
     information, finite = torch.zeros_like(d), torch.ones((), dtype=torch.bool, device=d.device)
     K = K.to(d)
     lens, unknowns = (None, 0) if free_lens is None else (free_lens.start, free_lens.unknowns)
-    covariance = torch.full((unknowns, unknowns), torch.inf, dtype=torch.float64)
+    linearised: LinearisedEdges | None = None
     for _ in range(steps):
         T_ji = T[edges[:, 1]] @ se3.inverse(T[edges[:, 0]])
         on_device = T_ji.to(d)
         blocks = []
-        linearised: LinearisedEdges | None = None
         if lens is not None and free_lens is not None:
             start = d[edges[:, 0]]
             linearised = lens_terms(free_lens.uv, target_uv, weight, start, on_device, lens, unknowns, huber_px)
@@ -106,8 +105,7 @@ def bundle_adjust(
             b[-1] -= free_lens.k1_weight * lens.k1
         x, ok = solve_damped(system, b, total, damping, GAUGE_CONDITION) if len(b) else (b, total > 0)
         ok_all = ok_all & ok
-        if lens is not None and linearised is not None:
-            covariance = _lens_covariance(system, linearised.lens)
+        if lens is not None:
             x = x * (MAX_ZOOM / x[-unknowns].abs().clamp_min(MAX_ZOOM))
             lens = lens.changed(x[-unknowns:])
         xi, lens_step = x[: 6 * len(free)].view(-1, 6), x[6 * len(free) :].to(d.device)
@@ -122,7 +120,9 @@ def bundle_adjust(
             information[v.i] = block.information
     ok_all = ok_all & finite.to(T.device)
     solved = bool(ok_all)
-    found = None if lens is None else LensSolution(lens, covariance)
+    found: LensSolution | None = None
+    if lens is not None and linearised is not None:
+        found = LensSolution(lens, _lens_covariance(system, linearised.lens))
     return BundleSolution(T if solved else T_cw.double(), d if solved else inv_depth, information, ok_all, found)
 
 
@@ -206,9 +206,9 @@ def _joint(
     six, of_lens = torch.arange(6, device=A.device), torch.arange(6 * N, size, device=A.device)
     for v, (H, b) in zip(views, motions, strict=True):
         E = v.edges.stop - v.edges.start
-        L = torch.cat(
+        L = torch.cat(  # (6 E, 6 E + 6)
             [torch.eye(6 * E, dtype=b.dtype, device=b.device), -A[v.edges].flatten(0, 1)], 1
-        )  # (6 E, 6 E + 6)
+        )
         L = torch.block_diag(L, torch.eye(unknowns, dtype=b.dtype, device=b.device)) if unknowns else L
         poses = torch.cat([edges[v.edges, 1], edges[v.edges.start, :1]])  # in the order of the columns of L
         at = torch.cat([(6 * poses[:, None] + six).flatten(), of_lens])
