@@ -97,7 +97,10 @@ class SelfCalibration:
         zoom = found.focal / self.camera.fx
         k1_change = 0.0 if found.k1 is None else found.k1 - self._k1
         self._is_certain = found.focal_deviation < CERTAIN_FOCAL and abs(math.log(zoom)) < CERTAIN_FOCAL
-        if not self.is_applied or (abs(math.log(zoom)) < SAME_FOCAL and abs(k1_change) < SAME_K1):
+        if not self.is_applied:
+            return None
+        if abs(math.log(zoom)) < SAME_FOCAL and abs(k1_change) < SAME_K1:  # what is in use stays, and is what is told
+            self.estimate = replace(found, focal=self.camera.fx, k1=None if found.k1 is None else self._k1)
             return None
         distortion = self.camera.distortion if found.k1 is None else (found.k1, 0.0, 0.0, 0.0)
         self.camera = replace(self.camera, fx=found.focal, fy=zoom * self.camera.fy, distortion=distortion)
