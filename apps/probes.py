@@ -26,7 +26,14 @@ SHIFT_UV = (3.0, 2.0)  # pixels between the two views of the self test
 SELF_TEST_PX = 0.25  # error allowed; the flow reaches a few hundredths
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16")
 NEEDED = {"numpy": "numpy", "torch": "torch", "cv2": "opencv-python-headless", "numba": "numba"}
-OPTIONAL = {"open3d": ("open3d", "the viewer and meshes"), "pyrealsense2": ("pyrealsense2", "RealSense cameras")}
+OPTIONAL = {  # module: package, use, what to ask pip for
+    "open3d": ("open3d", "the viewer and meshes", "open3d"),
+    "pyrealsense2": ("pyrealsense2", "RealSense cameras", "pyrealsense2"),
+    "viser": ("viser", "--viewer web and v2d-view --web", "'v2d-slam[web]'"),
+    "rosbags": ("rosbags", "ROS bags and MCAP", "'v2d-slam[ros]'"),
+    "rerun": ("rerun-sdk", "v2d-export --to rerun", "'v2d-slam[rerun]'"),
+    "lzfse": ("lzfse", "the depth of Record3D", "'v2d-slam[record3d]'"),
+}
 THREADING_LAYER = """
 import numba, numpy
 @numba.njit(parallel=True)
@@ -80,8 +87,8 @@ def all_findings() -> Iterator[Finding]:
     yield Finding("v2d-slam", True, f"{__version__}, Python {platform.python_version()} on {platform.platform()}")
     for module, package in NEEDED.items():
         yield library(module, package, needed=True)
-    for module, (package, use) in OPTIONAL.items():
-        yield library(module, package, use=use)
+    for module, (package, use, wanted) in OPTIONAL.items():
+        yield library(module, package, use=use, wanted=wanted)
     yield opencv_packages(sorted(d.metadata["Name"] or "" for d in metadata.distributions()))
     yield cpu(_text(Path("/proc/cpuinfo")))
     yield numba_threads()
@@ -117,15 +124,19 @@ def child(code: str, timeout_s: float = CHILD_TIMEOUT_S) -> tuple[bool, str]:
     return done.returncode == 0, lines[-1] if lines else ""
 
 
-def library(module: str, package: str, use: str = "", needed: bool = False) -> Finding:
-    """Whether a library can be imported, and why not."""
+def library(module: str, package: str, use: str = "", needed: bool = False, wanted: str = "") -> Finding:
+    """Whether a library can be imported, and why not.
+
+    Args:
+        wanted: what to ask pip for, if not the package.
+    """
     worked, words = child(f"import {module}; print(getattr({module}, '__version__', ''))")
     if worked:
         return Finding(module, True, words or _installed(package) or "installed", needed=needed)
     version = _installed(package)
     purpose = f" (for {use})" if use else ""
     if version is None:
-        return Finding(module, False, f"not installed{purpose}", f"pip install {package}", needed)
+        return Finding(module, False, f"not installed{purpose}", f"pip install {wanted or package}", needed)
     remedy = "a system library is absent: " if "cannot open shared object" in words else ""
     if remedy:
         remedy += "on Debian or Ubuntu apt-get install libgomp1 libusb-1.0-0 libgl1 libegl1 libx11-6"

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from pathlib import Path
 
 import pytest
 
@@ -50,6 +51,17 @@ def test_a_library_is_found_or_explained(monkeypatch):
     monkeypatch.setattr(probes, "child", lambda code: (False, error))
     broken = probes.library("yaml", "PyYAML")
     assert not broken.found and not broken.failed and error in broken.what and "libgl1" in broken.remedy
+
+
+def test_every_extra_is_listed_with_its_use_and_how_to_install_it(monkeypatch):
+    tomllib = pytest.importorskip("tomllib", reason="no tomllib before Python 3.11")
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    monkeypatch.setattr(probes, "child", lambda code: (False, "ModuleNotFoundError"))
+    monkeypatch.setattr(probes, "_installed", lambda package: None)
+    lines = [probes.library(m, package, use=use, wanted=w).line() for m, (package, use, w) in probes.OPTIONAL.items()]
+    for extra in project["optional-dependencies"].keys() - {"test", "dev"}:
+        (line,) = (line for line in lines if line.endswith(f"pip install 'v2d-slam[{extra}]'"))
+        assert line.startswith("missing ") and "not installed (for " in line
 
 
 def test_two_opencv_packages_are_one_too_many():
