@@ -27,6 +27,7 @@ from slam.viewer.saver import Saver
 from slam.viewer.shapes import Viewpoint, behind, overview
 from slam.viewer.view_state import Feed, ViewState
 from slam.viewer.web_address import Address
+from slam.viewer.web_guard import guarded_servers
 from slam.viewer.web_scene import WebScene
 
 log = logging.getLogger(__name__)
@@ -277,13 +278,17 @@ class WebPage:
 
 
 def serve(address: Address, title: str) -> Server:
-    """Start viser.
+    """Start viser, closed to other pages.
 
     Raises:
-        ViewerError: if the port is not, or no longer, free.
+        ViewerError: if the port is not, or no longer, free, or viser starts its server in a way that cannot be guarded.
     """
     port = address.free_port()
-    server = quietly(lambda: Server(address.host, port, label=title, verbose=False))
+    with guarded_servers(address.host) as guarded:
+        server = quietly(lambda: Server(address.host, port, label=title, verbose=False))
+    if not guarded:
+        quietly(server.stop)
+        raise ViewerError(f"viser {viser.__version__} would let any page look at the run: pip install 'viser==1.1.*'")
     if port not in (0, server.get_port()) and address.port is not None:
         quietly(server.stop)
         raise ViewerError(f"port {port} of {address.host} was taken meanwhile; ask for another one")
