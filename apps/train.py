@@ -25,7 +25,7 @@ from slam.training.validation import validate_motion, validate_prior, validate_s
 SAVING_S = 60.0  # seconds of --stop-after kept for a validation in progress and the files
 
 
-def parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(prog="v2d-train", description=__doc__)
     p.add_argument("--stage", choices=STAGES, default="motion")
@@ -127,7 +127,7 @@ def main() -> int:
     """Entry point; returns the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
     try:
-        run(parser().parse_args())
+        run(build_parser().parse_args())
     except SlamError as error:
         print(f"v2d-train: {error}", file=sys.stderr)
         return error.exit_code

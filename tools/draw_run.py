@@ -1,20 +1,41 @@
-"""Images of a finished run: its keyframes with depth and confidence, and its map from above and from the side.
+"""Pictures of a finished run: its keyframes with depth and confidence, and a short animation of how its map grew.
 
 python tools/draw_run.py results/latest --out images/
 """
 
 import argparse
+import math
+from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import matplotlib
 import numpy as np
+from open3d.visualization import rendering
+from PIL import Image  # with matplotlib
 
+from slam.frames import Keyframe
 from slam.io.images import write_color
-from slam.io.ply import PointCloud
 from slam.io.run import Run
+from slam.mapping.fusion import FusionConfig, nearest_keyframes
+from slam.sources.reopen import reopened
+from slam.viewer.clouds import KeyframePoints, keyframe_points
+from slam.viewer.controls import Controls
+from slam.viewer.driver import check_driver
+from slam.viewer.painter import Painter
+from slam.viewer.panel_images import panel_images
+from slam.viewer.shapes import Viewpoint, median_depth, poses
+from slam.viewer.view_state import ViewState
 
-SKY = 250  # gray level of the background
-PATH_COLOR = (220, 40, 40)
+PANEL = (240, 180)  # columns, rows of image and depth; a cell of the animation's left column
+MAP = (400, 360)  # columns, rows
+LENGTH_S = 4.8  # of the animation, before it rests
+REST_S = 1.2  # on the whole map
+QUALITY = 70  # of WebP
+FIELD_OF_VIEW_DEG = 55.0
+EYE = (2.3, 1.6)  # above and behind the middle of the map, times the median depth
+MOST = (0.05, 0.95)  # quantiles of the map's points along each axis
+CONTROLS = Controls(shows_keyframes=False, shows_graph=False)
 
 
 def keyframe_strip(run: Run, count: int) -> np.ndarray:
@@ -32,45 +53,83 @@ def keyframe_strip(run: Run, count: int) -> np.ndarray:
     return np.hstack(columns)
 
 
-def map_view(cloud: PointCloud, path_p_w: np.ndarray, R_vw: np.ndarray, width: int = 1400) -> np.ndarray:
-    """Orthographic image of a cloud and a camera path, (H, W, 3) uint8; rows of R_vw: right, down, away."""
-    assert cloud.colors is not None
-    points, path = cloud.points @ R_vw.T, path_p_w @ R_vw.T
-    low, high = np.quantile(points, [0.01, 0.99], axis=0)
-    low, high = np.minimum(low, path.min(0)), np.maximum(high, path.max(0))
-    scale = (width - 1) / (high[0] - low[0])
-    height = int(scale * (high[1] - low[1])) + 1
-    image = np.full((height, width, 3), SKY, np.uint8)
-    steps = np.linspace(path[:-1], path[1:], 20, axis=1).reshape(-1, 3)
-    layers = [(points, cloud.colors), (steps, np.tile(np.array(PATH_COLOR, np.uint8), (len(steps), 1)))]
-    for xyz, colors in layers:  # the path is drawn last, over the map
-        order = np.argsort(-xyz[:, 2])  # nearest last
-        uv = np.rint((xyz[order, :2] - low[:2]) * scale).astype(int)
-        for du in (0, 1):
-            for dv in (0, 1):
-                u, v = uv[:, 0] + du, uv[:, 1] + dv
-                inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)
-                image[v[inside], u[inside]] = colors[order][inside]
-    even = image[: height // 2 * 2, : width // 2 * 2].astype(np.float32)
-    return even.reshape(height // 2, 2, width // 2, 2, 3).mean((1, 3)).astype(np.uint8)  # drawn twice as large: smooth
+def moments(run: Run, count: int) -> Iterator[ViewState]:
+    """The run at `count` of its frames with a pose, evenly spread: full-size image, the map and the path until then.
+
+    Raises:
+        SourceError: if there are no keyframes, or the frames are no longer there.
+    """
+    keyframes, trajectory = run.keyframes(), run.trajectory()
+    stamps = np.array([keyframe.view.time_ns for keyframe in keyframes])
+    chosen = np.unique(np.linspace(0, len(trajectory) - 1, count).round().astype(int))
+    wanted = {int(trajectory.time_ns[n]): int(n) for n in chosen}
+    for frame in reopened(run.record().source):
+        n = wanted.get(frame.time_ns)
+        if n is not None:
+            seen = max(int(np.searchsorted(stamps, frame.time_ns, "right")), 1)
+            yield ViewState(
+                keyframes, seen, trajectory.T_wc[: n + 1, :3, 3], trajectory.T_wc[n], frame.image, f"frame {frame.id}"
+            )
+
+
+def outlook(middle: np.ndarray, keyframes: tuple[Keyframe, ...], turn_rad: float) -> Viewpoint:
+    """From above the middle of the map, looking as the first camera did, but turned to the right."""
+    T_wcs, z = poses(keyframes), median_depth(keyframes)
+    up = -T_wcs[:, :3, 1].mean(0)
+    up /= np.linalg.norm(up)
+    right = np.cross(T_wcs[0, :3, 2], up)
+    right /= np.linalg.norm(right)
+    ahead = math.cos(turn_rad) * np.cross(up, right) + math.sin(turn_rad) * right
+    above, behind = EYE
+    return Viewpoint(middle + z * (above * up - behind * ahead), middle, up)
+
+
+def animation(run: Run, count: int) -> Iterator[np.ndarray]:
+    """At the left what the camera sees and the newest keyframe's depth, at the right map, path and camera, uint8 RGB.
+
+    The viewpoint goes half round the room meanwhile.
+    """
+    check_driver()
+    renderer = rendering.OffscreenRenderer(*MAP)
+    painter = Painter(renderer.scene)
+    points: dict[int, KeyframePoints] = {}
+    middle = np.quantile(run.cloud().points, MOST, axis=0).mean(0)
+    for i, shown in enumerate(moments(run, count)):
+        changed = set()
+        for n, keyframe in enumerate(shown.drawn):
+            if keyframe.id not in points:
+                others = nearest_keyframes(shown.keyframes, n, FusionConfig.neighbours)
+                points[keyframe.id] = keyframe_points((keyframe, others, CONTROLS.min_confidence))
+                changed.add(keyframe.id)
+        painter.draw_points(shown, points, changed, 3)
+        painter.draw_lines(shown, CONTROLS)
+        view = outlook(middle, shown.keyframes, math.pi * i / count)
+        renderer.setup_camera(FIELD_OF_VIEW_DEG, view.center, view.eye, view.up)
+        drawn = np.asarray(renderer.render_to_image())[..., :3]
+        panels = [cv2.resize(one, PANEL, interpolation=cv2.INTER_AREA) for one in panel_images(shown)[:2]]
+        yield np.hstack([np.vstack(panels), drawn])
+
+
+def write_animation(path: Path, frames: list[np.ndarray]) -> None:
+    """A WebP that plays for ever, and rests at its end."""
+    step_ms = round(1000 * LENGTH_S / len(frames))
+    first, *others = [Image.fromarray(frame) for frame in frames]
+    durations = [step_ms] * (len(frames) - 1) + [round(1000 * REST_S)]
+    first.save(path, save_all=True, append_images=others, duration=durations, loop=0, quality=QUALITY, method=6)
 
 
 def main() -> None:
-    """Write keyframes.png, map_top.png and map_side.png."""
+    """Write keyframes.jpg and run.webp."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--out", type=Path, default=Path("."))
-    parser.add_argument("--keyframes", type=int, default=5)
+    parser.add_argument("--keyframes", type=int, default=5, help="in keyframes.jpg (default %(default)s)")
+    parser.add_argument("--frames", type=int, default=60, help="of the animation (default %(default)s)")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     run = Run(options.run)
     write_color(options.out / "keyframes.jpg", keyframe_strip(run, options.keyframes))
-    cloud, path = run.cloud(), run.trajectory().T_wc[:, :3, 3]
-    top = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # seen from above, the first camera looks up the page
-    a = np.radians(35)
-    tilt = np.array([[1.0, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])  # from behind and above
-    write_color(options.out / "map_top.jpg", map_view(cloud, path, top))
-    write_color(options.out / "map_tilted.jpg", map_view(cloud, path, tilt))
+    write_animation(options.out / "run.webp", list(animation(run, options.frames)))
 
 
 if __name__ == "__main__":
