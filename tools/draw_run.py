@@ -5,6 +5,7 @@ python tools/draw_run.py results/latest --out images/
 
 import argparse
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import numpy as np
 from open3d.visualization import rendering
 from PIL import Image  # with matplotlib
 
+from apps.common import guarded
+from slam.errors import SourceError, UsageError
 from slam.frames import Keyframe
 from slam.io.images import write_color
 from slam.io.run import Run
@@ -24,6 +27,7 @@ from slam.viewer.controls import Controls
 from slam.viewer.driver import check_driver
 from slam.viewer.painter import Painter
 from slam.viewer.panel_images import panel_images
+from slam.viewer.run import FinishedRun
 from slam.viewer.shapes import Viewpoint, median_depth, poses
 from slam.viewer.view_state import ViewState
 
@@ -53,23 +57,22 @@ def keyframe_strip(run: Run, count: int) -> np.ndarray:
     return np.hstack(columns)
 
 
-def moments(run: Run, count: int) -> Iterator[ViewState]:
+def moments(run: Run, finished: FinishedRun, count: int) -> Iterator[ViewState]:
     """The run at `count` of its frames with a pose, evenly spread: full-size image, the map and the path until then.
 
     Raises:
-        SourceError: if there are no keyframes, or the frames are no longer there.
+        SourceError: if the frames are no longer there.
     """
-    keyframes, trajectory = run.keyframes(), run.trajectory()
+    keyframes, trajectory = finished.keyframes, finished.trajectory
     stamps = np.array([keyframe.view.time_ns for keyframe in keyframes])
-    chosen = np.unique(np.linspace(0, len(trajectory) - 1, count).round().astype(int))
-    wanted = {int(trajectory.time_ns[n]): int(n) for n in chosen}
+    wanted = set(np.linspace(0, len(trajectory) - 1, count).round().astype(int))
+    rows = {int(trajectory.time_ns[n]): int(n) for n in wanted}
     for frame in reopened(run.record().source):
-        n = wanted.get(frame.time_ns)
+        n = rows.get(frame.time_ns)
         if n is not None:
-            seen = max(int(np.searchsorted(stamps, frame.time_ns, "right")), 1)
-            yield ViewState(
-                keyframes, seen, trajectory.T_wc[: n + 1, :3, 3], trajectory.T_wc[n], frame.image, f"frame {frame.id}"
-            )
+            shown = max(int(np.searchsorted(stamps, frame.time_ns, "right")), 1)
+            path = trajectory.T_wc[: n + 1, :3, 3]
+            yield ViewState(keyframes, shown, path, trajectory.T_wc[n], frame.image, "")
 
 
 def outlook(middle: np.ndarray, keyframes: tuple[Keyframe, ...], turn_rad: float) -> Viewpoint:
@@ -84,7 +87,7 @@ def outlook(middle: np.ndarray, keyframes: tuple[Keyframe, ...], turn_rad: float
     return Viewpoint(middle + z * (above * up - behind * ahead), middle, up)
 
 
-def animation(run: Run, count: int) -> Iterator[np.ndarray]:
+def animation(run: Run, finished: FinishedRun, count: int) -> Iterator[np.ndarray]:
     """At the left what the camera sees and the newest keyframe's depth, at the right map, path and camera, uint8 RGB.
 
     The viewpoint goes half round the room meanwhile.
@@ -93,8 +96,8 @@ def animation(run: Run, count: int) -> Iterator[np.ndarray]:
     renderer = rendering.OffscreenRenderer(*MAP)
     painter = Painter(renderer.scene)
     points: dict[int, KeyframePoints] = {}
-    middle = np.quantile(run.cloud().points, MOST, axis=0).mean(0)
-    for i, shown in enumerate(moments(run, count)):
+    middle = np.quantile(finished.fused_cloud().points, MOST, axis=0).mean(0)
+    for i, shown in enumerate(moments(run, finished, count)):
         changed = set()
         for n, keyframe in enumerate(shown.drawn):
             if keyframe.id not in points:
@@ -111,26 +114,42 @@ def animation(run: Run, count: int) -> Iterator[np.ndarray]:
 
 
 def write_animation(path: Path, frames: list[np.ndarray]) -> None:
-    """A WebP that plays for ever, and rests at its end."""
+    """A WebP that plays for ever, and rests at its end.
+
+    Raises:
+        SourceError: if there are no frames.
+    """
+    if not frames:
+        raise SourceError("the source of the run has none of its frames: it has changed since")
     step_ms = round(1000 * LENGTH_S / len(frames))
     first, *others = [Image.fromarray(frame) for frame in frames]
     durations = [step_ms] * (len(frames) - 1) + [round(1000 * REST_S)]
     first.save(path, save_all=True, append_images=others, duration=durations, loop=0, quality=QUALITY, method=6)
 
 
-def main() -> None:
-    """Write keyframes.jpg and run.webp."""
+def main() -> int:
+    """Entry point; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--out", type=Path, default=Path("."))
     parser.add_argument("--keyframes", type=int, default=5, help="in keyframes.jpg (default %(default)s)")
     parser.add_argument("--frames", type=int, default=60, help="of the animation (default %(default)s)")
     options = parser.parse_args()
+    return guarded("draw_run", lambda: draw(options))
+
+
+def draw(options: argparse.Namespace) -> int:
+    """Write keyframes.jpg and run.webp."""
+    if options.keyframes < 1 or options.frames < 2:
+        raise UsageError(
+            f"--keyframes must be at least 1 and --frames at least 2, got {options.keyframes} and {options.frames}"
+        )
+    run, finished = Run(options.run), FinishedRun(options.run)
     options.out.mkdir(parents=True, exist_ok=True)
-    run = Run(options.run)
     write_color(options.out / "keyframes.jpg", keyframe_strip(run, options.keyframes))
-    write_animation(options.out / "run.webp", list(animation(run, options.frames)))
+    write_animation(options.out / "run.webp", list(animation(run, finished, options.frames)))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
