@@ -10,6 +10,7 @@ from slam.export.cloud import fused
 from slam.export.keyframes import is_confident, usable_records
 from slam.export.options import ExportOptions
 from slam.export.trajectories import final_trajectory
+from slam.frames import Keyframe
 from slam.io.run import Run
 
 FILE = "run.rrd"
@@ -20,29 +21,40 @@ JPEG_QUALITY = 85
 def write(folder: Path, run: Run, options: ExportOptions) -> str:
     """`run.rrd`."""
     rr = rerun()
+    recording = rr.RecordingStream("v2d-slam")  # with an identity of its own: the viewer merges those that share one
+    stream = recording.binary_stream()
+    recording.send_recording_name(run.path.resolve().name)
+    points = log_map(rr, recording, run, options)
     records = usable_records(run)
-    recording = rr.RecordingStream("v2d-slam", recording_id=run.path.resolve().name)
-    recording.save(str(folder / FILE))
+    for record in records:
+        log_keyframe(rr, recording, run.keyframe(record), options)
+    (folder / FILE).write_bytes(stream.read())  # rerun's own writer waits for ever where the disk is full
+    return f"{len(records)} keyframes, {points} points"
+
+
+def log_map(rr: Any, recording: Any, run: Run, options: ExportOptions) -> int:
+    """What does not change: conventions, path and cloud. The number of its points."""
     recording.log("about", rr.TextDocument("\n".join(options.conventions)), static=True)
     recording.log("world", rr.ViewCoordinates.RIGHT_HAND_Y_DOWN, static=True)
     recording.log("world/path", rr.LineStrips3D([final_trajectory(run).T_wc[:, :3, 3]]), static=True)
     cloud = fused(run, options)
     recording.log("world/cloud", rr.Points3D(cloud.points, colors=cloud.colors), static=True)
-    for record in records:
-        keyframe = run.keyframe(record)
-        recording.set_time(TIMELINE, timestamp=np.datetime64(record.time_ns, "ns"))
-        T_wc, K = keyframe.T_wc.numpy(), keyframe.view.K.numpy()
-        recording.log("world/camera", rr.Transform3D(translation=T_wc[:3, 3], mat3x3=T_wc[:3, :3]))
-        size = [record.width, record.height]
-        recording.log(
-            "world/camera", rr.Pinhole(image_from_camera=K, resolution=size, camera_xyz=rr.ViewCoordinates.RDF)
-        )
-        recording.log("world/camera/image", rr.Image(keyframe.view.image.rgb).compress(jpeg_quality=JPEG_QUALITY))
-        depth = np.where(is_confident(keyframe, options.fusion), keyframe.dense.depth().numpy(), 0)
-        recording.log("world/camera/depth", rr.DepthImage(depth.astype(np.float32), meter=1.0))
-    recording.flush()
-    recording.disconnect()
-    return f"{len(records)} keyframes, {len(cloud)} points"
+    return len(cloud)
+
+
+def log_keyframe(rr: Any, recording: Any, keyframe: Keyframe, options: ExportOptions) -> None:
+    """Its camera, image and confident depth, at its time."""
+    recording.set_time(TIMELINE, timestamp=np.datetime64(keyframe.view.time_ns, "ns"))
+    T_wc, K = keyframe.T_wc.numpy(), keyframe.view.K.numpy()
+    rgb = keyframe.view.image.rgb
+    recording.log("world/camera", rr.Transform3D(translation=T_wc[:3, 3], mat3x3=T_wc[:3, :3]))
+    recording.log(
+        "world/camera",
+        rr.Pinhole(image_from_camera=K, resolution=rgb.shape[1::-1], camera_xyz=rr.ViewCoordinates.RDF),
+    )
+    recording.log("world/camera/image", rr.Image(rgb).compress(jpeg_quality=JPEG_QUALITY))
+    depth = np.where(is_confident(keyframe, options.fusion), keyframe.dense.depth().numpy(), 0)
+    recording.log("world/camera/depth", rr.DepthImage(depth.astype(np.float32), meter=1.0))
 
 
 def rerun() -> Any:

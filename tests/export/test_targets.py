@@ -205,7 +205,57 @@ def test_rerun_absent_is_one_line(monkeypatch, room, tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1 and not (tmp_path / "r").exists()
 
 
-def test_rerun_recording_is_written(room, tmp_path):
-    pytest.importorskip("rerun", reason="rerun-sdk is not installed (the extra rerun)")
-    assert main([str(room.path), "--to", "rerun", "--out", str(tmp_path / "r"), "--quiet"]) == 0
-    assert (tmp_path / "r/run.rrd").stat().st_size > 100_000
+@pytest.fixture
+def rerun_library():
+    """Skips where it is not installed: 170 MB, which the tests do not ask for."""
+    return pytest.importorskip("rerun", reason="rerun-sdk is not installed (the extra rerun)")
+
+
+def test_rerun_recording_is_read_back(rerun_library, room, tmp_path):
+    """By rerun's own reader: cameras, images and depth of each keyframe at its time, path and cloud."""
+    chunks = pytest.importorskip("rerun.chunk", reason="this rerun-sdk has no reader of chunks")
+    for name in ("r", "again"):
+        assert main([str(room.path), "--to", "rerun", "--out", str(tmp_path / name), "--quiet"]) == 0
+    assert main([str(room.path), "--to", "ply", "--out", str(tmp_path / "ply"), "--quiet"]) == 0
+    readers = [chunks.RrdReader(tmp_path / name / "run.rrd") for name in ("r", "again")]
+    assert len({reader.recordings()[0].recording_id for reader in readers}) == 2  # the viewer shows both
+    values: dict[str, list] = {}
+    for batch in (chunk for chunk in readers[0].stream()):
+        table = batch.to_record_batch()
+        for name in table.schema.names:
+            rows = table[name].cast("int64") if name == "time" else table[name]
+            values.setdefault(f"{batch.entity_path} {name}", []).extend(rows.to_pylist())
+    assert (
+        values["/world ViewCoordinates:xyz"] == values["/world/camera Pinhole:camera_xyz"][0:1] == [[[3, 2, 5]]]
+    )  # RDF
+    T_wc, half = room.trajectory.T_wc, room.camera.resized(room.camera.width // 2, room.camera.height // 2)
+    np.testing.assert_allclose(np.array(values["/world/path LineStrips3D:strips"]).squeeze(), T_wc[:, :3, 3], atol=1e-6)
+    cloud = read_ply(tmp_path / "ply/cloud.ply")
+    np.testing.assert_allclose(values["/world/cloud Points3D:positions"][0], cloud.points, atol=1e-6)
+    assert len(values["/world/camera Transform3D:mat3x3"]) == len(room.keyframes)
+    for n, frame in enumerate(room.keyframes):
+        R_wc = np.reshape(values["/world/camera Transform3D:mat3x3"][n], (3, 3), order="F")
+        np.testing.assert_allclose(R_wc, T_wc[frame, :3, :3], atol=1e-6)
+        p_w = values["/world/camera Transform3D:translation"][n]
+        np.testing.assert_allclose(np.squeeze(p_w), T_wc[frame, :3, 3], atol=1e-6)
+        K = np.reshape(values["/world/camera Pinhole:image_from_camera"][n], (3, 3), order="F")
+        np.testing.assert_allclose(K, half.matrix().numpy(), rtol=1e-6)
+        image = cv2.imdecode(
+            np.array(values["/world/camera/image EncodedImage:blob"][n][0], np.uint8), cv2.IMREAD_COLOR
+        )
+        true = cv2.resize(room.images[frame], (half.width, half.height), interpolation=cv2.INTER_AREA)
+        assert np.abs(image[..., ::-1].astype(float) - true).mean() < 4  # JPEG
+        depth = np.frombuffer(bytes(values["/world/camera/depth DepthImage:buffer"][n][0]), np.float32)
+        true = 1 / cv2.resize(1 / room.depths[frame], (half.width, half.height), interpolation=cv2.INTER_AREA)
+        assert np.median(np.abs(depth.reshape(true.shape) - true)) < 1e-3
+    for entity in ("", "/image", "/depth"):
+        times_ns = values[f"/world/camera{entity} time"]
+        assert sorted(set(times_ns)) == room.trajectory.time_ns[list(room.keyframes)].tolist()
+
+
+def test_a_full_disk_is_told_of_a_rerun_recording(rerun_library, room, tmp_path, capfd, file_size_limit):
+    with file_size_limit(100_000):
+        code = main([str(room.path), "--to", "rerun", "--out", str(tmp_path / "r"), "--quiet"])
+    error = capfd.readouterr().err
+    assert code == 1 and error.startswith("v2d-export: rerun: cannot write") and error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
