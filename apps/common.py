@@ -12,7 +12,16 @@ from typing import Any
 
 from slam.errors import SlamError
 
-INTERRUPTED = 130  # exit code, as shells have it
+STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+SIGNALLED = 128  # exit code, plus the number of the signal: as shells have it
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal has ended the program; what it was doing adds words on what there is of it to `args`."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
 
 
 def add_verbosity(parser: argparse.ArgumentParser) -> None:
@@ -44,23 +53,46 @@ def guarded(program: str, job: Callable[[], int]) -> int:
     except SlamError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:  # before the run began, or a second time
-        print(f"{program}: interrupted", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as interruption:  # before the run began, or a second time
+        number = interruption.number if isinstance(interruption, Interrupted) else signal.SIGINT
+        words = [f"{program}: interrupted by {signal.Signals(number).name}", *map(str, interruption.args)]
+        print("; ".join(words), file=sys.stderr)
+        return SIGNALLED + number
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set; a second Ctrl-C interrupts at once."""
+    """An event that Ctrl-C, SIGTERM and SIGHUP (its terminal was closed) set; a second Ctrl-C interrupts at once."""
     stop = threading.Event()
 
     def request(number: int, _: Any) -> None:
         stop.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handled(request):
         yield stop
+
+
+@contextmanager
+def interrupted_by_signals() -> Iterator[None]:
+    """Within it SIGTERM and SIGHUP end what is done as Ctrl-C does."""
+
+    def interrupt(number: int, _: Any) -> None:
+        raise Interrupted(number)
+
+    with handled(interrupt):
+        yield
+
+
+@contextmanager
+def handled(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """Within it the signals that stop programs call the handler, but for those that whoever started us ignores."""
+    found = {number: signal.getsignal(number) for number in STOPPING}
+    before = {number: old for number, old in found.items() if old not in (signal.SIG_IGN, None)}
+    for number in before:
+        signal.signal(number, handler)
+    try:
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, old in before.items():
+            signal.signal(number, old)

@@ -1,14 +1,12 @@
 """v2d-export: a run for other programs: mesh, cloud, depth, COLMAP, nerfstudio, trajectories."""
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from apps.common import add_verbosity, guarded, set_up_logging
+from apps.common import add_verbosity, guarded, interrupted_by_signals, set_up_logging
 from slam.errors import UsageError
 
 
@@ -46,11 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     options = build_parser().parse_args(argv)
     set_up_logging(options)
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
+    with interrupted_by_signals():
         return guarded("v2d-export", lambda: run_export(options))
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def run_export(options: argparse.Namespace) -> int:
@@ -77,10 +72,6 @@ def run_export(options: argparse.Namespace) -> int:
     limit_threads()
     export(Run(options.run or latest_run()), targets, options.out, options.overwrite, settings)
     return 0
-
-
-def _interrupt(number: int, _: Any) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

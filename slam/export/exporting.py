@@ -70,6 +70,7 @@ def export(run: Run, targets: Sequence[str], out: Path | None, overwrite: bool, 
     Raises:
         UsageError: before anything is written, if a folder is taken.
         SlamError: at the end, naming what could not be written and what can be.
+        KeyboardInterrupt: if it is interrupted, saying what is written.
     """
     root = run.path / FOLDER if out is None else out
     folders = {name: root if out is not None and len(targets) == 1 else root / name for name in targets}
@@ -77,18 +78,23 @@ def export(run: Run, targets: Sequence[str], out: Path | None, overwrite: bool, 
         check_free(folder, overwrite)
     conventions = conventions_of(run)
     failures: dict[str, SlamError] = {}
+    written: list[str] = []
     for name, folder in folders.items():
         try:
             with filled(folder, name, run.path, conventions, overwrite) as beside:
                 words = writer_of(name)(beside, run, replace(options, conventions=tuple(conventions)))
         except UsageError:
             raise
+        except KeyboardInterrupt as interruption:
+            interruption.args += (f"written: {', '.join(written)}" if written else "nothing was written",)
+            raise
         except SlamError as error:
             failures[name] = error
             continue
+        written.append(name)
         log.info("%s: %s in %s", name, words, folder)
     if failures:
-        raise failed(run, failures, [name for name in targets if name not in failures])
+        raise failed(run, failures, written)
 
 
 def writer_of(name: str) -> Callable[[Path, Run, ExportOptions], str]:

@@ -1,7 +1,9 @@
 """The folder that an export fills: complete, or not there."""
 
+import glob
 import json
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from slam.io.files import read_json, reason
 
 log = logging.getLogger(__name__)
 
+PART = ".part"  # end of the name of a folder that is being filled
 MARK = "export.json"  # in every exported folder, so that --overwrite replaces no other
 
 
@@ -39,6 +42,8 @@ def check_free(folder: Path, overwrite: bool) -> None:
 def filled(folder: Path, target: str, run: Path, conventions: list[str], overwrite: bool) -> Iterator[Path]:
     """A folder beside `folder` that takes its name when the block ends well, and leaves no trace when it fails.
 
+    What exports that were killed have left there is removed first.
+
     Raises:
         UsageError: see `check_free`.
         OutputError: if the file system refuses.
@@ -46,7 +51,8 @@ def filled(folder: Path, target: str, run: Path, conventions: list[str], overwri
     check_free(folder, overwrite)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part"))
+        remove_leftovers(folder)
+        beside, lock = locked_beside(folder)
     except OSError as error:
         raise OutputError(f"cannot write {folder}: {reason(error)}") from error
     try:
@@ -59,6 +65,47 @@ def filled(folder: Path, target: str, run: Path, conventions: list[str], overwri
         raise OutputError(f"cannot write {folder}: {reason(error)}") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)  # gone already where it was moved
+        if lock is not None:
+            os.close(lock)
+
+
+def locked_beside(folder: Path) -> tuple[Path, int | None]:
+    """A new folder beside another, and the lock that says that this process fills it, None where there are no locks."""
+    while True:
+        beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=PART))
+        lock = locked(beside, wait=True)
+        if beside.is_dir():  # or another export has taken it for a leftover, before it was locked
+            return beside, lock
+        if lock is not None:
+            os.close(lock)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what exports to this folder have left beside it that no living process fills."""
+    for path in folder.parent.glob(f".{glob.escape(folder.name)}.????????{PART}*"):
+        lock = locked(path, wait=False)
+        if lock is not None:
+            log.info("removing %s, which an export that was killed has left", path)
+            shutil.rmtree(path, ignore_errors=True)
+            os.close(lock)
+
+
+def locked(folder: Path, wait: bool) -> int | None:
+    """A lock on a folder, to be closed; None where another process holds it, or there are no locks on folders."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # removed, or no folder
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:  # held, or a file system without locks
+        os.close(handle)
+        return None
+    return handle
 
 
 def _take_place(beside: Path, folder: Path, overwrite: bool) -> None:
@@ -70,8 +117,9 @@ def _take_place(beside: Path, folder: Path, overwrite: bool) -> None:
     folder.rename(old)
     try:
         beside.rename(folder)
-    except OSError:
-        old.rename(folder)
+    except BaseException:  # an interruption, too, must not take the earlier export away
+        if not folder.exists():
+            old.rename(folder)
         raise
     shutil.rmtree(old, ignore_errors=True)
 

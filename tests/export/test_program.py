@@ -4,11 +4,15 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import slam.export.cloud
+from apps.common import interrupted_by_signals
 from apps.export import main
 from slam.export.exporting import TARGETS
 from slam.io.images import read_color
@@ -79,9 +83,10 @@ def test_several_targets_share_a_folder(small_run, tmp_path):
     assert {path.name for path in (tmp_path / "all").iterdir()} == {"tum", "euroc"}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_export_leaves_nothing(small_run, monkeypatch, capsys, number):
-    run = small_run()
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize(("targets", "words"), [(["ply"], "nothing was written"), (["tum", "ply"], "written: tum")])
+def test_an_interrupted_export_leaves_what_is_complete(small_run, monkeypatch, capsys, name, targets, words):
+    run, number = small_run(), getattr(signal, name)
     views = slam.export.cloud.agreed_views
 
     def interrupted(*arguments):
@@ -91,11 +96,69 @@ def test_an_interrupted_export_leaves_nothing(small_run, monkeypatch, capsys, nu
             yield view
 
     monkeypatch.setattr(slam.export.cloud, "agreed_views", interrupted)
-    handler = signal.getsignal(signal.SIGTERM)
-    assert main([str(run), "--to", "ply", "--quiet"]) == 130
-    assert one_line(capsys) == "v2d-export: interrupted\n"
-    assert list((run / "export").iterdir()) == []
-    assert signal.getsignal(signal.SIGTERM) == handler
+    handler = signal.getsignal(number)
+    assert main([str(run), "--to", *targets, "--quiet"]) == 128 + number
+    assert one_line(capsys) == f"v2d-export: interrupted by {name}; {words}\n"
+    assert [path.name for path in (run / "export").iterdir()] == targets[:-1]
+    assert signal.getsignal(number) == handler
+
+
+def test_a_signal_that_is_ignored_stays_so(small_run):
+    """As under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interrupted_by_signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_an_interruption_in_the_last_moment_leaves_the_earlier_export(small_run, monkeypatch):
+    run = small_run()
+    assert main([str(run), "--to", "tum", "--quiet"]) == 0
+    (run / "export/tum/mine.txt").write_text("")
+    rename = Path.rename
+
+    def interrupted(path, target):
+        if Path(target).name == "tum" and path.suffix == ".part":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    assert main([str(run), "--to", "tum", "--overwrite", "--quiet"]) == 130
+    assert (run / "export/tum/mine.txt").is_file() and [path.name for path in (run / "export").iterdir()] == ["tum"]
+
+
+FILLING = """
+import sys, time
+from pathlib import Path
+from slam.export.folder import filled
+with filled(Path(sys.argv[1]), "tum", Path("run"), [], False) as beside:
+    (beside / "half").write_text("")
+    print(beside, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_killed_exports_left_is_removed_and_what_lives_is_not(small_run, tmp_path):
+    fcntl = pytest.importorskip("fcntl", reason="no locks on folders")
+    assert fcntl
+    folder, others = tmp_path / "export/tum", [tmp_path / "export" / name for name in (".tumor.12345678.part", ".tum")]
+    fillers = [subprocess.Popen([sys.executable, "-c", FILLING, folder], stdout=subprocess.PIPE) for _ in range(2)]
+    try:
+        killed, living = (Path(filler.stdout.readline().decode().strip()) for filler in fillers)
+        fillers[0].kill()
+        fillers[0].wait(10)
+        for other in others:  # of another folder, of the user
+            other.mkdir()
+        assert (killed / "half").exists() and (living / "half").exists()
+        assert main([str(small_run()), "--to", "tum", "--out", str(folder), "--quiet"]) == 0
+        assert not killed.exists() and (living / "half").exists() and all(other.exists() for other in others)
+        assert (folder / "trajectory.txt").is_file()
+    finally:
+        for filler in fillers:
+            filler.kill()
+            filler.communicate()
 
 
 def test_a_full_disk_leaves_the_earlier_export(small_run, capsys, file_size_limit):
