@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -175,6 +176,18 @@ def development_data() -> Path:
     if not root:
         pytest.skip("V2D_TEST_DATA does not name the development sequences")
     return Path(root)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_are_heard() -> None:
+    """A shell starts jobs of the background with Ctrl-C ignored, nohup with SIGHUP ignored; programs would keep it so.
+
+    Not SIG_DFL: the tests themselves go on.
+    """
+    for name in ("SIGINT", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 @pytest.fixture(scope="session", autouse=True)
