@@ -1,8 +1,6 @@
 """The report of a run, and the program around it."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -164,12 +162,3 @@ def test_program_ends_with_one_line_for_bad_input(run, capsys, change, message):
     error = capsys.readouterr().err
     assert code == 1
     assert message in error and error.count("\n") == 1 and error.startswith("v2d-eval: ")
-
-
-def test_help_of_the_program():
-    root = Path(__file__).resolve().parents[2]
-    done = subprocess.run(
-        [sys.executable, "-m", "apps.evaluate", "--help"], cwd=root, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0
-    assert "--groundtruth" in done.stdout
