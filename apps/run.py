@@ -21,8 +21,9 @@ log = logging.getLogger(__name__)
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads starve the other workers
 
-ENDINGS = """Ctrl-C, SIGTERM and SIGHUP end a run early and in order: everything is written, the exit code is 0. Other codes:
-1 the camera, the recording, a file or the disk failed (what there is, is written), 2 the command line is wrong."""
+ENDINGS = """Ctrl-C, SIGTERM and SIGHUP end a run early and in order: everything is written, the exit code is 0.
+Other codes: 1 the camera, the recording, a file or the disk failed (what there is, is written), 2 the command line is
+wrong."""
 
 
 def build_parser() -> argparse.ArgumentParser:
