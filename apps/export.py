@@ -3,7 +3,6 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from apps.common import add_verbosity, guarded, interrupted_by_signals, set_up_logging
@@ -51,9 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_export(options: argparse.Namespace) -> int:
     """Check, then write."""
     from slam.export.exporting import export, listing, parse_targets
-    from slam.export.options import AGREED, ExportOptions
+    from slam.export.options import ExportOptions
     from slam.io.run import Run
     from slam.io.run_directory import latest_run
+    from slam.mapping.fusion import FusionConfig
     from slam.threads import limit_threads
 
     if options.list:
@@ -67,7 +67,7 @@ def run_export(options: argparse.Namespace) -> int:
         voxel=options.voxel,
         max_size=options.max_size,
         depth_scale=options.depth_scale,
-        fusion=replace(AGREED, min_confidence=options.min_confidence),
+        fusion=FusionConfig(min_confidence=options.min_confidence),
     )
     limit_threads()
     export(Run(options.run or latest_run()), targets, options.out, options.overwrite, settings)

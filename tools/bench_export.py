@@ -30,7 +30,8 @@ from slam.experiment import in_new_process
 from slam.io.ply import PointCloud, write_ply
 from slam.io.run import Run, write_cloud, write_keyframes, write_trajectories
 from slam.io.run_directory import RunDirectory
-from slam.mapping.fusion import first_in_voxels, fused_cloud
+from slam.mapping.fusion import fused_cloud
+from slam.mapping.voxels import first_in_voxels
 from slam.sources.demo import DemoConfig, DemoSource
 from slam.threads import limit_threads
 

@@ -14,7 +14,7 @@ from slam.frames import Trajectory
 from slam.geometry.align import umeyama
 from slam.geometry.camera import Camera
 from slam.io.run import CLOUD, Run
-from slam.mapping.fusion import first_in_voxels
+from slam.mapping.voxels import first_in_voxels
 from slam.sources import SourceSpec, open_source
 
 THRESHOLDS_M = (0.01, 0.02, 0.05)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from slam.errors import SourceError
-from slam.export.keyframes import agreed_views, usable_records
+from slam.export.keyframes import agreed, usable_records
 from slam.export.options import ExportOptions
 from slam.export.pictures import Pictures
 from slam.export.tracks import PointBatch, Tracks
@@ -31,10 +31,10 @@ def write(folder: Path, run: Run, options: ExportOptions) -> str:
     records: list[KeyframeRecord] = []
     shown = pictures.at(usable_records(run))
     record, picture = next(shown, (None, None))
-    for view in agreed_views(run, options.fusion):
+    for view in agreed(run, options.fusion):
         if record is None or picture is None:
             break
-        if view.record.id != record.id:  # the source has lost its frame
+        if view.keyframe.id != record.id:  # the source has lost its frame
             continue
         write_color(folder / "images" / picture_name(record), picture)
         batches += tracks.add(len(records), picture, view)

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from slam.errors import SlamError, SourceError, UsageError
-from slam.export.keyframes import AgreedView, agreed_views, median_depth, points_of, usable_records
+from slam.export.keyframes import agreed, typical_depth, usable_records
 from slam.export.options import ExportOptions
 from slam.io.mesh_file import Mesh, write_mesh
 from slam.io.run import Run
-from slam.mapping.fusion import FusionConfig
+from slam.mapping.fusion import AgreedView, FusionConfig, points_of
+from slam.mapping.voxels import packed, unpacked
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def meshed(run: Run, options: ExportOptions) -> Mesh:
         SlamError: if Open3D cannot be loaded.
     """
     o3d = open3d()
-    median = median_depth(run, options.fusion)
+    median = typical_depth(run, options.fusion)
     far = MAX_DEPTH_RATIO * median
     side, count = fitting_voxel(run, options, options.voxel or VOXEL_RATIO * median, far)
     grid = o3d.t.geometry.VoxelBlockGrid(
@@ -60,7 +61,7 @@ def meshed(run: Run, options: ExportOptions) -> Mesh:
         block_count=int(SURROUNDINGS * count) + 64,
         device=o3d.core.Device("CPU:0"),
     )
-    for view in agreed_views(run, options.fusion):
+    for view in agreed(run, options.fusion):
         integrate(o3d, grid, view, far)
     has_many = len(usable_records(run)) >= FEW_KEYFRAMES
     surface = grid.extract_triangle_mesh(weight_threshold=MIN_VIEWS if has_many else 0.5)
@@ -109,10 +110,11 @@ def fitting_voxel(run: Run, options: ExportOptions, side: float, far: float) -> 
     Raises:
         UsageError: if the user asked for it.
     """
-    wanted, count = side, block_count(run, options.fusion, side, far)
+    wanted, blocks = side, occupied_blocks(run, options.fusion, BLOCK * side, far)
+    count = len(blocks)
     while count > MAX_BLOCKS:
         side *= 1.05 * np.sqrt(count / MAX_BLOCKS)  # blocks cover a surface
-        count = block_count(run, options.fusion, side, far)
+        count = len(np.unique(packed(np.floor((blocks + 0.5) * (wanted / side)).astype(np.int64))))
     if side > wanted and options.voxel is not None:
         raise UsageError(
             f"--voxel {options.voxel:g} is too small for the memory of a map of this extent; give {side:.2g}"
@@ -124,9 +126,9 @@ def fitting_voxel(run: Run, options: ExportOptions, side: float, far: float) -> 
     return float(side), count
 
 
-def block_count(run: Run, config: FusionConfig, side: float, far: float) -> int:
-    """Blocks that the confident depth falls into; those beside it, within the truncation, are not counted."""
-    found: set[tuple[int, int, int]] = set()
+def occupied_blocks(run: Run, config: FusionConfig, side: float, far: float) -> np.ndarray:
+    """(N, 3) int64 blocks of a side that the confident depth falls into; those beside it do not count."""
+    keys = np.zeros(0, np.int64)
     for record in usable_records(run):
         depth = run.depth(record)
         known = (depth > 0) & (depth < far) & (run.confidence(record) >= config.min_confidence)
@@ -134,8 +136,8 @@ def block_count(run: Run, config: FusionConfig, side: float, far: float) -> int:
         thinned[::SPARSE, ::SPARSE] = known[::SPARSE, ::SPARSE]
         T_wc = np.array(record.T_wc)
         points = points_of(depth, np.array(record.K))[thinned] @ T_wc[:3, :3].T + T_wc[:3, 3]
-        found.update(map(tuple, np.unique(np.floor(points / (BLOCK * side)).astype(np.int64), axis=0).tolist()))
-    return len(found)
+        keys = np.union1d(keys, packed(np.floor(points / side).astype(np.int64)))
+    return unpacked(keys)
 
 
 def open3d() -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 
 from slam.export.cloud import fused
 from slam.export.colmap import picture_name
-from slam.export.keyframes import is_confident, occlusion_edges, usable_records
+from slam.export.keyframes import usable_records
 from slam.export.options import ExportOptions
 from slam.export.pictures import Pictures
 from slam.io.files import write_text
@@ -22,6 +22,7 @@ from slam.io.ply import write_ply
 from slam.io.poses import OPENCV_FROM_OPENGL
 from slam.io.run import KeyframeRecord, Run
 from slam.io.trajectory import format_time_ns
+from slam.mapping.fusion import reliable_depth
 
 CENTRE = 0.5
 CLOUD = "sparse_pc.ply"
@@ -36,7 +37,9 @@ def write(folder: Path, run: Run, options: ExportOptions) -> str:
     for record, picture in pictures.at(usable_records(run)):
         write_color(folder / "images" / picture_name(record), picture)
         depth = cv2.resize(
-            reliable_depth(run, record, options), picture.shape[1::-1], interpolation=cv2.INTER_NEAREST_EXACT
+            reliable_depth(run.keyframe(record), options.fusion),
+            picture.shape[1::-1],
+            interpolation=cv2.INTER_NEAREST_EXACT,
         )
         write_depth(folder / "depths" / f"{format_time_ns(record.time_ns)}.png", depth, MILLIMETRES)
         frames.append(entry(record))
@@ -74,10 +77,3 @@ def entry(record: KeyframeRecord) -> dict[str, Any]:
         "depth_file_path": f"depths/{format_time_ns(record.time_ns)}.png",
         "transform_matrix": T_wg.tolist(),
     }
-
-
-def reliable_depth(run: Run, record: KeyframeRecord, options: ExportOptions) -> np.ndarray:
-    """(h, w) depth of a keyframe, 0 where it is unconfident or on an occlusion edge."""
-    keyframe = run.keyframe(record)
-    good = is_confident(keyframe, options.fusion) & ~occlusion_edges(keyframe.dense.value.numpy())
-    return np.where(good, keyframe.dense.depth().numpy(), 0).astype(np.float32)

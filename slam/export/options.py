@@ -10,8 +10,6 @@ from slam.mapping.fusion import FusionConfig
 FORMATS = ("ply", "glb", "obj")
 MIN_SIZE = 16
 
-AGREED = FusionConfig(min_agreeing=1, max_inconsistency=0.03)  # measured: depth is averaged here
-
 
 @dataclass(frozen=True)
 class ExportOptions:
@@ -21,7 +19,7 @@ class ExportOptions:
     voxel: float | None = None  # side, map units; None: by the depth
     max_size: int | None = None  # longer side of full-size pictures, pixels; None: as they are
     depth_scale: float = DEPTH_SCALE  # value of one map unit in 16-bit depth
-    fusion: FusionConfig = AGREED
+    fusion: FusionConfig = FusionConfig()
     conventions: tuple[str, ...] = ()  # units and axes in words, for every file that can hold them
 
     def __post_init__(self) -> None:

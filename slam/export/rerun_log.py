@@ -7,11 +7,12 @@ import numpy as np
 
 from slam.errors import SlamError
 from slam.export.cloud import fused
-from slam.export.keyframes import is_confident, usable_records
+from slam.export.keyframes import usable_records
 from slam.export.options import ExportOptions
 from slam.export.trajectories import final_trajectory
 from slam.frames import Keyframe
 from slam.io.run import Run
+from slam.mapping.fusion import reliable_depth
 
 FILE = "run.rrd"
 TIMELINE = "time"
@@ -53,8 +54,7 @@ def log_keyframe(rr: Any, recording: Any, keyframe: Keyframe, options: ExportOpt
         rr.Pinhole(image_from_camera=K, resolution=rgb.shape[1::-1], camera_xyz=rr.ViewCoordinates.RDF),
     )
     recording.log("world/camera/image", rr.Image(rgb).compress(jpeg_quality=JPEG_QUALITY))
-    depth = np.where(is_confident(keyframe, options.fusion), keyframe.dense.depth().numpy(), 0)
-    recording.log("world/camera/depth", rr.DepthImage(depth.astype(np.float32), meter=1.0))
+    recording.log("world/camera/depth", rr.DepthImage(reliable_depth(keyframe, options.fusion), meter=1.0))
 
 
 def rerun() -> Any:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from slam.export.keyframes import AgreedView
+from slam.mapping.fusion import AgreedView
 
 REFINEMENTS = 5  # Gauss-Newton steps of a point
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import slam.export.cloud
+import slam.mapping.fusion
 from apps.common import interrupted_by_signals
 from apps.export import main
 from slam.export.exporting import TARGETS
@@ -39,7 +39,7 @@ def test_list_names_every_target(capsys):
         (["run", "--to", "mesh", "--format", "stl"], 2, "--format is one of ply, glb, obj, got stl"),
         (["run", "--to", "ply", "--voxel", "0"], 2, "--voxel is the side of a voxel"),
         (["run", "--to", "ply", "--voxel", "nan"], 2, "--voxel is the side of a voxel"),
-        (["run", "--to", "ply", "--voxel", "1e-9"], 2, "--voxel 1e-09 is too small"),
+        (["run", "--to", "ply", "--voxel", "1e-9"], 2, "voxels of 1e-09 are too small for a map of this extent"),
         (["run", "--to", "mesh", "--voxel", "1e-4"], 2, "too small for the memory"),
         (
             ["run", "--to", "colmap", "--max-size", "3"],
@@ -87,7 +87,7 @@ def test_several_targets_share_a_folder(small_run, tmp_path):
 @pytest.mark.parametrize(("targets", "words"), [(["ply"], "nothing was written"), (["tum", "ply"], "written: tum")])
 def test_an_interrupted_export_leaves_what_is_complete(small_run, monkeypatch, capsys, name, targets, words):
     run, number = small_run(), getattr(signal, name)
-    views = slam.export.cloud.agreed_views
+    views = slam.mapping.fusion.agreed_views
 
     def interrupted(*arguments):
         for n, view in enumerate(views(*arguments)):
@@ -95,7 +95,7 @@ def test_an_interrupted_export_leaves_what_is_complete(small_run, monkeypatch, c
                 os.kill(os.getpid(), number)
             yield view
 
-    monkeypatch.setattr(slam.export.cloud, "agreed_views", interrupted)
+    monkeypatch.setattr(slam.mapping.fusion, "agreed_views", interrupted)
     handler = signal.getsignal(number)
     assert main([str(run), "--to", *targets, "--quiet"]) == 128 + number
     assert one_line(capsys) == f"v2d-export: interrupted by {name}; {words}\n"

@@ -11,8 +11,6 @@ import torch
 from apps.export import main
 from slam.errors import SlamError
 from slam.evaluation.surface import read_surface
-from slam.export.cloud import VoxelMeans, normals_of
-from slam.export.keyframes import occlusion_edges
 from slam.export.rerun_log import rerun
 from slam.export.trajectories import at_every_frame
 from slam.frames import Trajectory
@@ -94,38 +92,6 @@ def test_cloud_has_one_point_in_each_voxel(room, tmp_path):
     np.testing.assert_allclose(np.linalg.norm(cloud.normals, axis=-1), 1, atol=1e-5)
     centre = room.trajectory.T_wc[:, :3, 3].mean(0)
     assert ((cloud.points - centre) * cloud.normals).sum(-1).mean() < 0  # they face the cameras
-
-
-def test_means_of_voxels_are_exact_and_merge():
-    """Two parts of a voxel that come at different times, and a voxel below zero."""
-    voxels = VoxelMeans(0.5)
-    white, up = np.full((1, 3), 200, np.uint8), np.array([[0.0, 1, 0]])
-    for x, rgb in ((0.1, white), (0.3, white // 2), (-0.2, white)):
-        voxels.add(np.array([[x, 0.1, 0.1]]), rgb, up)
-    cloud = voxels.cloud()
-    np.testing.assert_allclose(sorted(cloud.points[:, 0].tolist()), [-0.2, 0.2], atol=1e-6)
-    assert sorted(cloud.colors[:, 0].tolist()) == [150, 200]
-
-
-def test_normals_of_a_slanted_plane():
-    """n . p = 2 with n = (0.3, -0.2, 1) / |n|; the camera is on the other side."""
-    n = np.array([0.3, -0.2, 1.0])
-    K = np.array([[50.0, 0, 31.5], [0, 50, 23.5], [0, 0, 1]])
-    v, u = np.mgrid[:48, :64]
-    depth = 2 / (n[0] * (u - 31.5) / 50 + n[1] * (v - 23.5) / 50 + n[2])
-    normals = normals_of(depth, K)[1:-1, 1:-1]
-    np.testing.assert_allclose(normals, np.broadcast_to(-n / np.linalg.norm(n), normals.shape), atol=1e-9)
-
-
-def test_occlusion_edges_are_found_and_planes_left_alone():
-    v, u = np.mgrid[:40, :60]
-    steep = 0.2 + 0.02 * u + 0.005 * v  # inverse depth: from 5 to 0.7 units within the image
-    assert not occlusion_edges(steep).any()
-    step = np.where(u < 30, 1.0, 0.5)
-    step[:, 30] = 0.75  # the flying pixel in between
-    edges = occlusion_edges(step)
-    assert edges[:, 30].all() and edges[:, 29].all() and edges[:, 31].all()
-    assert not edges[:, :27].any() and not edges[:, 34:].any()
 
 
 def test_depth_is_read_as_a_sequence(room, exported):

@@ -11,7 +11,7 @@ from slam.geometry import se3
 from slam.inv_depth import InvDepth
 from slam.kernels.bundle_terms import bundle_terms
 from slam.kernels.compile import runs_as_loop, tensors_only
-from slam.kernels.depth_votes import depth_votes
+from slam.kernels.depth_agreement import depth_agreement
 from slam.kernels.lucas_kanade import UNKNOWN, photometric_step
 from slam.kernels.normal_equations import normal_equations
 from slam.kernels.reprojection import reproject_with_trust
@@ -165,15 +165,23 @@ def test_splat(both, moved_px: float):
     assert (value == 0).any() and 0 < value.max() < 1
 
 
-def test_depth_votes(both):
+def test_depth_agreement(both):
     """Two others, one of them partly behind the first; unknown depth on both sides."""
     g = torch.Generator().manual_seed(0)
     inv_depth = torch.rand(3, 24, 32, generator=g) * (torch.rand(3, 24, 32, generator=g) > 0.1)
     T_jk = se3.exp(0.2 * torch.randn(2, 6, generator=g, dtype=torch.float64))
     T_jk[1, 2, 3] = -1.0
     K = torch.tensor([[30.0, 0, 15.5], [0, 30.0, 11.5], [0, 0, 1]], dtype=torch.float64)
-    ((votes, votes_b),) = both(lambda d, T, K: (depth_votes(d[0], list(T), K, [d[1], d[2]], 0.2),), inv_depth, T_jk, K)
+    sigma = 0.01 + 0.1 * torch.rand(3, 24, 32, generator=g)
+
+    def agreement(d: Tensor, s: Tensor, T: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
+        return depth_agreement((d[0], s[0]), list(T), K, [(d[1], s[1]), (d[2], s[2])], 0.2)
+
+    (mean, mean_b), (votes, votes_b) = both(agreement, inv_depth, sigma, T_jk, K)
     assert torch.equal(votes, votes_b) and votes.dtype == torch.int32
+    torch.testing.assert_close(mean, mean_b, rtol=1e-4, atol=1e-6)
+    assert torch.equal(mean > 0, inv_depth[0] > 0) and (mean != inv_depth[0]).any()
+    torch.testing.assert_close(mean[votes == 0], inv_depth[0][votes == 0])
     assert 0.05 < (votes > 0).float().mean() < 0.9 and votes.max() == 2
 
 

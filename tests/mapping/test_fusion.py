@@ -9,7 +9,17 @@ import torch
 from slam.errors import ConfigError
 from slam.geometry import se3
 from slam.inv_depth import InvDepth
-from slam.mapping.fusion import FusionConfig, agreement, first_in_voxels, fused_cloud, keyframe_cloud, nearest_keyframes
+from slam.mapping.fusion import (
+    FusionConfig,
+    agreed_depth,
+    fused_cloud,
+    keyframe_cloud,
+    median_depth,
+    nearest_keyframes,
+    normals_of,
+    occlusion_edges,
+)
+from slam.mapping.voxels import VoxelMeans, first_in_voxels
 
 
 @pytest.fixture(scope="module")
@@ -23,25 +33,40 @@ def keyframes(world, wall_and_box):
 
 
 def test_true_pixels_are_confirmed_and_planted_ones_are_not(keyframes, world, wall_and_box):
-    votes = agreement(keyframes[0], list(keyframes[1:]))
-    assert not votes[82:98, 62:88].any()
-    rest = np.ones(votes.shape, bool)
+    agreed = agreed_depth(keyframes[0], keyframes[1:], FusionConfig(min_agreeing=2)) > 0
+    assert not agreed[80:100, 60:90].any()
+    rest = np.ones(agreed.shape, bool)
     rest[80:100, 60:90] = False
-    in_both = (votes == 2) & rest
+    in_both = agreed & rest
     assert in_both.sum() > 0.7 * rest.sum()
     # wall at the right of the box: it hides 140 * 0.16 * (1 / 1.3 - 1 / 2) = 6 px from the third view
     on_box = world.cast(se3.inverse(keyframes[0].T_wc), wall_and_box.K, wall_and_box.H, wall_and_box.W)[2].numpy()
     edge = np.nonzero(on_box[60])[0].max()
-    assert (votes[60, edge - 10 : edge - 1] == 2).all()
-    assert (votes[60, edge + 2 : edge + 5] < 2).all() and (votes[60, edge + 9 : edge + 14] == 2).all()
+    assert agreed[60, edge - 10 : edge - 3].all() and agreed[60, edge + 9 : edge + 14].all()
+    assert not agreed[60, edge - 1 : edge + 5].any()  # the edge itself, and what it hides
 
 
 def test_the_limit_is_of_the_relative_difference(keyframes):
     first, *others = keyframes
-    for factor, kept in ((1.08, True), (1.13, False)):  # 0.0385 and 0.061 of |a - b| / (a + b)
+    for factor, kept in ((1.05, True), (1.08, False)):  # 0.024 and 0.038 of |a - b| / (a + b)
         k = replace(first, dense=others[0].dense.rescaled(1 / factor), T_wc=others[0].T_wc)
-        votes = agreement(k, [others[0]])
-        assert (votes == int(kept)).mean() > 0.99
+        agreed = agreed_depth(k, [others[0]]) > 0
+        assert agreed.mean() > 0.9 if kept else not agreed.any()
+
+
+def test_depth_is_the_mean_of_those_that_agree_by_their_variances(keyframes):
+    """One view measured three times, 2 % too near, 2 % too far, and as far off but a tenth as sure."""
+    true = keyframes[1]
+    scales = ((0.98, 0.01), (1.02, 0.01), (1.02, 0.1))
+    views = [
+        replace(true, dense=InvDepth(s * true.dense.value, torch.full_like(true.dense.value, sigma)))
+        for s, sigma in scales
+    ]
+    depth = agreed_depth(views[0], views[1:])
+    mean = (1 * 0.98 + 1 * 1.02 + 0.01 * 1.02) / 2.01
+    known = depth > 0
+    assert known.mean() > 0.9
+    np.testing.assert_allclose(depth[known] * true.dense.value.numpy()[known], 1 / mean, rtol=1e-4)
 
 
 def test_cloud_lies_on_the_surfaces_with_their_colours(keyframes):
@@ -52,7 +77,8 @@ def test_cloud_lies_on_the_surfaces_with_their_colours(keyframes):
     uv = cloud.points @ K.T
     uv = np.rint(uv[:, :2] / uv[:, 2:]).astype(int)
     np.testing.assert_array_equal(cloud.colors, first.view.image.rgb[uv[:, 1], uv[:, 0]])
-    np.testing.assert_allclose(1 / cloud.points[:, 2], first.dense.value.numpy()[uv[:, 1], uv[:, 0]], rtol=1e-5)
+    ratio = cloud.points[:, 2] * first.dense.value.numpy()[uv[:, 1], uv[:, 0]]  # others sample it half a pixel beside
+    assert np.abs(ratio - 1).max() < 0.02 and np.abs(np.median(ratio) - 1) < 1e-3
     assert not ((uv[:, 0] > 61) & (uv[:, 0] < 88) & (uv[:, 1] > 81) & (uv[:, 1] < 98)).any()
     subsampled = keyframe_cloud(first, list(keyframes[1:]), FusionConfig(stride=2))
     assert 0.2 < len(subsampled) / len(cloud) < 0.3
@@ -71,7 +97,7 @@ def test_confidence_and_unknown_depth_keep_pixels_out(keyframes):
     alone = keyframe_cloud(
         replace(first, dense=InvDepth(unknown, first.dense.sigma)), []
     )  # nobody to ask: all that is known
-    assert np.isfinite(alone.points).all() and len(alone) == 30 * 80
+    assert np.isfinite(alone.points).all() and 0.9 * 30 * 80 < len(alone) <= 30 * 80  # but for the edges of the box
 
 
 def test_fewer_keyframes_than_wanted_are_enough_if_there_are_no_more(keyframes):
@@ -89,7 +115,7 @@ def test_fused_cloud_is_in_the_world_and_thinned(keyframes, wall_and_box):
     assert float(np.quantile(off, 0.999)) < 1e-3  # planted errors are 0.2 off
     separate = [keyframe_cloud(k, [o for o in keyframes if o is not k], config) for k in keyframes]
     assert len(cloud) < 0.5 * sum(map(len, separate))
-    voxel = np.floor(cloud.points / (0.02 * float(np.median(np.concatenate([c.points[:, 2] for c in separate])))))
+    voxel = np.floor(cloud.points.astype(np.float64) / (0.02 * median_depth(keyframes)))
     assert len(np.unique(voxel, axis=0)) == len(cloud)
 
 
@@ -104,6 +130,38 @@ def test_distinct_voxels_never_merge():
 
 def test_no_keyframes_no_points():
     assert len(fused_cloud(())) == 0
+
+
+def test_means_of_voxels_are_exact_and_merge():
+    """Two parts of a voxel that come at different times, and a voxel below zero."""
+    voxels = VoxelMeans(0.5)
+    white, up = np.full((1, 3), 200, np.uint8), np.array([[0.0, 1, 0]])
+    for x, rgb in ((0.1, white), (0.3, white // 2), (-0.2, white)):
+        voxels.add(np.array([[x, 0.1, 0.1]]), rgb, up)
+    cloud = voxels.cloud()
+    np.testing.assert_allclose(sorted(cloud.points[:, 0].tolist()), [-0.2, 0.2], atol=1e-6)
+    assert sorted(cloud.colors[:, 0].tolist()) == [150, 200]
+
+
+def test_normals_of_a_slanted_plane():
+    """n . p = 2 with n = (0.3, -0.2, 1) / |n|; the camera is on the other side."""
+    n = np.array([0.3, -0.2, 1.0])
+    K = np.array([[50.0, 0, 31.5], [0, 50, 23.5], [0, 0, 1]])
+    v, u = np.mgrid[:48, :64]
+    depth = 2 / (n[0] * (u - 31.5) / 50 + n[1] * (v - 23.5) / 50 + n[2])
+    normals = normals_of(depth, K)[1:-1, 1:-1]
+    np.testing.assert_allclose(normals, np.broadcast_to(-n / np.linalg.norm(n), normals.shape), atol=1e-9)
+
+
+def test_occlusion_edges_are_found_and_planes_left_alone():
+    v, u = np.mgrid[:40, :60]
+    steep = 0.2 + 0.02 * u + 0.005 * v  # inverse depth: from 5 to 0.7 units within the image
+    assert not occlusion_edges(steep).any()
+    step = np.where(u < 30, 1.0, 0.5)
+    step[:, 30] = 0.75  # the flying pixel in between
+    edges = occlusion_edges(step)
+    assert edges[:, 30].all() and edges[:, 29].all() and edges[:, 31].all()
+    assert not edges[:, :27].any() and not edges[:, 34:].any()
 
 
 def test_nearest_keyframes_in_time(keyframes):
