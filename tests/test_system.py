@@ -503,8 +503,8 @@ def test_the_fused_cloud_lies_on_the_surfaces_and_covers_them(measured):
         hit = torch.zeros(15, 20, dtype=torch.bool)
         hit[v[indices] // 8, u[indices] // 8] = True
         covered.append(float(hit.double().mean()))
-    assert float(on_surface.double().mean()) > 0.97
-    assert np.median(covered) > 0.8
+    assert float(on_surface.double().mean()) > 0.99
+    assert np.median(covered) > 0.75  # but along occlusion edges
 
 
 def test_warming_up_works_on_what_is_not_there_yet_and_leaves_nothing_behind(rendered, caplog):

@@ -1,5 +1,6 @@
 """The fused cloud: one point with colour and normal for each voxel, the mean of what falls into it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from slam.errors import SourceError
@@ -7,24 +8,23 @@ from slam.export.keyframes import KeyframesOnDisk, typical_depth
 from slam.export.options import ExportOptions
 from slam.io.ply import PointCloud, write_ply
 from slam.io.run import Run
-from slam.mapping.fusion import fused_cloud
+from slam.mapping.fusion import FusionConfig, fused_cloud
 
 FILE = "cloud.ply"
 
 
-def fused(run: Run, options: ExportOptions, ratio: float | None = None) -> PointCloud:
+def fused(run: Run, options: ExportOptions, ratio: float = FusionConfig.voxel_ratio) -> PointCloud:
     """The cloud of a run, world frame.
 
     Args:
-        ratio: side of a voxel, times the median depth, unless the options name the side; None: that of `map.ply`.
+        ratio: side of a voxel, times the median depth, unless the options name the side.
 
     Raises:
         SourceError: if the map is empty or damaged.
         UsageError: if the voxels are too small for the map.
     """
-    median = typical_depth(run, options.fusion)
-    side = options.voxel or (ratio or options.fusion.voxel_ratio) * median
-    cloud = fused_cloud(KeyframesOnDisk(run), options.fusion, side)
+    typical_depth(run, options.fusion)  # says why there is none
+    cloud = fused_cloud(KeyframesOnDisk(run), replace(options.fusion, voxel_ratio=ratio), options.voxel)
     if not len(cloud):
         raise SourceError(f"the map of {run.path} is empty: no two keyframes agree on any point of it")
     return cloud

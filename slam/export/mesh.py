@@ -20,11 +20,11 @@ from slam.mapping.voxels import packed, unpacked
 
 log = logging.getLogger(__name__)
 
-VOXEL_RATIO = 0.01  # side of a voxel, times the median depth
+VOXEL_RATIO = 0.007  # side of a voxel, times the median depth
 BLOCK = 16  # voxels along the side of a block
-MAX_BLOCKS = 5000  # that depth falls into, 48 KB each
+MAX_BLOCKS = 4000  # that depth falls into, 48 KB each
 SURROUNDINGS = 2.2  # blocks in all for each of them, with those within the truncation: room for more is made by copying
-TRUNCATION = 4.0  # voxels
+TRUNCATION = 3.0  # voxels
 MIN_VIEWS = 1.5  # weight of a surface: so many keyframes have seen it, and more; any where there are few
 FEW_KEYFRAMES = 6
 MAX_DEPTH_RATIO = 8.0  # depth is used up to so many times the median
@@ -65,6 +65,7 @@ def meshed(run: Run, options: ExportOptions) -> Mesh:
         integrate(o3d, grid, view, far)
     has_many = len(usable_records(run)) >= FEW_KEYFRAMES
     surface = grid.extract_triangle_mesh(weight_threshold=MIN_VIEWS if has_many else 0.5)
+    del grid  # room for what follows
     mesh = cleaned(o3d, surface, side)
     if not len(mesh.triangles):
         raise SourceError(f"the map of {run.path} has no surface: too few keyframes agree on its depth")

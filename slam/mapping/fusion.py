@@ -32,7 +32,7 @@ class FusionConfig:
     max_inconsistency: float = 0.03  # |z - z'| / (z + z')
     neighbours: int = 6  # keyframes asked, nearest in time
     stride: int = 2  # pixels of the network size between points of a keyframe's own cloud
-    voxel_ratio: float = 0.004  # side of a voxel of the fused cloud, times the median depth
+    voxel_ratio: float = 0.003  # side of a voxel of the fused cloud, times the median depth
 
     def __post_init__(self) -> None:
         check_range(self, 0, 1, "min_confidence", "max_inconsistency")
@@ -159,11 +159,12 @@ def fused_cloud(
     """
     voxels = VoxelMeans(side or config.voxel_ratio * median_depth(keyframes, config) or 1.0)
     for view in agreed_views(keyframes, config):
-        known = view.depth > 0
         R_wc, p_w = view.T_wc[:3, :3], view.T_wc[:3, 3]
-        p_c, normals = points_of(view.depth, view.K), normals_of(view.depth, view.K)[known]
-        voxels.add(p_c[known] @ R_wc.T + p_w, view.rgb[known], normals @ R_wc.T)
-    if side is not None and voxels.outside:
+        points, known = points_of(view.depth, view.K), view.depth > 0
+        voxels.add(points[known] @ R_wc.T + p_w, view.rgb[known], normals_of(points)[known] @ R_wc.T)
+        if side is not None and (voxels.outside or voxels.side > side):
+            break
+    if side is not None and (voxels.outside or voxels.side > side):
         raise UsageError(f"voxels of {side:g} are too small for a map of this extent; give larger ones")
     return voxels.cloud()
 
@@ -179,27 +180,25 @@ def median_depth(keyframes: Sequence[Keyframe], config: FusionConfig = FusionCon
 
 
 def points_of(depth: np.ndarray, K: np.ndarray) -> np.ndarray:
-    """(h, w, 3) float64 points in the camera frame of a depth map (h, w)."""
+    """(h, w, 3) points in the camera frame of a depth map (h, w), of its type."""
     h, w = depth.shape
-    v, u = np.mgrid[:h, :w]
-    return np.stack([(u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], np.ones((h, w))], -1) * depth[..., None]
+    x = ((np.arange(w) - K[0, 2]) / K[0, 0]).astype(depth.dtype)
+    y = ((np.arange(h) - K[1, 2]) / K[1, 1]).astype(depth.dtype)
+    return np.stack([x * depth, y[:, None] * depth, depth], -1)
 
 
-def normals_of(depth: np.ndarray, K: np.ndarray) -> np.ndarray:
+def normals_of(points: np.ndarray) -> np.ndarray:
     """(h, w, 3) unit normals in the camera frame that face the camera; towards the camera where neighbours are unknown.
 
     Args:
-        depth: (h, w), 0 unknown.
+        points: (h, w, 3) of the pixels, camera frame; z is 0 where it is unknown.
     """
-    points = points_of(depth, K)
-    normals = -points / np.maximum(np.linalg.norm(points, axis=-1, keepdims=True), 1e-12)
+    towards = -points / np.maximum(np.linalg.norm(points, axis=-1, keepdims=True), 1e-12)
     across, down = points[1:-1, 2:] - points[1:-1, :-2], points[2:, 1:-1] - points[:-2, 1:-1]
     inner = np.cross(down, across)
     length = np.linalg.norm(inner, axis=-1)
-    known = (
-        (depth[1:-1, 2:] > 0) & (depth[1:-1, :-2] > 0) & (depth[2:, 1:-1] > 0) & (depth[:-2, 1:-1] > 0) & (length > 0)
-    )
-    inner = inner / np.maximum(length, 1e-12)[..., None]
-    inner *= np.where((inner * points[1:-1, 1:-1]).sum(-1) > 0, -1, 1)[..., None]
-    normals[1:-1, 1:-1][known] = inner[known]
-    return normals
+    is_known = points[..., 2] > 0
+    known = is_known[1:-1, 2:] & is_known[1:-1, :-2] & is_known[2:, 1:-1] & is_known[:-2, 1:-1] & (length > 0)
+    facing = np.sign((inner * towards[1:-1, 1:-1]).sum(-1))
+    towards[1:-1, 1:-1][known] = inner[known] * (facing[known] / length[known])[:, None]
+    return towards

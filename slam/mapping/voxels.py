@@ -1,25 +1,24 @@
 """A grid of voxels that averages what falls into them. The voxel of a point is `floor(point / side)`, exactly."""
 
-from dataclasses import dataclass, field
-
 import numpy as np
 
 from slam.io.ply import PointCloud
 
 BITS = 21  # of a voxel's index along an axis
-MERGED = 2_000_000  # voxels that wait to be merged
+WAITING = 2_000_000  # points that wait to be added
+MAX_VOXELS = 4_000_000  # half a gigabyte while they are added to
 EPS = 1e-3  # of a voxel's side: means stay this far within
 
 
-@dataclass(eq=False)
 class VoxelMeans:
-    """Sums of what falls into each voxel of a grid."""
+    """Sums of what falls into each voxel of a grid; voxels too many for the memory are doubled in size."""
 
-    side: float
-    outside: int = 0  # points that are too far for the grid, a million voxels from its middle
-    _keys: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # (N,) sorted
-    _sums: np.ndarray = field(default_factory=lambda: np.zeros((0, 10), np.float32))  # within, colour, normal, count
-    _waiting: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    def __init__(self, side: float, max_voxels: int = MAX_VOXELS) -> None:
+        """`side` of a voxel."""
+        self.side, self.max_voxels = side, max_voxels
+        self.outside = 0  # points that were too far for the grid, a million voxels from its middle
+        self._keys, self._sums = np.zeros(0, np.int64), np.zeros((10, 0), np.float32)  # within, colour, normal, count
+        self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
 
     def add(self, points: np.ndarray, colors: np.ndarray, normals: np.ndarray) -> None:
         """Take points (N, 3), world frame, with colours (N, 3) uint8 and normals (N, 3); those outside are counted."""
@@ -27,26 +26,28 @@ class VoxelMeans:
         inside = (np.abs(place) < 2 ** (BITS - 1) - 1).all(-1)
         self.outside += len(inside) - int(inside.sum())
         cell = np.floor(place[inside])
-        values = np.column_stack([place[inside] - cell, colors[inside], normals[inside], np.ones(len(cell))])
-        self._waiting.append(_summed(packed(cell.astype(np.int64)), values.astype(np.float32)))
-        if sum(len(keys) for keys, _ in self._waiting) > max(MERGED, len(self._keys) // 2):
+        values = (place[inside] - cell, colors[inside], normals[inside], np.ones((len(cell), 1)))
+        self._waiting.append((packed(cell.astype(np.int64)), np.vstack([v.T.astype(np.float32) for v in values])))
+        if sum(len(keys) for keys, _ in self._waiting) > WAITING:
             self._merge()
 
     def _merge(self) -> None:
-        parts = [(self._keys, self._sums), *self._waiting]
+        self._keys, self._sums = _summed([(self._keys, self._sums), *self._waiting])
         self._waiting = []
-        self._keys, self._sums = _summed(np.concatenate([k for k, _ in parts]), np.concatenate([s for _, s in parts]))
+        while len(self._keys) > self.max_voxels:  # eight voxels become one
+            cell = unpacked(self._keys)
+            self._sums[:3] = (self._sums[:3] + (cell & 1).T * self._sums[9]) / 2
+            self._keys, self._sums = _summed([(packed(cell >> 1), self._sums)])
+            self.side *= 2
 
     def cloud(self) -> PointCloud:
         """One point for each voxel, inside it."""
         self._merge()
-        means = self._sums / self._sums[:, 9:]
-        points = (unpacked(self._keys) + means[:, :3].astype(np.float64).clip(EPS, 1 - EPS)) * self.side
-        length = np.linalg.norm(means[:, 6:9], axis=-1, keepdims=True)
-        normals = np.where(length > 0, means[:, 6:9] / np.maximum(length, 1e-12), [0, 0, -1])
-        return PointCloud(
-            points.astype(np.float32), np.rint(means[:, 3:6]).astype(np.uint8), normals.astype(np.float32)
-        )
+        within, colors, normals = (self._sums[n : n + 3].T / self._sums[9, :, None] for n in (0, 3, 6))
+        points = (unpacked(self._keys) + within.clip(EPS, 1 - EPS)) * self.side
+        length = np.linalg.norm(normals, axis=-1, keepdims=True)
+        normals = np.where(length > 0, normals / np.maximum(length, 1e-12), [0, 0, -1])
+        return PointCloud(points.astype(np.float32), np.rint(colors).astype(np.uint8), normals.astype(np.float32))
 
 
 def first_in_voxels(points: np.ndarray, side: float) -> np.ndarray:
@@ -67,11 +68,14 @@ def unpacked(keys: np.ndarray) -> np.ndarray:
     return np.stack([keys >> (2 * BITS), (keys >> BITS) & low, keys & low], -1) - 2 ** (BITS - 1)
 
 
-def _summed(keys: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of equal keys added; keys increasing."""
-    if not len(keys):
-        return keys, values
+def _summed(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Columns (C, N) of equal keys (N,) added, keys increasing; row by row, as they may fill the memory."""
+    keys = np.concatenate([k for k, _ in parts])
     order = np.argsort(keys, kind="stable")
     keys = keys[order]
-    first = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
-    return keys[first], np.add.reduceat(values[order], first, axis=0)
+    first = np.flatnonzero(np.diff(keys, prepend=keys[:1] - 1))
+    sums = np.empty((len(parts[0][1]), len(first)), np.float32)
+    for n, row in enumerate(sums):
+        values = np.concatenate([columns[n] for _, columns in parts])
+        row[:] = np.add.reduceat(values[order], first) if len(first) else 0
+    return keys[first], sums

@@ -18,6 +18,7 @@ from slam.mapping.fusion import (
     nearest_keyframes,
     normals_of,
     occlusion_edges,
+    points_of,
 )
 from slam.mapping.voxels import VoxelMeans, first_in_voxels
 
@@ -143,13 +144,27 @@ def test_means_of_voxels_are_exact_and_merge():
     assert sorted(cloud.colors[:, 0].tolist()) == [150, 200]
 
 
+def test_too_many_voxels_are_doubled_and_their_means_stay_exact():
+    rng = np.random.default_rng(0)
+    points, rgb = rng.uniform(-3, 3, (5000, 3)), rng.integers(0, 255, (5000, 3)).astype(np.uint8)
+    normals = np.tile([0.0, 0, -1], (5000, 1))
+    small, whole = VoxelMeans(0.25, max_voxels=1000), VoxelMeans(1.0)
+    for part in np.array_split(np.arange(5000), 7):
+        for voxels in (small, whole):
+            voxels.add(points[part], rgb[part], normals[part])
+            voxels.cloud()
+    assert small.side == 1.0
+    np.testing.assert_allclose(small.cloud().points, whole.cloud().points, atol=1e-5)
+    np.testing.assert_array_equal(small.cloud().colors, whole.cloud().colors)
+
+
 def test_normals_of_a_slanted_plane():
     """n . p = 2 with n = (0.3, -0.2, 1) / |n|; the camera is on the other side."""
     n = np.array([0.3, -0.2, 1.0])
     K = np.array([[50.0, 0, 31.5], [0, 50, 23.5], [0, 0, 1]])
     v, u = np.mgrid[:48, :64]
     depth = 2 / (n[0] * (u - 31.5) / 50 + n[1] * (v - 23.5) / 50 + n[2])
-    normals = normals_of(depth, K)[1:-1, 1:-1]
+    normals = normals_of(points_of(depth, K))[1:-1, 1:-1]
     np.testing.assert_allclose(normals, np.broadcast_to(-n / np.linalg.norm(n), normals.shape), atol=1e-9)
 
 
