@@ -54,6 +54,7 @@ class Order(IntEnum):
     SWITCH = 3
     SLIDER = 4
     BUTTON = 5
+    QUIT = 6
 
 
 class Server(viser.ViserServer):
@@ -74,6 +75,11 @@ class Browser:
         self._eyes: deque[np.ndarray] = deque(maxlen=SENT_VIEWS)  # where it was sent to follow
         self._reported = client.camera.position  # by the browser, which is behind
         client.camera.on_update(self._hear)
+
+    @property
+    def follows(self) -> bool:
+        """True while it is led behind the camera."""
+        return bool(self._follows.value)
 
     def point(self, shown: ViewState, median_depth: float) -> None:
         """Look at the map as a whole at first, or follow the camera until somebody turns the view."""
@@ -138,7 +144,7 @@ class WebPage:
         self._saver = Saver(feed.folder)
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._browsers: dict[int, Browser] = {}
-        self._drawn: tuple[ViewState, Controls, str, int] | None = None
+        self._drawn: tuple[ViewState, Controls, str, dict[int, bool]] | None = None
         self._is_over = False
         self._build()
 
@@ -173,7 +179,7 @@ class WebPage:
         for note in self._saver.results():
             self.note = note
         shown, controls = self.feed.shown(), self.controls
-        now = (shown, controls, self.note, len(self._browsers))
+        now = (shown, controls, self.note, {i: browser.follows for i, browser in self._browsers.items()})
         if not self._browsers or (now == self._drawn and not self.clouds.is_busy):
             return
         changed = self.clouds.update(shown, controls.min_confidence)
@@ -182,7 +188,7 @@ class WebPage:
             if self._drawn is None or shown is not self._drawn[0]:
                 self._image.image = panel_tiles(shown)
             points = sum(len(one.cloud) for one in self.clouds.points.values())
-            words = f"{shown.words}\npoints {points}, browsers {len(self._browsers)}\n{self.note}"
+            words = f"{shown.words}\npoints {points}, browsers {len(self._browsers)}\n{self.note}".rstrip()
             self._status.content = STATUS.format(html.escape(words))
         for browser in self._browsers.values():
             browser.point(shown, self._scene.median_depth)
@@ -208,6 +214,7 @@ class WebPage:
     def _build(self) -> None:
         gui = self._server.gui
         gui.configure_theme(dark_mode=True, show_logo=False, show_share_button=False)
+        gui.main_panel.dock_right()  # beside the scene, which it would hide
         self._status = gui.add_html("", order=Order.STATUS)
         self._image = gui.add_image(panel_tiles(self.feed.shown()), label="image, depth, confidence", order=Order.IMAGE)
         for key in KEYS:
@@ -229,7 +236,8 @@ class WebPage:
         words, color = key.words, None
         if command is Command.QUIT:
             words, color = "stop the run" if self.feed.is_live else "close the page", (200, 50, 50)
-        button = self._server.gui.add_button(words, color=color, order=Order.BUTTON)
+        order = Order.QUIT if command is Command.QUIT else Order.BUTTON
+        button = self._server.gui.add_button(words, color=color, order=order)
         if command is Command.SAVE_SCREENSHOT:
             button.on_click(self._take_screenshot)
         else:

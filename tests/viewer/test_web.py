@@ -78,10 +78,15 @@ def points(page: Any, more_than: int) -> int:
     return count
 
 
-def bright(page: Any, path: Path) -> int:
-    """Pixels of the scene that are neither background nor the yellow of the current camera, as they are drawn."""
+def scene_of(page: Any, path: Path) -> np.ndarray:
+    """The scene as it is drawn, (H, W, 3) int."""
     page.screenshot(path=str(path), clip=SCENE)
-    image = read_color(path).astype(int)
+    return read_color(path).astype(int)
+
+
+def bright(page: Any, path: Path) -> int:
+    """Pixels of the scene that are neither background nor the yellow of the current camera."""
+    image = scene_of(page, path)
     is_yellow = image[..., :2].min(-1) > 1.4 * image[..., 2]
     return int(((image.max(-1) > 60) & ~is_yellow).sum())
 
@@ -131,7 +136,9 @@ def test_browsers_watch_and_command_a_camera_and_leave_it_unharmed(browsers, sta
     program.wait_until(lambda: (program.out / "view_001.png").exists())
     assert len(read_ply(program.out / "view_001.ply")) > 100
     assert (read_color(program.out / "view_001.png").max(-1) > 60).sum() > 2000
-    second.get_by_role("checkbox", name="follow the camera").check()
+    before = scene_of(second, tmp_path / "reset.png")
+    second.get_by_role("checkbox", name="follow the camera").check()  # also while it stands still
+    wait_until(lambda: (np.abs(scene_of(second, tmp_path / "behind.png") - before).max(-1) > 40).sum() > 2000)
     leaving.close()
     wait_for_text(second, "(browsers 1)")
     before = program.poses()
