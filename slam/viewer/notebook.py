@@ -5,13 +5,11 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from slam.errors import SourceError
+from slam.errors import ViewerError
 from slam.io.run import Run
 from slam.threads import Worker
-from slam.viewer.panel_images import depth_image
 from slam.viewer.run import FinishedRun, Playback
+from slam.viewer.run_figure import drawn
 from slam.viewer.view_state import Feed
 from slam.viewer.web_address import Address, import_page
 
@@ -20,10 +18,8 @@ if TYPE_CHECKING:
 
     from slam.viewer.web import WebPage
 
-MOST_POINTS = 20_000  # of the map in a figure
 
-
-def run_figure(run: str | Path, columns: int = 4) -> "Figure":
+def run_figure(run: str | Path, columns: int = 3) -> "Figure":
     """The map and the path of the camera from above, and keyframes with their depth (near is bright).
 
     Args:
@@ -35,36 +31,12 @@ def run_figure(run: str | Path, columns: int = 4) -> "Figure":
 
     Raises:
         SourceError: if it is no run, has no keyframes, or a file of it is missing or damaged.
+        ViewerError: if matplotlib cannot be loaded.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    found = Run(run)
-    records, trajectory, cloud = found.keyframe_records(), found.trajectory(), found.cloud()
-    if not records:
-        raise SourceError(f"the run {run} has no keyframes: there is nothing to show")
-    chosen = np.unique(np.linspace(0, len(records) - 1, max(1, min(columns, len(records)))).round().astype(int))
-    figure = Figure(figsize=(12, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, 1.4))[0]
-    plan = left.subplots()
-    points = cloud.points[:: max(1, len(cloud) // MOST_POINTS)]
-    colors = None if cloud.colors is None else cloud.colors[:: max(1, len(cloud) // MOST_POINTS)] / 255
-    plan.scatter(points[:, 0], points[:, 2], s=1, c=colors, linewidths=0)
-    path, stations = trajectory.T_wc[:, :3, 3], np.array([record.T_wc for record in records])[:, :3, 3]
-    plan.plot(path[:, 0], path[:, 2], color="red", linewidth=1.5, label=f"path, {len(path)} frames")
-    plan.plot(stations[:, 0], stations[:, 2], ".", color="deepskyblue", label=f"{len(records)} keyframes")
-    plan.set(aspect="equal", xlabel="x", ylabel="z", title="from above, as the first camera looks")
-    plan.legend(loc="best", fontsize="small")
-    axes = right.subplots(2, len(chosen), squeeze=False)
-    for column, n in zip(axes.T, chosen):
-        depth = found.depth(records[n])
-        inv_depth = np.where(depth > 0, 1 / np.maximum(depth, 1e-9), 0)
-        for axis, image in zip(column, (found.image(records[n]), depth_image(inv_depth))):
-            axis.imshow(image)
-            axis.set_axis_off()
-        column[0].set_title(f"keyframe {records[n].id}", fontsize="small")
-    return figure
+    try:
+        return drawn(Run(run), columns)
+    except ImportError as error:
+        raise ViewerError(f"cannot load matplotlib: {error}; pip install matplotlib") from error
 
 
 class WebView:

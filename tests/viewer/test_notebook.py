@@ -1,15 +1,18 @@
 """A run in a notebook."""
 
+import io
 import re
+import sys
 import urllib.error
 import urllib.request
+from operator import methodcaller
 
 import matplotlib.image
 import numpy as np
 import pytest
 
 import slam
-from slam.errors import SourceError
+from slam.errors import SourceError, ViewerError
 
 
 def test_the_figure_has_map_path_and_keyframes_with_their_depth(run_path, tmp_path):
@@ -25,6 +28,14 @@ def test_the_figure_has_map_path_and_keyframes_with_their_depth(run_path, tmp_pa
     assert tuple(image[0, 0]) == (200, 0, 0) and depth.std((0, 1)).max() == 0  # a wall
     figure.savefig(tmp_path / "run.png", dpi=60)
     assert matplotlib.image.imread(tmp_path / "run.png")[..., :3].std() > 0.1
+    shown = matplotlib.image.imread(io.BytesIO(methodcaller("_repr_png_")(figure)))  # what a notebook asks for
+    assert shown.shape[:2] == (450, 1200) and shown[..., :3].std() > 0.1
+
+
+def test_no_matplotlib_is_one_line(run_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ViewerError, match=r"cannot load matplotlib: .*; pip install matplotlib"):
+        slam.run_figure(run_path)
 
 
 def test_what_is_no_run_is_named(tmp_path):
