@@ -1,11 +1,12 @@
 """A GPU that is not there: tensors that say they live on another device and refuse to meet those of the CPU."""
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
 
 DEVICE = torch.device("meta")  # a type that needs no hardware
 
@@ -49,20 +50,19 @@ def run(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     Raises:
         RuntimeError: if tensors of both devices meet; a CPU tensor without axes may go anywhere, as on a GPU.
     """
-    if torch.is_inference_mode_enabled():  # there, what is made of other operations comes in one piece
+    if torch.is_inference_mode_enabled() and is_composite(function):  # there it comes in one piece
         with PretendedDevice():
-            out = function.decompose(*args, **kwargs)
-        if out is not NotImplemented:
-            return out
+            return function.decompose(*args, **kwargs)
     tensors: list[Tensor] = []
-    tree_map(lambda x: tensors.append(x) if isinstance(x, Tensor) else None, (args, kwargs))
-    strangers = [t for t in tensors if not isinstance(t, OnDevice) and t.ndim > 0]
-    name = str(function)
+    mapped(tensors.append, (args, kwargs))
+    given = [t for t in tensors if isinstance(t, OnDevice)]
+    name, on_device = name_of(function), bool(given)
     moves = any(part in name for part in ("_to_copy", "aten.copy_", "lift_fresh"))
-    is_given = on_device = any(isinstance(t, OnDevice) for t in tensors)
     indexes = name.startswith(("aten.index.", "aten.index_put")) and isinstance(args[0], OnDevice)  # torch allows it
-    if on_device and strangers and not moves and not indexes:
-        raise RuntimeError(f"{name} of tensors of both devices: {[tuple(t.shape) for t in strangers]} of the CPU")
+    if on_device and len(given) < len(tensors) and not moves and not indexes:
+        strangers = [tuple(t.shape) for t in tensors if not isinstance(t, OnDevice) and t.ndim > 0]
+        if strangers:
+            raise RuntimeError(f"{name} of tensors of both devices: {strangers} of the CPU")
     wanted = kwargs.get("device")
     if wanted is not None:
         on_device = torch.device(wanted) == DEVICE
@@ -71,15 +71,38 @@ def run(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         on_device = isinstance(args[0], OnDevice)
     if kwargs.get("pin_memory"):
         kwargs = kwargs | {"pin_memory": False}
-    real_args, real_kwargs = tree_map(lambda x: x.held if isinstance(x, OnDevice) else x, (args, kwargs))
+    real_args, real_kwargs = mapped(lambda t: t.held if isinstance(t, OnDevice) else t, (args, kwargs))
     out = function(*real_args, **real_kwargs)
-    PretendedDevice.waits += is_given and (not on_device or "_local_scalar_dense" in name or "nonzero" in name)
-    known = {id(t.held): t for t in tensors if isinstance(t, OnDevice)}  # in-place operations return their argument
-    return tree_map(lambda x: wrap(x, known) if on_device else x, out)
+    PretendedDevice.waits += bool(given) and (not on_device or "_local_scalar_dense" in name or "nonzero" in name)
+    if not on_device:
+        return out
+    known = {id(t.held): t for t in given}  # in-place operations return their argument
+    return mapped(lambda t: wrap(t, known), out)
 
 
-def wrap(x: Any, known: dict[int, OnDevice]) -> Any:
+@cache
+def is_composite(function: Any) -> bool:
+    """True if an operation is made of others."""
+    return function.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)
+
+
+@cache
+def name_of(function: Any) -> str:
+    """Of an operation, such as aten.add.Tensor."""
+    return str(function)
+
+
+def mapped(change: Callable[[Tensor], Any], values: Any) -> Any:
+    """The same with its tensors changed; as `tree_map`, which takes most of the time of a run."""
+    if isinstance(values, Tensor):
+        return change(values)
+    if isinstance(values, tuple | list):
+        return type(values)([mapped(change, x) for x in values])
+    if isinstance(values, dict):
+        return {name: mapped(change, x) for name, x in values.items()}
+    return values
+
+
+def wrap(x: Tensor, known: dict[int, OnDevice]) -> OnDevice:
     """A result as a tensor of the device."""
-    if not isinstance(x, Tensor) or isinstance(x, OnDevice):
-        return x
-    return known[id(x)] if id(x) in known else OnDevice(x)
+    return x if isinstance(x, OnDevice) else known[id(x)] if id(x) in known else OnDevice(x)

@@ -4,6 +4,7 @@ import csv
 import json
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -22,6 +23,13 @@ from slam.networks.storage import load_networks
 from slam.training.video import Video
 
 SMALL = ["clips=1", "views=2", "pool_start=1", "selfsup.targets=1", "augment.crop_height=48", "augment.crop_width=64"]
+
+
+@pytest.fixture
+def short_clips(monkeypatch) -> None:
+    """Two views instead of six, and one clip for validation."""
+    monkeypatch.setattr(train, "RenderedClips", partial(train.RenderedClips, views=2))
+    monkeypatch.setattr("slam.training.rendered.VALIDATION_CLIPS", 1)
 
 
 def call(monkeypatch, out: Path, *arguments: str) -> int:
@@ -57,10 +65,10 @@ def run_path(slide, wall_and_box, run_record: RunRecord, tmp_path_factory) -> Pa
     return run.path
 
 
+@pytest.mark.usefixtures("short_clips")
 def test_program_learns_from_a_finished_run_and_goes_on(run_path, tmp_path, monkeypatch):
     """Second call: the same video from OUT/videos, more steps; a part of the frames makes another video."""
-    monkeypatch.setattr("slam.training.rendered.VALIDATION_CLIPS", 1)
-    assert call(monkeypatch, tmp_path, "--run", str(run_path), "--minutes", "0.02") == 0
+    assert call(monkeypatch, tmp_path, "--run", str(run_path), "--steps", "4") == 0
     load_networks(tmp_path / "weights.safetensors")
     card = (tmp_path / "weights.md").read_text()
     assert "not to be shipped" in card and str(run_path) in card
@@ -69,10 +77,10 @@ def test_program_learns_from_a_finished_run_and_goes_on(run_path, tmp_path, monk
     seen = int(scores["video_pictures"])
     prepared = tmp_path / "videos" / "0.safetensors"
     stamp = prepared.stat().st_mtime_ns
-    assert call(monkeypatch, tmp_path, "--run", str(run_path), "--minutes", "0.05", "--resume") == 0
+    assert call(monkeypatch, tmp_path, "--run", str(run_path), "--steps", "8", "--resume") == 0
     assert prepared.stat().st_mtime_ns == stamp
     assert int(last_scores(tmp_path)["video_pictures"]) > seen > 0
-    options = ["--run", str(run_path), "--part", "0", "0.6", "--minutes", "0.01"]
+    options = ["--run", str(run_path), "--part", "0", "0.6", "--steps", "1"]
     assert call(monkeypatch, tmp_path / "part", *options) == 0
     key = json.dumps([str(run_path)])[1:-1]
     video = stored(tmp_path / "part" / "videos" / "0.safetensors")
@@ -106,11 +114,11 @@ def test_a_video_that_cannot_be_tracked_is_refused_and_the_pose_network_takes_it
     assert "only 0 of 12 frames could be tracked" in error[-1] and "--poses network" in error[-1]
 
 
+@pytest.mark.usefixtures("short_clips")
 def test_the_pose_network_needs_no_run(run_path, tmp_path, monkeypatch):
     """It is in the checkpoint, and not in the weights."""
-    monkeypatch.setattr("slam.training.rendered.VALIDATION_CLIPS", 1)
     recording = str(run_path.parent / "slide")
-    options = ["--sequence", recording, "--poses", "network", "--minutes", "0.02"]
+    options = ["--sequence", recording, "--poses", "network", "--steps", "2"]
     assert call(monkeypatch, tmp_path, *options) == 0
     assert not stored(tmp_path / "videos" / "0.safetensors").has_poses
     checkpoint = torch.load(tmp_path / "checkpoint.pt", weights_only=True)

@@ -72,11 +72,11 @@ def test_true_poses_teach_depth_and_wrong_ones_do_not(middle):
     """No depth is given but that which sets the scale. The wrong poses are those of other frames, on the same pairs."""
     right = trainer([middle])
     constant, untrained = abs_rel(right, middle), right.selfsup.validate(right.networks)
-    trained(right, 120)
+    trained(right, 80)
     wrong = trainer([middle])
     order = torch.randperm(len(middle.T_wc), generator=torch.Generator().manual_seed(1))
     wrong.selfsup.videos = (replace(middle, T_wc=middle.T_wc[order]),)
-    trained(wrong, 60)
+    trained(wrong, 40)
     assert abs_rel(right, middle) < 0.6 * constant
     assert abs_rel(wrong, middle) > 0.9 * constant
     held_out = right.selfsup.validate(right.networks)  # the last tenth of the time, which it has not seen
