@@ -94,6 +94,18 @@ def recording(rendered: ListSource, tmp_path_factory: pytest.TempPathFactory) ->
     return path
 
 
+@pytest.fixture(scope="session")
+def short_recording(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its first 40 frames. Tests must not change it."""
+    path = tmp_path_factory.mktemp("short") / "recording"
+    path.mkdir()
+    for name in ("rgb", "depth", "groundtruth.txt", "calibration.yaml"):
+        (path / name).symlink_to(recording / name)
+    for name in ("rgb.txt", "depth.txt"):
+        (path / name).write_text("".join((recording / name).read_text().splitlines(keepends=True)[:40]))
+    return path
+
+
 def helper(path: str) -> ModuleType:
     """A module below `tests/`; test folders are no packages, so they cannot import each other."""
     file = Path(__file__).parent / path

@@ -31,7 +31,7 @@ def test_the_examples_of_the_readmes_run_as_they_stand(rendered, tmp_path, readm
     code = example(readme)
     assert len([line for line in code.splitlines() if line.strip()]) <= longest
     writer = cv2.VideoWriter(str(tmp_path / "walk.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 30.0, (160, 120))
-    for frame in rendered.frames[:40]:
+    for frame in rendered.frames[:24]:
         writer.write(np.ascontiguousarray(frame.image[..., ::-1]))
     writer.release()
     write_calibration(tmp_path / "calibration.yaml", rendered.camera)
@@ -40,10 +40,10 @@ def test_the_examples_of_the_readmes_run_as_they_stand(rendered, tmp_path, readm
     )
     assert done.returncode == 0, done.stderr
     if readme == "slam/README.md":  # which prints every frame; both print keyframes
-        assert len(re.findall(r"^\d+ TRACKING \[", done.stdout, re.MULTILINE)) == 40
+        assert len(re.findall(r"^\d+ TRACKING \[", done.stdout, re.MULTILINE)) == 24
     assert len(re.findall(r"^\d+ .*tensor\(", done.stdout, re.MULTILINE)) > 1
     trajectory = read_tum(tmp_path / "trajectory.txt")
-    assert len(trajectory) == 40 and trajectory.time_ns[1] == pytest.approx(1e9 / 30, abs=1000)
+    assert len(trajectory) == 24 and trajectory.time_ns[1] == pytest.approx(1e9 / 30, abs=1000)
     assert len(read_ply(tmp_path / "map.ply")) > 1000
 
 

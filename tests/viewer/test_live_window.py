@@ -171,7 +171,7 @@ def test_a_screenshot_that_fails_is_one_line_and_loses_nothing(recording, tmp_pa
     monkeypatch.setenv("VK_ICD_FILENAMES", "/nowhere")
     monkeypatch.setenv("VK_DRIVER_FILES", "/nowhere")
     out, image = tmp_path / "run", tmp_path / "map.png"
-    options = ["--sequence", str(recording), "--out", str(out), *SMALL, "--headless"]
+    options = ["--sequence", str(recording), "--max-frames", "20", "--out", str(out), *SMALL, "--headless"]
     assert main([*options, "--screenshot", str(tmp_path / "map.txt")]) == 2
     assert "map.txt: the name must end in .png" in capsys.readouterr().err and not out.exists()
     assert main([*options, "--screenshot", str(image)]) == 1
@@ -187,7 +187,7 @@ class TestWindow:
     def test_keys_pause_step_save_and_quit_a_camera(self, start, stream):
         program, keys = start("--camera", stream, "--hfov", "70")
         keys.window()
-        program.wait_until(lambda: program.poses() > 30)
+        program.wait_until(lambda: program.poses() > 5)
         keys.xdotool("key", "space")
         time.sleep(1.5)  # a flush after the last pose
         keys.xdotool("key", "n")
@@ -203,14 +203,14 @@ class TestWindow:
         assert len(read_ply(program.out / "view_001.ply")) > 100
         assert read_color(program.out / "view_001.png").std() > 1
         keys.xdotool("key", "space")
-        program.wait_until(lambda: program.poses() > paused + 20)
+        program.wait_until(lambda: program.poses() > paused + 5)
         keys.xdotool("key", "q")
         assert program.check_ended_in_order()["frames_dropped"] > 20  # while it was paused
 
     def test_closing_the_window_ends_the_run_in_order_also_when_paused(self, start, stream, display, tmp_path):
         program, keys = start("--camera", stream, "--hfov", "70", "--screenshot", str(tmp_path / "map.png"))
         window = keys.window()
-        program.wait_until(lambda: program.poses() > 20)
+        program.wait_until(lambda: program.poses() > 5)
         keys.xdotool("key", "space")
         close_window(display, int(window))
         program.check_ended_in_order()
@@ -219,10 +219,10 @@ class TestWindow:
     def test_a_display_that_goes_away_does_not_end_the_run(self, start, stream, display_server):
         program, keys = start("--camera", stream, "--hfov", "70")
         keys.window()
-        program.wait_until(lambda: program.poses() > 20)
+        program.wait_until(lambda: program.poses() > 5)
         display_server.kill()
         program.wait_until(lambda: "the display has gone" in program.log.read_text())
         before = program.poses()
-        program.wait_until(lambda: program.poses() > before + 30)
+        program.wait_until(lambda: program.poses() > before + 10)
         program.process.send_signal(signal.SIGINT)
         program.check_ended_in_order()
