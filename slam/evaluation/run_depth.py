@@ -46,7 +46,8 @@ def depth_report(
     truth = stamped_images(folder)
 
     def keyframes() -> Iterator[DepthEstimate]:
-        return ((k.time_ns, run.depth(k), run.confidence(k)) for k in run.keyframe_records())
+        own = (k for k in run.keyframe_records() if not k.is_earlier)
+        return ((k.time_ns, run.depth(k), run.confidence(k)) for k in own)
 
     def frames() -> Iterator[DepthEstimate]:
         every = Frames(run.path)

@@ -9,6 +9,7 @@ import numpy as np
 from slam.errors import SourceError
 from slam.export.keyframes import usable_records
 from slam.export.options import ExportOptions
+from slam.export.pictures import own
 from slam.frames import Trajectory
 from slam.frontend.preparation import Preparation
 from slam.geometry.camera import Camera
@@ -86,7 +87,7 @@ def shots_of(run: Run, options: ExportOptions) -> tuple[Iterator[Shot], str]:
 
 def keyframes(run: Run, options: ExportOptions) -> Iterator[Shot]:
     """Image and confident depth of each keyframe."""
-    for record in usable_records(run):
+    for record in own(usable_records(run), run):  # times of another recording would be mixed with those of this one
         confident = run.confidence(record) >= options.fusion.min_confidence
         depth = np.where(confident, run.depth(record), 0)
         yield record.time_ns, run.image(record), depth, np.array(record.T_wc), record.K

@@ -18,6 +18,7 @@ from slam.sources.reopen import reopened
 log = logging.getLogger(__name__)
 
 SAME_CAMERA_PX = 0.01
+SAME_IMAGE = 6.0  # mean difference, gray levels: resizing makes up to 2.5, the next keyframe 7 and more
 
 
 class Pictures:
@@ -47,19 +48,22 @@ class Pictures:
     def at(self, records: Sequence[KeyframeRecord]) -> Iterator[tuple[KeyframeRecord, np.ndarray]]:
         """Each of the keyframes whose frame the source delivers, with its picture (H, W, 3) uint8 RGB, in time.
 
-        Frames that are no longer there are counted in a WARNING.
+        Frames that are no longer there, or are others now, are counted in a WARNING.
 
         Raises:
             SourceError: if none is there, or the keyframes are of another camera.
         """
+        records = own(records, self._run)
         check_camera(self._pinhole, records, self._run)
         wanted = {record.time_ns: record for record in records}
         last_ns, found = max(wanted), 0
         with closing(self._source):
             for frame in self._source:
                 if frame.time_ns in wanted:
-                    found += 1
-                    yield wanted[frame.time_ns], self.undistorted(frame)
+                    record, picture = wanted[frame.time_ns], self.undistorted(frame)
+                    if is_of(picture, self._run.image(record)):
+                        found += 1
+                        yield record, picture
                 if frame.time_ns >= last_ns:
                     break
         name = self._run.record().source.name
@@ -83,6 +87,32 @@ class Pictures:
     def close(self) -> None:
         """Let go of the source."""
         self._source.close()
+
+
+def own(records: Sequence[KeyframeRecord], run: Run) -> list[KeyframeRecord]:
+    """The keyframes of a run without those of the earlier map that it went on in, which are counted in a WARNING.
+
+    Raises:
+        SourceError: if there are no others.
+    """
+    found = [record for record in records if not record.is_earlier]
+    if not found:
+        raise SourceError(f"all keyframes of {run.path} are of the map that it went on in; export the run of that map")
+    if len(found) < len(records):
+        log.warning(
+            "%d of the %d keyframes are of the map that %s went on in, not of its recording: they are left out",
+            len(records) - len(found),
+            len(records),
+            run.path,
+        )
+    return found
+
+
+def is_of(picture: np.ndarray, image: np.ndarray) -> bool:
+    """True if a picture (H, W, 3) is what the image (h, w, 3) of a keyframe was made of, both uint8."""
+    size = min(picture.shape[1], image.shape[1]), min(picture.shape[0], image.shape[0])
+    first, second = (cv2.resize(one, size, interpolation=cv2.INTER_AREA).astype(np.float32) for one in (picture, image))
+    return float(np.abs(first - second).mean()) <= SAME_IMAGE
 
 
 def check_camera(pinhole: Camera, records: Sequence[KeyframeRecord], run: Run) -> None:

@@ -48,6 +48,11 @@ class KeyframeRecord:
         require_square("K", self.K, 3)
         require_square("T_wc", self.T_wc, 4)
 
+    @property
+    def is_earlier(self) -> bool:
+        """True of a keyframe of the map that the run went on in: its time is of another run's recording."""
+        return self.frame_id < 0
+
 
 def write_record(run: RunDirectory, record: RunRecord) -> None:
     """`run.json`."""

@@ -186,6 +186,39 @@ def test_a_source_that_is_gone_is_told_with_what_still_works(room, small_run, ca
     assert sorted(path.name for path in (run / "export").iterdir()) == ["tum"]
 
 
+def test_frames_that_are_others_now_are_left_out(room, small_run, tmp_path, caplog):
+    """Two pictures of the recording were written anew, under their old times."""
+    run, recording = small_run(), tmp_path / "recording"
+    shutil.copytree(room.recording, recording)
+    pictures = sorted((recording / "rgb").iterdir())
+    for changed, other in ((0, 12), (20, 1)):
+        shutil.copy(pictures[other], pictures[changed])
+    text = (run / "run.json").read_text()
+    (run / "run.json").write_text(text.replace(str(room.recording), str(recording)))
+    assert main([str(run), "--to", "nerfstudio"]) == 0
+    assert "no longer has 2 of the 8 keyframes: they are left out" in caplog.text
+    frames = json.loads((run / "export/nerfstudio/transforms.json").read_text())["frames"]
+    assert len(frames) == 6 and pictures[0].stem not in str(frames)
+
+
+@pytest.mark.parametrize("target", ["depth", "colmap", "nerfstudio"])
+def test_keyframes_of_an_earlier_map_have_no_pictures_here(small_run, target, caplog, capsys):
+    """Their times are of another recording: three of them are those of frames that this one has too."""
+    run = small_run()
+    file = run / "keyframes/keyframes.json"
+    records = json.loads(file.read_text())
+    for n in range(3):
+        records[n] |= {"frame_id": -1, "time_ns": records[n + 3]["time_ns"]}
+    file.write_text(json.dumps(records))
+    assert main([str(run), "--to", target]) == 0
+    assert "3 of the 8 keyframes are of the map that" in caplog.text
+    names = {"depth": "rgb", "colmap": "images", "nerfstudio": "images"}
+    assert len(list((run / "export" / target / names[target]).iterdir())) == 5
+    file.write_text(json.dumps([record | {"frame_id": -1} for record in records]))
+    assert main([str(run), "--to", target, "--overwrite", "--quiet"]) == 1
+    assert "all keyframes of" in capsys.readouterr().err
+
+
 def test_a_camera_was_not_kept(small_run, capsys):
     run = small_run()
     record = json.loads((run / "run.json").read_text())

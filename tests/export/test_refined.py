@@ -91,3 +91,17 @@ def test_a_surface_is_scored_against_exported_depth(room, small_run, exported, t
     score = json.loads((path / "metrics.json").read_text())["evaluation"]["surface"]
     assert (score["alignment"], score["scale"]) == ("sim3", pytest.approx(2))
     assert score["accuracy_median"] < 0.02 and score["completion_median"] < 0.03  # of points as far apart as that
+
+
+def test_depth_of_an_earlier_map_is_not_scored(room, small_run, exported):
+    """Two keyframes have the times of others, of what they did not see: their depth would be wrong."""
+    path, truth = small_run(), exported("depth")
+    file = path / "keyframes/keyframes.json"
+    records = json.loads(file.read_text())
+    for n in range(2):
+        records[n] |= {"frame_id": -1, "time_ns": records[n + 4]["time_ns"]}
+    file.write_text(json.dumps(records))
+    options = ["--groundtruth", str(truth), "--depth", str(truth / "depth"), "--no-plots", "--quiet"]
+    assert evaluate_main([str(path), *options]) == 0
+    score = json.loads((path / "metrics.json").read_text())["evaluation"]["depth"]
+    assert score["keyframes"] == 6 and score["abs_rel"] < 0.001
