@@ -16,7 +16,7 @@ from slam.mapping.fusion import FusionConfig, fused_cloud, keyframe_cloud
 from slam.sources.demo import DemoConfig, DemoSource
 from slam.system import Slam
 
-TURN = DemoConfig(kind="living", variant="turn", frames=180, width=160, height=120, fps=15.0)
+TURN = DemoConfig(kind="living", variant="turn", frames=90, width=160, height=120, fps=7.5)
 MAX_ERROR_DEG = 1.0  # of a frame of the turn against the first; 0.1 is usual
 STILL_M = 1e-6
 
@@ -71,7 +71,7 @@ def test_every_frame_of_a_turn_has_its_direction_and_none_a_translation(by_prior
     T_wc, true = posed(by_prior, turning)
     angle = torch.rad2deg(se3.angle_rad(se3.inverse(true[:1]) @ true))
     assert 85 < float(angle.max()) < 95 and float(angle[-1]) < 30  # there and most of the way back
-    assert len(T_wc) >= 0.95 * turning.turn and turning.turn > 80
+    assert len(T_wc) >= 0.95 * turning.turn and turning.turn > 40
     error = se3.angle_rad(se3.inverse(se3.inverse(T_wc[:1]) @ T_wc) @ se3.inverse(true[:1]) @ true)
     assert float(torch.rad2deg(error).max()) < MAX_ERROR_DEG
     assert not (T_wc[:, :3, 3] - T_wc[0, :3, 3]).any()
