@@ -63,6 +63,8 @@ def filled(folder: Path, target: str, run: Path, conventions: list[str], overwri
         _take_place(beside, folder, overwrite)
     except OSError as error:
         raise OutputError(f"cannot write {folder}: {reason(error)}") from error
+    except OutputError as error:
+        raise OutputError(str(error).replace(str(beside), str(folder))) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)  # gone already where it was moved
         if lock is not None:

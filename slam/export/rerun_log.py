@@ -15,7 +15,7 @@ from slam.io.run import Run
 from slam.mapping.fusion import reliable_depth
 
 FILE = "run.rrd"
-TIMELINE = "time"
+TIMELINE, NUMBERS = "time", "keyframe"
 JPEG_QUALITY = 85
 
 
@@ -44,8 +44,10 @@ def log_map(rr: Any, recording: Any, run: Run, options: ExportOptions) -> int:
 
 
 def log_keyframe(rr: Any, recording: Any, keyframe: Keyframe, options: ExportOptions) -> None:
-    """Its camera, image and confident depth, at its time."""
-    recording.set_time(TIMELINE, timestamp=np.datetime64(keyframe.view.time_ns, "ns"))
+    """Its camera, image and confident depth, at its number and, unless that is of another recording, its time."""
+    recording.set_time(NUMBERS, sequence=keyframe.id)
+    if keyframe.view.frame_id >= 0:
+        recording.set_time(TIMELINE, timestamp=np.datetime64(keyframe.view.time_ns, "ns"))
     T_wc, K = keyframe.T_wc.numpy(), keyframe.view.K.numpy()
     rgb = keyframe.view.image.rgb
     recording.log("world/camera", rr.Transform3D(translation=T_wc[:3, 3], mat3x3=T_wc[:3, :3]))

@@ -217,6 +217,7 @@ def test_rerun_recording_is_read_back(rerun_library, room, tmp_path):
     for entity in ("", "/image", "/depth"):
         times_ns = values[f"/world/camera{entity} time"]
         assert sorted(set(times_ns)) == room.trajectory.time_ns[list(room.keyframes)].tolist()
+        assert sorted(set(values[f"/world/camera{entity} keyframe"])) == list(range(len(room.keyframes)))
 
 
 def test_a_full_disk_is_told_of_a_rerun_recording(rerun_library, room, tmp_path, capfd, file_size_limit):
