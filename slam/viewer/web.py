@@ -60,6 +60,8 @@ class Order(IntEnum):
 class Server(viser.ViserServer):
     """Viser as we want it: it never opens a tunnel to the internet, whatever a browser asks for."""
 
+    thread_id = 0  # native, of the thread that serves
+
     def request_share_url(self, verbose: bool = True) -> str | None:
         """Refused."""
         return None
@@ -134,9 +136,7 @@ class WebPage:
         self.feed = feed
         self.controls = Controls(follows=feed.is_live)
         self.note = ""
-        before = set(threading.enumerate())
         self._server = serve(address, feed.title)
-        self._server_threads = {thread.native_id for thread in set(threading.enumerate()) - before}
         self.url = address.url(self._server.get_port())
         log.info("the run is shown at %s", address.where(self._server.get_port()))
         self.clouds = Clouds(MAX_POINTS)
@@ -154,8 +154,7 @@ class WebPage:
         Args:
             stopped: asked many times a second; the page is closed when it says so.
         """
-        ids = {i for i in self._server_threads if i is not None} | {threading.get_native_id()}
-        threads = RenderThreads(ids)
+        threads = RenderThreads({self._server.thread_id, threading.get_native_id()})
         drawn_s, work_s = 0.0, threads.seconds()
         try:
             while not (self._is_over or stopped()):
@@ -297,6 +296,7 @@ def serve(address: Address, title: str) -> Server:
     if not guarded:
         quietly(server.stop)
         raise ViewerError(f"viser {viser.__version__} would let any page look at the run: pip install 'viser==1.1.*'")
+    server.thread_id = guarded[-1]
     if port not in (0, server.get_port()) and address.port is not None:
         quietly(server.stop)
         raise ViewerError(f"port {port} of {address.host} was taken meanwhile; ask for another one")

@@ -66,18 +66,17 @@ def is_number(name: str) -> bool:
 
 
 @contextmanager
-def guarded_servers(served_as: str) -> Iterator[list[Any]]:
-    """Servers that are started within the block refuse strangers; the list holds those that do.
+def guarded_servers(served_as: str) -> Iterator[list[int]]:
+    """Servers that are started within the block refuse strangers; the list holds the native ids of their threads.
 
     Viser starts its server with a fixed `process_request` and no `origins`: what starts servers is replaced meanwhile.
     """
     start = websockets.asyncio.server.serve
-    guarded: list[Any] = []
+    guarded: list[int] = []
 
     def start_guarded(*arguments: Any, process_request: Any = None, **options: Any) -> Any:
-        server = start(*arguments, process_request=checked(process_request, served_as), **options)
-        guarded.append(server)
-        return server
+        guarded.append(threading.get_native_id())
+        return start(*arguments, process_request=checked(process_request, served_as), **options)
 
     with _patching:
         setattr(websockets.asyncio.server, "serve", start_guarded)  # noqa: B010, mypy knows it as a class

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,6 +25,7 @@ from slam.io.images import read_color
 from slam.io.ply import read_ply
 from slam.viewer.clouds import keyframe_points
 from slam.viewer.controls import Controls
+from slam.viewer.live import LiveRun
 from slam.viewer.run import FinishedRun, Playback
 from slam.viewer.view_state import ViewState
 from slam.viewer.web_address import FIRST_PORT, Address
@@ -214,6 +216,38 @@ def test_no_browser_can_open_a_tunnel_to_the_internet(monkeypatch):
     server = serve(Address(port=0), "test")
     assert server.request_share_url() is None and opened == []
     quietly(server.stop)
+
+
+def test_drawing_rests_after_its_own_work_alone(monkeypatch, tmp_path):
+    """A run that begins while the page is made has threads that work all the time."""
+    pytest.importorskip("viser", reason="viser is not installed (the extra web)")
+    from slam.viewer import web
+
+    is_over, draws, serve = threading.Event(), [], web.serve
+
+    def work() -> None:
+        while not is_over.is_set():
+            pass
+
+    def serve_meanwhile(*arguments: Any) -> Any:
+        tracking.start()
+        return serve(*arguments)
+
+    class Run(LiveRun):
+        def shown(self) -> ViewState:
+            draws.append(time.monotonic())
+            return super().shown()
+
+    tracking = threading.Thread(target=work)
+    monkeypatch.setattr(web, "serve", serve_meanwhile)
+    try:
+        page = web.WebPage(Run(tmp_path), Address(port=0))
+        end_s = time.monotonic() + 20
+        page.show(lambda: len(draws) > 8 or time.monotonic() > end_s)
+    finally:
+        is_over.set()
+        tracking.join()
+    assert len(draws) > 8
 
 
 # addresses and mistakes
