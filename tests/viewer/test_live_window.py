@@ -187,7 +187,7 @@ class TestWindow:
     def test_keys_pause_step_save_and_quit_a_camera(self, start, stream):
         program, keys = start("--camera", stream, "--hfov", "70")
         keys.window()
-        program.wait_until(lambda: program.poses() > 5)
+        program.wait_until(lambda: program.poses() > 30)  # a map that the steps find themselves in
         keys.xdotool("key", "space")
         time.sleep(1.5)  # a flush after the last pose
         keys.xdotool("key", "n")
