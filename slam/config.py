@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from slam.backend.config import BackendConfig
 from slam.backend.loops import LoopConfig
-from slam.errors import ConfigError
+from slam.errors import ConfigError, check_range
 from slam.frontend.initialiser import InitialiserConfig
 from slam.frontend.keyframing import KeyframingConfig
 from slam.frontend.motion_model import MotionModelConfig
@@ -47,12 +47,14 @@ class SlamConfig:
     loops: LoopConfig = LoopConfig()
     self_calibrate: Literal["auto", "off", "focal", "radial"] = "auto"  # auto: radial where the lens is a guess
     final_refine: bool = True  # adjust the whole map together at the end of a run
+    placed_again: int = 150  # views, spread over the frames, that are then placed anew; those between move with them
     max_keyframes: int = 500  # in the active map, under a megabyte each; others go to the disk
     fusion: FusionConfig = FusionConfig()
 
     def __post_init__(self) -> None:
         if self.pixels is not None and not 64 * 64 <= self.pixels <= 2048 * 2048:
             raise ConfigError(f"pixels must be from 4096 to 4194304, got {self.pixels}")
+        check_range(self, 0, 100_000, "placed_again")
         least = 3 * self.backend.window
         if not least <= self.max_keyframes <= 100_000:
             raise ConfigError(f"max_keyframes must be from {least} to 100000, got {self.max_keyframes}")

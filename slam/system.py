@@ -10,7 +10,7 @@ import torch
 from slam.backend.client import BackendClient
 from slam.config import SlamConfig
 from slam.frames import Counts, Estimate, Frame, Keyframe, Progress, Restore, Status, Update, View, frame_of
-from slam.frontend.early_views import EarlyViews
+from slam.frontend.kept_views import KeptViews
 from slam.frontend.start import first_keyframe
 from slam.io.run_record import SystemRecord
 from slam.mapping.promotion import promote
@@ -39,7 +39,7 @@ class Slam:
         self.backend = BackendClient(parts.backend.process, record.live, record.threads)
         self.status, self.counts, self.times = Status.INIT, Counts(), StageTimes()
         self._newest: Frame | None = None  # that was fed
-        self._early = EarlyViews()
+        self._kept = KeptViews(config.placed_again)
 
     def run(
         self,
@@ -99,8 +99,8 @@ class Slam:
             self._apply(self.backend.results())
             with self.times.measure("prepare"):
                 view = self.preparation.prepare(frame)
-                if self.parts.backend.is_camera_uncertain:
-                    self._early.keep(view)
+                if self.config.final_refine or self.parts.backend.is_camera_uncertain:
+                    self._kept.keep(view)
                 if self.status is not Status.INIT:  # the start needs another flow, and this one's features much later
                     self.localiser.matcher.correspondence.encode([view.image])
             if self.status is Status.INIT:
@@ -132,7 +132,7 @@ class Slam:
         if self.config.final_refine and len(self.store) > 2:
             self._apply([self.parts.backend.adjust_all()])
         with self.times.measure("place again"), torch.inference_mode():
-            for estimate in self._early.placed_again(self.localiser.matcher, self.store):
+            for estimate in self._kept.placed_again(self.localiser.matcher, self.store):
                 self.store.record(estimate)
         if self.backend.windows_skipped:
             log.warning("the backend had no time for %d keyframes when they were made", self.backend.windows_skipped)
@@ -210,7 +210,7 @@ class Slam:
             if update.recalibration is not None:
                 self.preparation = self.preparation.recalibrated(update.recalibration.camera)
                 self.parts.start.forget()
-                self._early.recalibrate(update.recalibration)
+                self._kept.recalibrate(update.recalibration)
             self.times.add_all(update.seconds, "backend: ")
         pending_id = self.localiser.pending_id
         if pending_id is not None and self.store[pending_id].refined:

@@ -26,7 +26,7 @@ from slam.frames import (
 from slam.geometry import se3
 from slam.mapping.archive import Archive
 from slam.mapping.culling import most_redundant
-from slam.mapping.frame_log import FrameLog
+from slam.mapping.frame_log import FrameLog, FramePoses
 from slam.mapping.recalibration import recalibrated, recalibrated_by
 from slam.mapping.transforms import carried_along, rescaled
 
@@ -183,12 +183,17 @@ class KeyframeStore:
 
     def trajectory(self) -> Trajectory:
         """Every frame that has a pose: a keyframe's own, or by its keyframe as it is now."""
+        frames = self.frame_poses()
+        return Trajectory(frames.time_ns, frames.T_wc)
+
+    def frame_poses(self) -> FramePoses:
+        """As `trajectory`, with the numbers of the frames."""
         placements = self.snapshot().placements()
         own = {k.view.frame_id: placements[k.id].T_wc for k in (*self._keyframes.values(), *self._archived.values())}
         frames = self._log.poses(placements)
         for n, frame_id in enumerate(frames.frame_id.tolist()):
             frames.T_wc[n] = own.get(frame_id, frames.T_wc[n])
-        return Trajectory(frames.time_ns, frames.T_wc)
+        return frames
 
     def keyframe_trajectory(self) -> Trajectory:
         """Poses of all keyframes of this run."""
