@@ -17,6 +17,7 @@ from slam.mapping.promotion import promote
 from slam.parts import Parts
 from slam.sources import Source
 from slam.sources.feed import Feed
+from slam.threads import Helpers
 from slam.timing import StageTimes
 
 log = logging.getLogger(__name__)
@@ -131,8 +132,9 @@ class Slam:
         self._apply([self.parts.backend.calibrate_at_last()])
         if self.config.final_refine and len(self.store) > 2:
             self._apply([self.parts.backend.adjust_all()])
-        with self.times.measure("place again"), torch.inference_mode():
-            for estimate in self._kept.placed_again(self.localiser.matcher, self.store):
+        with self.times.measure("place again"):
+            helpers = Helpers(2 if self.record.threads else 0)  # tracking and backend have nothing else to do
+            for estimate in self._kept.placed_again(self.localiser.matcher, self.store, helpers):
                 self.store.record(estimate)
         if self.backend.windows_skipped:
             log.warning("the backend had no time for %d keyframes when they were made", self.backend.windows_skipped)

@@ -1,9 +1,10 @@
 """Views of a run, to be placed again at its end: against the final keyframes, and as of the final camera."""
 
+from bisect import bisect
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from slam.mapping.frame_log import FramePoses
 from slam.mapping.recalibration import recalibrated_view
 from slam.mapping.store import KeyframeStore
 from slam.matching.matcher import Matcher
+from slam.threads import Helpers
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,51 +58,51 @@ class KeptViews:
             return kept.view
         return recalibrated_view(kept.view, replace(self._changes[kept.changes], after=self._changes[-1].after))
 
-    def placed_again(self, matcher: Matcher, store: KeyframeStore) -> Iterator[Estimate]:
+    def placed_again(self, matcher: Matcher, store: KeyframeStore, helpers: Helpers) -> Iterator[Estimate]:
         """Better estimates of the frames that were believed: of those kept against the two keyframes around them, as
         these are now; of those in between by what moved those."""
         frames = store.frame_poses()
         row_of = {frame_id: n for n, frame_id in enumerate(frames.frame_id.tolist())}
         keyframes = [k for k in store.keyframes if k.view.frame_id >= 0]
-        ids = np.array([k.view.frame_id for k in keyframes])
-        rows, corrections = [], []
-        for kept in self._kept:
-            row = row_of.get(kept.view.frame_id)
-            if row is None or not keyframes:
-                continue
-            T_wc, correction = torch.from_numpy(frames.T_wc[row]), torch.eye(4, dtype=torch.float64)
-            if kept.view.frame_id not in ids:  # keyframes were adjusted with all others
-                first = max(min(int(np.searchsorted(ids, kept.view.frame_id)) - 1, len(ids) - 2), 0)
-                around = keyframes[first : first + 2]
-                if any(k.is_guessed for k in around):  # it has a direction, and no place
-                    continue
-                estimate = placed(matcher, self._as_known_now(kept), around, T_wc)
-                if estimate is None:
-                    continue
+        ids = [k.view.frame_id for k in keyframes]
+
+        def place(kept: KeptView) -> Estimate | None:
+            first = max(min(bisect(ids, kept.view.frame_id) - 1, len(ids) - 2), 0)
+            around = keyframes[first : first + 2]
+            if any(k.is_guessed for k in around):  # it has a direction, and no place
+                return None
+            T_wc = torch.from_numpy(frames.T_wc[row_of[kept.view.frame_id]])
+            with torch.inference_mode():
+                return placed(matcher, self._as_known_now(kept), around, T_wc)
+
+        placeable = row_of.keys() - set(ids) if ids else set()  # keyframes were adjusted, all together
+        wanted = [kept for kept in self._kept if kept.view.frame_id in placeable]
+        moved = []
+        for estimate in helpers.map(place, wanted):
+            if estimate is not None:
                 yield estimate
-                correction = se3.inverse(T_wc) @ estimate.T_wc
-            rows.append(row)
-            corrections.append(correction)
-        yield from self._between(frames, rows, corrections, keyframes)
+                row = row_of[estimate.frame_id]
+                moved.append((row, se3.inverse(torch.from_numpy(frames.T_wc[row])) @ estimate.T_wc))
+        yield from self._between(frames, moved, keyframes)
 
     def _between(
-        self, frames: FramePoses, rows: list[int], corrections: list[Tensor], keyframes: list[Keyframe]
+        self, frames: FramePoses, moved: list[tuple[int, Tensor]], keyframes: list[Keyframe]
     ) -> Iterator[Estimate]:
-        """Frames between two that were placed again, moved by what moved those, in the camera's frame."""
+        """Frames between two rows that were placed again, moved as those were, in the camera's frame."""
         by_frame = {k.view.frame_id: k for k in keyframes}
-        for n in range(len(rows) - 1):
-            a, b = rows[n], rows[n + 1]
+        for (a, moved_a), (b, moved_b) in pairwise(moved):
             first_id, last_id = frames.frame_id[[a, b]].tolist()
-            if last_id - first_id > self.every:
+            if last_id - first_id > 2 * self.every:  # more than a keyframe's place is missing
                 continue
-            step = se3.log(se3.inverse(corrections[n]) @ corrections[n + 1])
+            step = se3.log(se3.inverse(moved_a) @ moved_b)
             for row in range(a + 1, b):
-                frame_id, time_ns = int(frames.frame_id[row]), int(frames.time_ns[row])
-                if frame_id not in by_frame:
-                    share = (frame_id - first_id) / (last_id - first_id)
-                    T_wc = torch.from_numpy(frames.T_wc[row]) @ corrections[n] @ se3.exp(share * step)
-                    near = by_frame[min(by_frame, key=lambda i: abs(i - frame_id))]
-                    yield estimate_at(frame_id, time_ns, near, T_wc)
+                frame_id = int(frames.frame_id[row])
+                if frame_id in by_frame:
+                    continue
+                share = (frame_id - first_id) / (last_id - first_id)
+                T_wc = torch.from_numpy(frames.T_wc[row]) @ moved_a @ se3.exp(share * step)
+                near = by_frame[min(by_frame, key=lambda i: abs(i - frame_id))]
+                yield estimate_at(frame_id, int(frames.time_ns[row]), near, T_wc)
 
 
 def placed(matcher: Matcher, view: View, keyframes: list[Keyframe], T_wc: Tensor) -> Estimate | None:

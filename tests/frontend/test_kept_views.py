@@ -16,6 +16,7 @@ from slam.geometry import se3
 from slam.mapping.frame_log import FramePoses
 from slam.mapping.store import KeyframeStore
 from slam.system import Slam
+from slam.threads import Helpers
 
 DISTURBED = range(20, 60)  # frames
 PUSH = 0.03  # map units, at most
@@ -45,13 +46,12 @@ class Finished:
                 store.record(estimate_at(frame_id, time_ns, first, T_wc))
         return store
 
-    def placed_again(self, store: KeyframeStore, limit: int) -> set[int]:
+    def placed_again(self, store: KeyframeStore, limit: int, helpers: int = 0) -> set[int]:
         """Record what the views that a limit keeps say; the frames."""
         kept = KeptViews(limit)
         for one in self.views:
             kept.keep(one)
-        with torch.inference_mode():
-            estimates = list(kept.placed_again(self.slam.localiser.matcher, store))
+        estimates = list(kept.placed_again(self.slam.localiser.matcher, store, Helpers(helpers)))
         for estimate in estimates:
             store.record(estimate)
         return {estimate.frame_id for estimate in estimates}
@@ -84,6 +84,12 @@ def test_frames_off_their_places_come_back(finished, limit):
     assert not placed & keyframes and placed >= set(DISTURBED) - keyframes
     undisturbed = finished.error(finished.store(moved=False))
     assert before > 2 * undisturbed and finished.error(store) < 1.1 * undisturbed
+
+
+def test_two_threads_say_what_one_does(finished):
+    alone, together = finished.store(), finished.store()
+    assert finished.placed_again(alone, 20) == finished.placed_again(together, 20, helpers=2)
+    np.testing.assert_allclose(together.trajectory().T_wc, alone.trajectory().T_wc, atol=1e-9)
 
 
 def test_frames_that_were_lost_stay_so(finished):
