@@ -100,8 +100,9 @@ class Slam:
             self._apply(self.backend.results())
             with self.times.measure("prepare"):
                 view = self.preparation.prepare(frame)
-                if self.config.final_refine or self.parts.backend.is_camera_uncertain:
-                    self._kept.keep(view)
+                is_certain = not self.parts.backend.is_camera_uncertain
+                if self.config.final_refine or not is_certain:
+                    self._kept.keep(view, is_certain)
                 if self.status is not Status.INIT:  # the start needs another flow, and this one's features much later
                     self.localiser.matcher.correspondence.encode([view.image])
             if self.status is Status.INIT:

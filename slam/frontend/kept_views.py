@@ -17,17 +17,20 @@ from slam.mapping.store import KeyframeStore
 from slam.matching.matcher import Matcher
 from slam.threads import Helpers
 
+MOST_UNCERTAIN = 600  # views
+
 
 @dataclass(frozen=True, eq=False)
 class KeptView:
-    """A view, and how many changes of the camera came before it."""
+    """A view, and what was known of the camera when it was made."""
 
     view: View
-    changes: int
+    changes: int  # of the camera that came before
+    is_certain: bool  # no more are expected
 
 
 class KeptViews:
-    """Keeps at most `limit` views, 0.15 MB each, evenly spread over the frames."""
+    """Keeps views, 0.15 MB each: all while the camera is uncertain, then at most `limit`, spread over the frames."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -38,15 +41,17 @@ class KeptViews:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def keep(self, view: View) -> None:
-        """Take a view, or not."""
-        if not self.limit or view.frame_id % self.every:
+    def keep(self, view: View, is_certain: bool = True) -> None:
+        """Take a view, or not; `is_certain`: of what camera it is."""
+        if is_certain and (not self.limit or view.frame_id % self.every):
+            return
+        if not is_certain and len(self._kept) >= MOST_UNCERTAIN:
             return
         image = Image(view.image.rgb, view.image.mask)  # another, so that what networks made of it is let go
-        self._kept.append(KeptView(replace(view, image=image), len(self._changes)))
-        while len(self._kept) > self.limit:
+        self._kept.append(KeptView(replace(view, image=image), len(self._changes), is_certain))
+        while sum(kept.is_certain for kept in self._kept) > self.limit:
             self.every *= 2
-            self._kept = [kept for kept in self._kept if kept.view.frame_id % self.every == 0]
+            self._kept = [k for k in self._kept if not k.is_certain or k.view.frame_id % self.every == 0]
 
     def recalibrate(self, change: Recalibration) -> None:
         """Take it that the views so far were made as of the camera before a change."""

@@ -111,6 +111,13 @@ def test_views_are_thinned_evenly(frames, limit, every):
     assert views.every == every and len(views) == len(range(0, frames, every)) <= limit
 
 
+def test_all_are_kept_while_the_camera_is_uncertain():
+    views = KeptViews(10)
+    for n in range(400):
+        views.keep(view(n), is_certain=n >= 30)
+    assert views.every == 64 and len(views) == 30 + len(range(64, 400, 64))
+
+
 def test_none_are_kept_where_none_are_wanted():
     views = KeptViews(0)
     views.keep(view(0))
