@@ -6,5 +6,5 @@ ruff format --check .
 ruff check .
 mypy & # on a core of its own, beside the tests
 types=$!
-OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE} pytest -q "$@"
+OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE} pytest -q -n 2 --dist loadfile "$@"
 wait "$types"
