@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -135,8 +136,9 @@ class Slam:
             self._apply([self.parts.backend.adjust_all()])
         with self.times.measure("place again"):
             helpers = Helpers(2 if self.record.threads else 0)  # tracking and backend have nothing else to do
-            for estimate in self._kept.placed_again(self.localiser.matcher, self.store, helpers):
-                self.store.record(estimate)
+            with closing(helpers):
+                for estimate in self._kept.placed_again(self.localiser.matcher, self.store, helpers):
+                    self.store.record(estimate)
         if self.backend.windows_skipped:
             log.warning("the backend had no time for %d keyframes when they were made", self.backend.windows_skipped)
 

@@ -46,6 +46,11 @@ class Helpers:
             return [work(job) for job in jobs]
         return list(self._pool.map(work, jobs))
 
+    def close(self) -> None:
+        """End the threads."""
+        if self._pool is not None:
+            self._pool.shutdown()
+
 
 class Worker(Generic[Job, Result]):
     """Runs `work(job)` for each submitted job on its own thread, in order; results are collected by `results`."""
