@@ -23,9 +23,9 @@ def fused(run: Run, options: ExportOptions, ratio: float = FusionConfig.voxel_ra
         SourceError: if the map is empty or damaged.
         UsageError: if the voxels are too small for the map.
     """
-    typical_depth(run, options.fusion)  # says why there is none
     cloud = fused_cloud(KeyframesOnDisk(run), replace(options.fusion, voxel_ratio=ratio), options.voxel)
     if not len(cloud):
+        typical_depth(run, options.fusion)  # raises where no depth is confident
         raise SourceError(f"the map of {run.path} is empty: no two keyframes agree on any point of it")
     return cloud
 

@@ -16,7 +16,7 @@ from slam.export.options import ExportOptions
 from slam.io.mesh_file import Mesh, write_mesh
 from slam.io.run import Run
 from slam.mapping.fusion import AgreedView, FusionConfig, points_of
-from slam.mapping.voxels import packed, unpacked
+from slam.mapping.voxels import in_grid, packed, too_small, unpacked
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +128,11 @@ def fitting_voxel(run: Run, options: ExportOptions, side: float, far: float) -> 
 
 
 def occupied_blocks(run: Run, config: FusionConfig, side: float, far: float) -> np.ndarray:
-    """(N, 3) int64 blocks of a side that the confident depth falls into; those beside it do not count."""
+    """(N, 3) int64 blocks of a side that the confident depth falls into; those beside it do not count.
+
+    Raises:
+        UsageError: if the map is too large for blocks so small.
+    """
     keys = np.zeros(0, np.int64)
     for record in usable_records(run):
         depth = run.depth(record)
@@ -137,6 +141,8 @@ def occupied_blocks(run: Run, config: FusionConfig, side: float, far: float) -> 
         thinned[::SPARSE, ::SPARSE] = known[::SPARSE, ::SPARSE]
         T_wc = np.array(record.T_wc)
         points = points_of(depth, np.array(record.K))[thinned] @ T_wc[:3, :3].T + T_wc[:3, 3]
+        if not in_grid(points, side).all():
+            raise too_small(side / BLOCK)
         keys = np.union1d(keys, packed(np.floor(points / side).astype(np.int64)))
     return unpacked(keys)
 

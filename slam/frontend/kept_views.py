@@ -19,6 +19,8 @@ from slam.threads import Helpers
 
 MOST_UNCERTAIN = 600  # views
 
+Moved = tuple[int, Keyframe, Tensor, Tensor]  # row of a frame, what it was placed against, T_wc (4, 4) before and after
+
 
 @dataclass(frozen=True, eq=False)
 class KeptView:
@@ -87,26 +89,23 @@ class KeptViews:
             if estimate is not None:
                 yield estimate
                 row = row_of[estimate.frame_id]
-                moved.append((row, se3.inverse(torch.from_numpy(frames.T_wc[row])) @ estimate.T_wc))
-        yield from self._between(frames, moved, keyframes)
+                moved.append((row, store[estimate.keyframe_id], torch.from_numpy(frames.T_wc[row]), estimate.T_wc))
+        yield from self._between(frames, moved, set(ids))
 
-    def _between(
-        self, frames: FramePoses, moved: list[tuple[int, Tensor]], keyframes: list[Keyframe]
-    ) -> Iterator[Estimate]:
-        """Frames between two rows that were placed again, moved as those were, in the camera's frame."""
-        by_frame = {k.view.frame_id: k for k in keyframes}
-        for (a, moved_a), (b, moved_b) in pairwise(moved):
+    def _between(self, frames: FramePoses, moved: list[Moved], keyframe_ids: set[int]) -> Iterator[Estimate]:
+        """Frames between two that were placed again, moved as those were, in the camera's frame."""
+        for (a, near, before_a, after_a), (b, _, before_b, after_b) in pairwise(moved):
             first_id, last_id = frames.frame_id[[a, b]].tolist()
             if last_id - first_id > 2 * self.every:  # more than a keyframe's place is missing
                 continue
+            moved_a, moved_b = se3.inverse(before_a) @ after_a, se3.inverse(before_b) @ after_b
             step = se3.log(se3.inverse(moved_a) @ moved_b)
             for row in range(a + 1, b):
                 frame_id = int(frames.frame_id[row])
-                if frame_id in by_frame:
+                if frame_id in keyframe_ids:
                     continue
                 share = (frame_id - first_id) / (last_id - first_id)
                 T_wc = torch.from_numpy(frames.T_wc[row]) @ moved_a @ se3.exp(share * step)
-                near = by_frame[min(by_frame, key=lambda i: abs(i - frame_id))]
                 yield estimate_at(frame_id, int(frames.time_ns[row]), near, T_wc)
 
 
@@ -119,14 +118,14 @@ def placed(matcher: Matcher, view: View, keyframes: list[Keyframe], T_wc: Tensor
     Returns:
         None where no keyframe knows.
     """
-    estimates = [track(matcher, view, k, [se3.inverse(T_wc) @ k.T_wc]) for k in keyframes]
-    good = [e for e in estimates if e.status is Status.TRACKING]
-    if not good:
+    estimates = [(k, track(matcher, view, k, [se3.inverse(T_wc) @ k.T_wc])) for k in keyframes]
+    believed = [(k, e) for k, e in estimates if e.status is Status.TRACKING]
+    if not believed:
         return None
+    near, good = believed[0][0], [e for _, e in believed]
     weight = torch.tensor([e.mean_confidence * e.inlier_ratio * e.visible_ratio for e in good], dtype=torch.float64)
     twist = torch.stack([se3.log(se3.inverse(T_wc) @ e.T_wc) for e in good])
     mean = (weight / weight.sum()) @ twist
-    (near,) = (k for k in keyframes if k.id == good[0].keyframe_id)
     return estimate_at(view.frame_id, view.time_ns, near, T_wc @ se3.exp(mean))
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from slam.errors import UsageError, check_range
+from slam.errors import check_range
 from slam.frames import Keyframe
 from slam.geometry import se3
 from slam.io.ply import PointCloud
@@ -128,9 +128,8 @@ def _parts(step: int) -> tuple[slice, slice, slice]:
 
 def nearest(index: int, total: int, count: int) -> list[int]:
     """The `count` indices below `total` that are nearest to `index`, without it."""
-    return sorted(range(max(index - count, 0), min(index + count + 1, total)), key=lambda m: (abs(m - index), m))[
-        1 : count + 1
-    ]
+    around = range(max(index - count, 0), min(index + count + 1, total))
+    return sorted(around, key=lambda m: (abs(m - index), m))[1 : count + 1]
 
 
 def nearest_keyframes(keyframes: Sequence[Keyframe], index: int, count: int) -> list[Keyframe]:
@@ -157,15 +156,11 @@ def fused_cloud(
     Raises:
         UsageError: if voxels of the side that was given are too small for the map.
     """
-    voxels = VoxelMeans(side or config.voxel_ratio * median_depth(keyframes, config) or 1.0)
+    voxels = VoxelMeans(side or config.voxel_ratio * median_depth(keyframes, config) or 1.0, side is not None)
     for view in agreed_views(keyframes, config):
         R_wc, p_w = view.T_wc[:3, :3], view.T_wc[:3, 3]
         points, known = points_of(view.depth, view.K), view.depth > 0
         voxels.add(points[known] @ R_wc.T + p_w, view.rgb[known], normals_of(points)[known] @ R_wc.T)
-        if side is not None and (voxels.outside or voxels.side > side):
-            break
-    if side is not None and (voxels.outside or voxels.side > side):
-        raise UsageError(f"voxels of {side:g} are too small for a map of this extent; give larger ones")
     return voxels.cloud()
 
 

@@ -40,6 +40,7 @@ def test_list_names_every_target(capsys):
         (["run", "--to", "ply", "--voxel", "0"], 2, "--voxel is the side of a voxel"),
         (["run", "--to", "ply", "--voxel", "nan"], 2, "--voxel is the side of a voxel"),
         (["run", "--to", "ply", "--voxel", "1e-9"], 2, "voxels of 1e-09 are too small for a map of this extent"),
+        (["run", "--to", "mesh", "--voxel", "1e-9"], 2, "voxels of 1e-09 are too small for a map of this extent"),
         (["run", "--to", "mesh", "--voxel", "1e-4"], 2, "too small for the memory"),
         (
             ["run", "--to", "colmap", "--max-size", "3"],

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from slam.errors import ConfigError
+from slam.errors import ConfigError, UsageError
 from slam.geometry import se3
 from slam.inv_depth import InvDepth
 from slam.mapping.fusion import (
@@ -156,6 +156,20 @@ def test_too_many_voxels_are_doubled_and_their_means_stay_exact():
     assert small.side == 1.0
     np.testing.assert_allclose(small.cloud().points, whole.cloud().points, atol=1e-5)
     np.testing.assert_array_equal(small.cloud().colors, whole.cloud().colors)
+
+
+def test_a_fixed_side_is_kept_or_refused():
+    """Also where the last points, which still wait, are too many."""
+    rgb, normals = np.zeros((50, 3), np.uint8), np.tile([0.0, 0, -1], (50, 1))
+    voxels = VoxelMeans(0.01, is_fixed=True, max_voxels=20)
+    voxels.add(np.random.default_rng(0).uniform(-1, 1, (50, 3)), rgb, normals)
+    with pytest.raises(UsageError, match="too small"):
+        voxels.cloud()
+    with pytest.raises(UsageError, match="too small"):
+        VoxelMeans(1e-7, is_fixed=True).add(np.ones((50, 3)), rgb, normals)
+    free = VoxelMeans(1e-7)
+    free.add(np.ones((50, 3)), rgb, normals)
+    assert len(free.cloud()) == 0
 
 
 def test_normals_of_a_slanted_plane():
