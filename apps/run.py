@@ -139,12 +139,17 @@ def run(options: argparse.Namespace) -> int:
         if not len(slam.store) and not stop.is_set():
             frames = f"{slam.counts.seen} frame{'s' if slam.counts.seen != 1 else ''}"
             raise SourceError(f"no map of the {frames} of {given.record.name}: {slam.why_no_map()}")
-        if earlier and not slam.counts.tracked and not stop.is_set():
+        if earlier and not stop.is_set() and not any(len(slam.store.trajectory(n)) for n in earlier_ids(slam)):
             raise SourceError(f"no frame of {given.record.name} shows a place of {options.load_map}")
         return 0
 
     with stop_on_signals() as stop:
         return track_and_report() if window is None else watched(window, live, stop, track_and_report)
+
+
+def earlier_ids(slam: "Slam") -> set[int]:
+    """The maps that hold keyframes of the earlier one."""
+    return {k.map_id for k in slam.store.everything() if k.view.frame_id < 0}
 
 
 def outcome_of(slam: "Slam", end: str, recording: "RecordingRecord | None") -> "Outcome":

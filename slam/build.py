@@ -130,6 +130,7 @@ def _begin_in(slam: Slam, keyframes: Sequence[Keyframe]) -> None:
         raise MapError("the map has cells of another size; set the same correspondence.tracking, or make it anew")
     slam.store.restore(list(keyframes))
     slam.parts.localiser.begin(keyframes[-1].id, lost=True)
+    slam.parts.start.anew()
     slam.store.make_room(slam.config.max_keyframes, 2 * slam.config.backend.window, keyframes[-1].id)
     slam.backend.restore(Restore(slam.store.keyframes))
     slam.status = Status.LOST

@@ -140,7 +140,8 @@ class Keyframe:
     coarse: InvDepth  # (hc, wc), known everywhere
     scale: float = 1.0  # product of all corrections of this depth's scale; translations measured against it follow
     refined: bool = False  # the backend has worked on it
-    parent_id: int = -1  # the keyframe it was tracked against; -1 of the first
+    parent_id: int = -1  # the keyframe it was tracked against; -1 of one that began a map
+    map_id: int = 0  # the map in whose world it is: the id of the keyframe that began that
     metric: bool = False  # one map unit is a metre, by sensor depth
     dense_version: int = 0  # counts the dense depths it has had; changes of scale are none
     keypoints: Keypoints | None = None  # to know the place by, once the backend has looked
@@ -269,6 +270,7 @@ class Placement:
 
     T_wc: np.ndarray  # (4, 4) float64
     scale: float  # see `Keyframe.scale`
+    map_id: int = 0  # see `Keyframe.map_id`
 
 
 @dataclass(frozen=True, eq=False)
@@ -285,7 +287,7 @@ class Anchor:
         scale_change = anchor.scale / self.anchor_scale
         T_ak = self.T_ak.copy()
         T_ak[:3, 3] *= scale_change
-        return Placement(anchor.T_wc @ T_ak, self.scale * scale_change)
+        return Placement(anchor.T_wc @ T_ak, self.scale * scale_change, anchor.map_id)
 
 
 @dataclass(frozen=True, eq=False)
@@ -298,8 +300,19 @@ class Snapshot:
 
     def placements(self) -> dict[int, Placement]:
         """Where all keyframes are, also those that left the active map."""
-        active = {k.id: Placement(k.T_wc.numpy(), k.scale) for k in self.keyframes}
+        active = {k.id: Placement(k.T_wc.numpy(), k.scale, k.map_id) for k in self.keyframes}
         return active | {n: a.placement(active[a.keyframe_id]) for n, a in self.anchors.items()}
+
+    @property
+    def map_id(self) -> int:
+        """The map that the camera is in, or was in last."""
+        by_id = {k.id: k.map_id for k in self.keyframes}
+        newest = self.keyframes[-1].map_id if self.keyframes else 0
+        return newest if self.estimate is None else by_id.get(self.estimate.keyframe_id, newest)
+
+    def of_map(self, map_id: int) -> tuple[Keyframe, ...]:
+        """The active keyframes of a map, oldest first."""
+        return tuple(k for k in self.keyframes if k.map_id == map_id)
 
 
 @dataclass

@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -13,11 +13,23 @@ from slam import __version__
 from slam.backend.self_calibration import SelfCalibration, in_words, verdict
 from slam.errors import SlamError, UsageError
 from slam.evaluation.report import trajectory_report
-from slam.frames import Counts, Estimate, Progress, Status, Trajectory
+from slam.frames import Counts, Estimate, Keyframe, Progress, Status, Trajectory
 from slam.io.calibration import write_calibration
-from slam.io.run import ONLINE, RECORD, write_cloud, write_keyframes, write_record, write_trajectories
+from slam.io.run import (
+    CLOUD,
+    KEYFRAMES,
+    LISTING,
+    ONLINE,
+    RECORD,
+    TRAJECTORY,
+    file_of_map,
+    write_cloud,
+    write_keyframes,
+    write_record,
+    write_trajectories,
+)
 from slam.io.run_directory import RunDirectory
-from slam.io.run_record import Outcome, RunRecord, SourceRecord, SystemRecord
+from slam.io.run_record import MapRecord, Outcome, RunRecord, SourceRecord, SystemRecord
 from slam.io.trajectory import OnlineTrajectoryWriter
 from slam.mapping.fusion import FusionConfig, fused_cloud
 from slam.mapping.store import KeyframeStore
@@ -132,9 +144,11 @@ class Report:
         run = self.directory
         if self._online.error is not None:
             run.missing[ONLINE] = f"broken off: {self._online.error}"
-        trajectory, keyframes = store.trajectory(), store.everything()
-        metric = any(keyframe.metric for keyframe in keyframes)
-        summary = [summary_line(counts, len(keyframes), seconds)]
+        maps = _maps(store)
+        trajectory, everything, metric = maps[0].trajectory, store.everything(), maps[0].is_metric
+        summary = [summary_line(counts, len(everything), seconds)]
+        if len(maps) > 1:
+            summary.append(maps_line(maps))
         metrics: dict[str, Any] = {"frames_seen": counts.seen, "poses": len(trajectory)}
         if truth is not None:
             words, numbers = scored(trajectory, truth, counts.seen, metric)
@@ -147,24 +161,59 @@ class Report:
             outcome=outcome,
             scale_source=scale_source(metric),
             **{f"frames_{name}": value for name, value in vars(counts).items()},
-            keyframes=len(keyframes),
-            keyframes_on_disk=len(keyframes) - len(store),
+            keyframes=len(everything),
+            keyframes_on_disk=len(everything) - len(store),
             seconds=round(seconds, 3),
             fps=round(counts.seen / seconds, 2),
+            maps=tuple(each.record(number) for number, each in enumerate(maps, 1)),
             stages=tuple(times),
             missing={**run.missing, **NOT_YET},
         )
-        words = f"{self.words}\nscale: {scale_source(metric)}"
-        write_trajectories(run, trajectory, store.keyframe_trajectory(), words)
+        for number, each in enumerate(maps, 1):
+            write_trajectories(run, each.trajectory, each.keyframe_trajectory, self._header(each), number)
         write_record(run, record)  # stays if there is room for no more
         run.write_yaml("config.yaml", config)
         run.write_json("metrics.json", metrics)
-        write_keyframes(run, keyframes)
-        write_cloud(run, fused_cloud(keyframes, fusion), words)
+        for number, each in enumerate(maps, 1):
+            write_keyframes(run, each.keyframes, number)
+            write_cloud(run, fused_cloud(each.keyframes, fusion), self._header(each), number)
         write_record(run, replace(record, missing=run.missing))
         if self._lens_words:
             summary.append(self._lens_words)
         return "\n".join([*summary, stage_table(times), f"results in {run.path}"])
+
+    def _header(self, each: "_Map") -> str:
+        return f"{self.words}\nscale: {scale_source(each.is_metric)}"
+
+
+@dataclass(frozen=True, eq=False)
+class _Map:
+    """What a run knows of a place that nothing joined to others."""
+
+    trajectory: Trajectory
+    keyframe_trajectory: Trajectory
+    keyframes: tuple[Keyframe, ...]
+
+    @property
+    def is_metric(self) -> bool:
+        return any(keyframe.metric for keyframe in self.keyframes)
+
+    def record(self, number: int) -> MapRecord:
+        """What `run.json` says of it, as the first, second ... of the run."""
+        files = (file_of_map(name, number) for name in (TRAJECTORY, KEYFRAMES, LISTING, CLOUD))
+        return MapRecord(len(self.trajectory), len(self.keyframes), scale_source(self.is_metric), *files)
+
+
+def _maps(store: KeyframeStore) -> list[_Map]:
+    """Those with a frame, that with most frames first; without any, what there is."""
+    everything = store.everything()
+    found = [
+        _Map(store.trajectory(n), store.keyframe_trajectory(n), tuple(k for k in everything if k.map_id == n))
+        for n in store.map_ids()
+    ]
+    return [each for each in found if len(each.trajectory)] or [
+        _Map(store.trajectory(), store.keyframe_trajectory(), everything)
+    ]
 
 
 def scale_source(metric: bool) -> str:
@@ -195,6 +244,12 @@ def summary_line(counts: Counts, keyframes: int, seconds: float) -> str:
     )
 
 
+def maps_line(maps: Sequence[_Map]) -> str:
+    """That there are several, in one line."""
+    others = ", ".join(f"{file_of_map(TRAJECTORY, n)} {len(m.trajectory)}" for n, m in enumerate(maps, 1))
+    return f"{len(maps)} maps that show no common place, each in a world of its own; frames: {others}"
+
+
 def stage_table(times: Sequence[StageTime]) -> str:
     """Time of each stage, as lines."""
     lines = [f"{'stage':24s} {'count':>6s} {'median ms':>10s} {'p90 ms':>8s} {'total s':>8s}"]
@@ -207,8 +262,10 @@ def status_line(progress: Progress, total: int | None, seconds: float) -> str:
     counts, keyframes = progress.counts, progress.snapshot.keyframes
     unit = "  metric" if keyframes and keyframes[0].metric else ""
     frames = f"{counts.seen}/{total}" if total else f"{counts.seen}"
+    maps = len({k.map_id for k in keyframes})
+    of_maps = f" of {maps} maps" if maps > 1 else ""
     return (
         f"frame {frames}  {counts.seen / max(seconds, 1e-3):.1f} fps  {progress.status.value}  "
-        f"keyframes {len(keyframes)}{unit}  lost {counts.lost}  dropped {counts.dropped}  "
+        f"keyframes {len(keyframes)}{of_maps}{unit}  lost {counts.lost}  dropped {counts.dropped}  "
         f"skipped {counts.skipped}" + (f"  {progress.waiting}" if progress.waiting else "")
     )

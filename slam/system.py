@@ -95,7 +95,7 @@ class Slam:
 
     def step(self, frame: Frame) -> list[Estimate]:
         """Take one frame; new estimates in order of time: none before the first map, then those of all gathered frames,
-        then one."""
+        then one; those of all gathered frames again where a lost camera begins another map."""
         self.counts.seen += 1
         with torch.inference_mode():
             self._apply(self.backend.results())
@@ -109,9 +109,12 @@ class Slam:
             if self.status is Status.INIT:
                 with self.times.measure("initialise"):
                     return self._start(view)
+            was_lost = self.status is Status.LOST
             with self.times.measure("track"):
                 estimate = self.localiser.locate(view, self.store, self._switch_reference)
             self._record(estimate)
+            if estimate.status is Status.LOST:
+                return self._start_elsewhere(view, was_lost) or [estimate]
             if self._start_again(view, estimate):
                 return [estimate]
             if self.localiser.pending_id is None:
@@ -132,6 +135,7 @@ class Slam:
         self._apply(last)
         self._apply([self.parts.backend.densify_rest()])
         self._apply([self.parts.backend.calibrate_at_last()])
+        self._apply([self.parts.backend.join_rest()])
         if self.config.final_refine and len(self.store) > 2:
             self._apply([self.parts.backend.adjust_all()])
         with self.times.measure("place again"):
@@ -148,7 +152,7 @@ class Slam:
         return self.parts.start.why_no_map((source.width, source.height))
 
     def _start(self, view: View) -> list[Estimate]:
-        """Take a view before there is a map."""
+        """Take a view where there is no map; estimates of all those gathered, if this one begins it."""
         first = self.parts.start.add(view)
         if first is None:
             return []
@@ -160,6 +164,18 @@ class Slam:
         if self.status is Status.TRACKING and view is not first.view:
             self._add_keyframe(view, estimates[-1])
         return estimates
+
+    def _start_elsewhere(self, view: View, was_lost: bool) -> list[Estimate]:
+        """Take a view of a lost camera, for a map of the place where it is now; as `_start`."""
+        with self.times.measure("initialise"):
+            if not was_lost:
+                self.parts.start.anew()
+            lost = self.counts.lost
+            estimates = self._start(view)
+            if estimates:
+                log.info("map %d begins where the camera was lost", estimates[-1].keyframe_id)
+                self.counts.lost = lost - len(estimates) + sum(e.status is Status.LOST for e in estimates)
+            return estimates
 
     def _start_again(self, view: View, estimate: Estimate) -> bool:
         """Replace the depth of the reference keyframe, while it is a guess, by one that views decide; True if so."""

@@ -103,7 +103,7 @@ def shortlisted_votes(keyframes: list[Keyframe]) -> Scores:
     index, found, scores = PlaceIndex(), [detect_keypoints(k.view.image) for k in keyframes], []
     for n, keypoints in enumerate(found):
         index.put(n, keypoints)
-        scores.append(by_votes(index.rank(keypoints, before_id=n - GAP), n))
+        scores.append(by_votes(index.rank(keypoints, among=range(n - GAP)), n))
     return scores
 
 

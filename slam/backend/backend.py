@@ -97,6 +97,21 @@ class Backend:
             self.adjustment.adjust_all(self.graph, self._loop_edges())
         return Update(tuple(self.graph.keyframes), clock.totals())
 
+    @torch.inference_mode()
+    def join_rest(self) -> Update:
+        """Join the maps that show a place of another, which none of their keyframes found when it was new."""
+        clock, before = StageTimes(), {k.id: k for k in self.graph.keyframes}
+        if self.closer is not None and len({k.map_id for k in before.values()}) > 1:
+            with clock.measure("loops"):
+                self.closer.find_across(self.graph)
+                if self.closer.join(self.graph):
+                    self.closer.close(self.graph)
+        return Update(self._changed_since(before), clock.totals())
+
+    def _changed_since(self, before: dict[int, Keyframe]) -> tuple[Keyframe, ...]:
+        """Keyframes of the graph that are others than they were."""
+        return tuple(k for k in self.graph.keyframes if k is not before.get(k.id))
+
     @property
     def _is_dense_at_once(self) -> bool:
         """True where coarse depth comes from stereo, not from the adjustment."""
@@ -138,10 +153,13 @@ class Backend:
         if self.closer is not None:
             with clock.measure("loops"):
                 self._close_loops(self.closer, keyframe_id)
-        return [k for k in self.graph.keyframes if k is not before.get(k.id)]
+        return list(self._changed_since(before))
 
     def _close_loops(self, closer: LoopCloser, keyframe_id: int) -> None:
-        if not closer.find(self.graph, keyframe_id) or not closer.close(self.graph):
+        if not closer.find(self.graph, keyframe_id):
+            return
+        is_joined = closer.join(self.graph)
+        if not closer.close(self.graph) and not is_joined:
             return
         if len(self.graph) <= closer.config.refined_keyframes:
             self.adjustment.adjust_all(self.graph, closer.edges())

@@ -2,7 +2,8 @@
 
 Retrieval proposes, geometry decides: keypoints vote for earlier keyframes, P3P on the earlier one's depth gives a
 first pose, and Flow-SE3 from each of the two to the other must arrive at the same motion. What is left goes into a
-pose graph over Sim(3) with the keyframes' present relative poses.
+pose graph over Sim(3) with the keyframes' present relative poses. Two maps are joined over Sim(3) by two such loops
+between them that agree.
 
 Reference: Mur-Artal & Tardos, ORB-SLAM2, T-RO 2017, sec. III-D; Strasdat et al., RSS 2010.
 """
@@ -10,12 +11,13 @@ Reference: Mur-Artal & Tardos, ORB-SLAM2, T-RO 2017, sec. III-D; Strasdat et al.
 import logging
 import math
 from bisect import bisect_left
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from slam.backend.graph import SUBSAMPLING, Edge, KeyframeGraph, Pair
+from slam.backend.graph import SUBSAMPLING, Edge, KeyframeGraph, Pair, linked
 from slam.errors import check_range
 from slam.frames import Keyframe, Recalibration
 from slam.geometry import se3, sim3
@@ -30,6 +32,7 @@ log = logging.getLogger(__name__)
 
 BESIDE = 2  # keyframes: a loop with both ends this near to the ends of a known loop adds little to it
 SAME_SCALE = 1e-4  # relative change that a depth does not follow, far below its error
+ACROSS_CANDIDATES = 3  # places in other maps that each keyframe is compared with at the end of a run
 METRIC_SCALE_DEVIATION = 1e-4  # log scale between keyframes whose depth a sensor measured
 
 
@@ -38,7 +41,7 @@ class LoopConfig:
     """When a place counts as seen before, and how stiff the map is. Distances are relative to the median depth."""
 
     enabled: bool = True
-    min_gap: int = 8  # keyframes between the two
+    min_gap: int = 8  # keyframes between the two, in one map
     candidates: int = 1  # verified for each new keyframe
     min_votes: int = 10  # keypoints
     min_inlier_ratio: float = 0.7  # of the flow, both ways
@@ -52,6 +55,7 @@ class LoopConfig:
     agreement: float = 1.0  # a loop that fits the map within so many standard deviations needs no closing
     refined_keyframes: int = 30  # largest map that is adjusted as a whole when a loop is closed: a third of a second
     max_strain: float = 20.0  # standard deviations that a loop may still be off by when closed; else it is false
+    max_disagreement: float = 4.0  # standard deviations between two loops that join two maps
 
     def __post_init__(self) -> None:
         check_range(self, 1, 1000, "min_gap", "candidates", "min_votes")
@@ -59,7 +63,7 @@ class LoopConfig:
         check_range(self, 1e-4, 90, "max_cycle_deg", "max_cycle_shift", "turn_deviation_deg")
         check_range(self, 1e-5, 10, "shift_deviation", "scale_deviation")
         check_range(self, 0, 100_000, "refined_keyframes")
-        check_range(self, 0, 100, "huber", "agreement", "max_strain")
+        check_range(self, 0, 100, "huber", "agreement", "max_strain", "max_disagreement")
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,26 +97,40 @@ class LoopCloser:
         self.loops: list[Loop] = []
 
     def find(self, graph: KeyframeGraph, keyframe_id: int) -> list[Loop]:
-        """Loops from a keyframe to earlier ones, verified and remembered.
+        """Loops from a keyframe to earlier ones of its map and to any of other maps, verified and remembered.
 
-        One beside a known loop is left out, unless the map disagrees with it.
+        One beside a known loop of its map is left out, unless the map disagrees with it.
         """
         new, ids = graph[keyframe_id], graph.ids
         self.loops = [loop for loop in self.loops if loop.old_id in graph and loop.new_id in graph]
         self.places.follow(graph.by_id)
         assert new.keypoints is not None
-        first_recent = bisect_left(ids, new.id) - self.config.min_gap
-        ranked = self.places.rank(new.keypoints, before_id=ids[max(0, first_recent)])
-        loops = []
-        for old_id, count in ranked[: self.config.candidates]:
-            if count < self.config.min_votes:
-                break
-            loop = self._verified(graph[old_id], new)
-            if loop is not None and not (self._is_beside(loop, ids) and self._fits([loop], graph)):
-                loops.append(loop)
+        own = [n for n in ids if graph[n].map_id == new.map_id]
+        first_recent = max(0, bisect_left(own, new.id) - self.config.min_gap)
+        ranked = self.places.rank(new.keypoints, among=set(ids).difference(own[first_recent:]))
+        known = len(self.loops)
+        for loop in self._believed(graph, new, ranked[: self.config.candidates]):
+            if _is_across(loop, graph) or not (self._is_beside(loop, ids) and self._fits([loop], graph)):
                 self.loops.append(loop)
+        return self.loops[known:]
+
+    def find_across(self, graph: KeyframeGraph) -> None:
+        """Loops between maps, sought once more from every keyframe, and remembered: of those that no loop joined while
+        the run went on."""
+        self.places.follow(graph.by_id)
+        for new in graph.keyframes:
+            elsewhere = {k.id for k in graph.keyframes if k.map_id < new.map_id}
+            if elsewhere and new.keypoints is not None:
+                ranked = self.places.rank(new.keypoints, among=elsewhere)
+                self.loops += self._believed(graph, new, ranked[:ACROSS_CANDIDATES])
+
+    def _believed(self, graph: KeyframeGraph, new: Keyframe, ranked: list[tuple[int, int]]) -> Iterator[Loop]:
+        """Loops from a keyframe to places, given with their votes, that are verified."""
+        for old_id, count in ranked:
+            loop = self._verified(graph[old_id], new) if count >= self.config.min_votes else None
+            if loop is not None:
                 log.debug("keyframe %d shows the place of keyframe %d", new.id, old_id)
-        return loops
+                yield loop
 
     def _is_beside(self, loop: Loop, ids: list[int]) -> bool:
         """True if both ends are BESIDE those of a known loop; `ids` of the keyframes, in order."""
@@ -167,12 +185,67 @@ class LoopCloser:
                 there, back = (flow.recalibrated(change, stride, SUBSAMPLING) for flow in loop.flows)
                 self.loops[n] = replace(loop, flows=(there, back))
 
+    def join(self, graph: KeyframeGraph) -> bool:
+        """Bring maps into one world where two loops between them agree on how; False if there are none.
+
+        The newer map goes over to the older one, but one that is not metric to one that is.
+        """
+        is_any = False
+        while (found := self._agreed(graph)) is not None:
+            S_ab, a, b = found
+            is_metric = any(k.metric for k in graph.keyframes if k.map_id == a)
+            scale = float(sim3.scale(S_ab))
+            moved = []
+            for k in (k for k in graph.keyframes if k.map_id == b):
+                S_ak = S_ab @ k.T_wc
+                S_ak[:3, :3] /= scale
+                moved.append(replace(rescaled(k, se3.orthonormalised(S_ak), scale, a), metric=is_metric))
+            graph.put(moved)
+            log.info("map %d joins map %d: %d keyframes, %.2f times as large", b, a, len(moved), scale)
+            is_any = True
+        return is_any
+
+    def _agreed(self, graph: KeyframeGraph) -> tuple[Tensor, int, int] | None:
+        """A similarity (4, 4) to the world of a map, from that of another, that two loops agree on, and the two."""
+        across = [loop for loop in self._present(graph) if _is_across(loop, graph)]
+        for n, first in enumerate(across):
+            a, b = graph[first.old_id].map_id, graph[first.new_id].map_id
+            S_ab = graph[first.old_id].T_wc @ first.present(graph[first.old_id], graph[first.new_id])
+            S_ab = S_ab @ se3.inverse(graph[first.new_id].T_wc)
+            world = {a: se3.identity(), b: S_ab}
+            beside = [x for x in across[n + 1 :] if {graph[x.old_id].map_id, graph[x.new_id].map_id} == {a, b}]
+            for second in (x for x in beside if x.new_id != first.new_id):
+                if self._fits([second], graph, world, self.config.max_disagreement):
+                    goes = self._is_better(a, b, graph)
+                    return (S_ab, a, b) if goes else (sim3.inverse(S_ab), b, a)
+        return None
+
+    def _is_better(self, a: int, b: int, graph: KeyframeGraph) -> bool:
+        """True if map a is to take in map b, not the other way round."""
+        metric = {k.map_id for k in graph.keyframes if k.metric}
+        return a in metric if (a in metric) != (b in metric) else a < b
+
+    def _present(self, graph: KeyframeGraph) -> list[Loop]:
+        """Those whose ends are both in the graph."""
+        return [loop for loop in self.loops if loop.old_id in graph and loop.new_id in graph]
+
     def close(self, graph: KeyframeGraph) -> bool:
-        """Bend the keyframes of the graph so that all loops fit; False if they fit as they are."""
-        config, keyframes = self.config, graph.keyframes
-        loops = [loop for loop in self.loops if loop.old_id in graph and loop.new_id in graph]
-        if self._fits(loops, graph):
+        """Bend the maps of the graph so that all loops within one fit; False if they fit as they are."""
+        within = [loop for loop in self._present(graph) if not _is_across(loop, graph)]
+        if self._fits(within, graph):
             return False
+        keyframes = graph.keyframes
+        ties = [(keyframes[i].id, keyframes[j].id) for i, j in odometry_edges(keyframes)]
+        parts = linked([*ties, *((loop.old_id, loop.new_id) for loop in within)])
+        bent = [self._bend(graph, sorted(part), [x for x in within if x.old_id in part]) for part in parts]
+        return all(bent) or self.close(graph)
+
+    def _bend(self, graph: KeyframeGraph, ids: list[int], loops: list[Loop]) -> bool:
+        """Bend keyframes that ties and loops link, so that the loops fit; False if some contradict the map and were
+        forgotten instead."""
+        config, keyframes = self.config, [graph[n] for n in ids]
+        if self._fits(loops, graph):
+            return True
         S_wk = torch.stack([k.T_wc for k in keyframes])
         measured, weight = self._constraints(loops, graph)
         position = {k.id: n for n, k in enumerate(keyframes)}
@@ -194,10 +267,10 @@ class LoopCloser:
             for loop, r in zip(loops, solution.residual.tolist()[: len(loops)], strict=True)
             if r > config.max_strain
         ]
-        if strained:  # the map cannot be bent to them
+        if strained:
             self.loops = [loop for loop in self.loops if loop not in strained]
             log.info("%d loops contradict the map and are left out", len(strained))
-            return self.close(graph)
+            return False
         scale_change = sim3.scale(solution.S_wk)
         scale_change[(scale_change - 1).abs() < SAME_SCALE] = 1  # far from the loop: the depth need not be copied
         T_wk = solution.S_wk.clone()
@@ -206,15 +279,25 @@ class LoopCloser:
         graph.put(rescaled(*moved) for moved in zip(keyframes, T_wk.unbind(), scale_change.tolist(), strict=True))
         return True
 
-    def _fits(self, loops: list[Loop], graph: KeyframeGraph) -> bool:
-        """True if the map agrees with them as it is."""
+    def _fits(
+        self,
+        loops: list[Loop],
+        graph: KeyframeGraph,
+        world: Mapping[int, Tensor] | None = None,
+        deviations: float | None = None,
+    ) -> bool:
+        """True if the keyframes as they are agree with loops, within `agreement` standard deviations if no others are
+        given; `world`: similarities (4, 4) to bring the worlds of their maps into one by."""
         if not loops:
             return True
+        deviations = self.config.agreement if deviations is None else deviations
         measured, weight = self._constraints(loops, graph)
-        T_wi = torch.stack([graph[loop.old_id].T_wc for loop in loops])
-        T_wj = torch.stack([graph[loop.new_id].T_wc for loop in loops])
-        r = sim3.log(sim3.inverse(measured) @ se3.inverse(T_wi) @ T_wj)
-        return bool(((weight * r.square()).mean(-1).sqrt() < self.config.agreement).all())
+        S_wi, S_wj = (
+            torch.stack([k.T_wc if world is None else world[k.map_id] @ k.T_wc for k in ends])
+            for ends in zip(*((graph[loop.old_id], graph[loop.new_id]) for loop in loops), strict=True)
+        )
+        r = sim3.log(sim3.inverse(measured) @ sim3.inverse(S_wi) @ S_wj)
+        return bool(((weight * r.square()).mean(-1).sqrt() < deviations).all())
 
     def _constraints(self, loops: list[Loop], graph: KeyframeGraph) -> tuple[Tensor, Tensor]:
         """S_ij (E, 4, 4) in the present scales, and weights (E, 7), of loops."""
@@ -239,6 +322,11 @@ class LoopCloser:
         return deviation.square().reciprocal()
 
 
+def _is_across(loop: Loop, graph: KeyframeGraph) -> bool:
+    """True of a loop between two maps."""
+    return graph[loop.old_id].map_id != graph[loop.new_id].map_id
+
+
 def _beside(keyframe_id: int, ids: list[int]) -> tuple[int, int]:
     """First and last id of the keyframes BESIDE one; `ids` of all, in order."""
     n = bisect_left(ids, keyframe_id)
@@ -255,9 +343,11 @@ def _in_other_scales(S_on: Tensor, scale_change: Tensor) -> Tensor:
 
 
 def odometry_edges(keyframes: list[Keyframe]) -> list[tuple[int, int]]:
-    """Index pairs (i, j): each keyframe and its parent; the one before stands for an unknown.
+    """Index pairs (i, j): each keyframe and its parent; the one before stands for an unknown. One that began a map has
+    none: what came before it says nothing of where it is.
 
     No further ties: all would say the same once more, and stiffen the map against the loops.
     """
     position = {k.id: n for n, k in enumerate(keyframes)}
-    return [(position.get(keyframes[j].parent_id, j - 1), j) for j in range(1, len(keyframes))]
+    later = [(j, k.parent_id) for j, k in enumerate(keyframes) if j and k.parent_id >= 0]
+    return [(position.get(parent_id, j - 1), j) for j, parent_id in later]

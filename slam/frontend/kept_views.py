@@ -70,19 +70,22 @@ class KeptViews:
         these are now; of those in between by what moved those."""
         frames = store.frame_poses()
         row_of = {frame_id: n for n, frame_id in enumerate(frames.frame_id.tolist())}
-        keyframes = [k for k in store.keyframes if k.view.frame_id >= 0]
-        ids = [k.view.frame_id for k in keyframes]
+        own = [k for k in store.keyframes if k.view.frame_id >= 0]
+        of_map = {n: [k for k in own if k.map_id == n] for n in set(frames.map_id.tolist())}
+        ids_of = {n: [k.view.frame_id for k in keyframes] for n, keyframes in of_map.items()}
+        ids = {k.view.frame_id for k in own}
 
         def place(kept: KeptView) -> Estimate | None:
-            first = max(min(bisect(ids, kept.view.frame_id) - 1, len(ids) - 2), 0)
-            around = keyframes[first : first + 2]
+            map_id = int(frames.map_id[row_of[kept.view.frame_id]])
+            first = max(min(bisect(ids_of[map_id], kept.view.frame_id) - 1, len(ids_of[map_id]) - 2), 0)
+            around = of_map[map_id][first : first + 2]
             if any(k.is_guessed for k in around):  # it has a direction, and no place
                 return None
             T_wc = torch.from_numpy(frames.T_wc[row_of[kept.view.frame_id]])
             with torch.inference_mode():
                 return placed(matcher, self._as_known_now(kept), around, T_wc)
 
-        placeable = row_of.keys() - set(ids) if ids else set()  # keyframes were adjusted, all together
+        placeable = row_of.keys() - ids if ids else set()  # keyframes were adjusted, all together
         wanted = [kept for kept in self._kept if kept.view.frame_id in placeable]
         moved = []
         for estimate in helpers.map(place, wanted):
@@ -90,13 +93,13 @@ class KeptViews:
                 yield estimate
                 row = row_of[estimate.frame_id]
                 moved.append((row, store[estimate.keyframe_id], torch.from_numpy(frames.T_wc[row]), estimate.T_wc))
-        yield from self._between(frames, moved, set(ids))
+        yield from self._between(frames, moved, ids)
 
     def _between(self, frames: FramePoses, moved: list[Moved], keyframe_ids: set[int]) -> Iterator[Estimate]:
         """Frames between two that were placed again, moved as those were, in the camera's frame."""
         for (a, near, before_a, after_a), (b, _, before_b, after_b) in pairwise(moved):
             first_id, last_id = frames.frame_id[[a, b]].tolist()
-            if last_id - first_id > 2 * self.every:  # more than a keyframe's place is missing
+            if last_id - first_id > 2 * self.every or frames.map_id[a] != frames.map_id[b]:  # too far apart
                 continue
             moved_a, moved_b = se3.inverse(before_a) @ after_a, se3.inverse(before_b) @ after_b
             step = se3.log(se3.inverse(moved_a) @ moved_b)

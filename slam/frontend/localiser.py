@@ -29,7 +29,7 @@ class Localiser:
 
     def begin(self, keyframe_id: int, lost: bool = False) -> None:
         """Start at a keyframe; `lost`: the camera may be anywhere in the map."""
-        self.reference_id, self._is_lost = keyframe_id, lost
+        self.reference_id, self.pending_id, self._is_lost = keyframe_id, None, lost
 
     def switch(self) -> None:
         """Track against the pending keyframe from now on, if there is one."""

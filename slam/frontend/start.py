@@ -1,4 +1,5 @@
-"""The start: the first map, by the depth of a sensor at once, else as soon as the parallax allows."""
+"""The start: the first map, by the depth of a sensor at once, else as soon as the parallax allows; and a further one
+where a lost camera does not find its way back."""
 
 import logging
 from dataclasses import replace
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 
 MIN_MEASURED = 0.3  # part of the cells with sensor depth that makes a first map at once
 MIN_DECIDED = 0.15  # part of the cells that views must decide, to replace a guess
+MIN_LOST_NS = 500_000_000  # before depth alone begins a further map: a covered or blurred lens has some too
 PLACED_LIVE = 15  # gathered frames that a first map places of a camera: it moves on meanwhile, 20 to 40 ms for each
 
 
@@ -40,25 +42,42 @@ class Start:
         The first map's depth will be on the device; `is_lens_guessed`: as of `Initialiser`."""
         self.tracking = tracking
         self.mapping = mapping
-        self.initialiser = Initialiser(mapping, config, device, prior, is_lens_guessed)
         self.is_lens_guessed = is_lens_guessed
         self.live = live
         self.device = device
         self.prior = prior
         self.config = config
+        self.initialiser = self._initialiser()
+        self._is_further = False  # there is a map, and the camera lost
         self._later: Initialiser | None = None  # gathers views of a keyframe whose depth is a guess
         self._still: list[tuple[View, Tensor]] = []  # those before with hardly any parallax, and their T_ck (4, 4)
         self.watch = StartWatch()
         self._sees_depth = False  # of a sensor, though too little for a first map
 
+    def _initialiser(self) -> Initialiser:
+        return Initialiser(self.mapping, self.config, self.device, self.prior, self.is_lens_guessed)
+
+    def anew(self) -> None:
+        """Gather views for a further map: the camera is lost."""
+        self._is_further = True
+        self.forget()
+
     def add(self, view: View) -> InitialMap | None:
-        """Take a view; the first map, if this one made it possible."""
+        """Take a view; a map, if this one made it possible."""
         self.watch.add(view)
         self._sees_depth |= view.sensor_depth is not None
-        first = self._measured(view) or self.initialiser.add(view) or self.initialiser.guessed()
-        if first is not None and self._sees_depth and not first.metric:
-            log.warning("sensor depth is not used: no frame had enough of it when the map began")
+        is_early = self._is_further and view.time_ns - self._first_ns(view) < MIN_LOST_NS
+        first = None if is_early else self._measured(view)
+        first = first or self.initialiser.add(view) or (None if is_early else self.initialiser.guessed())
+        if first is not None:
+            self.forget()
+            if self._sees_depth and not first.metric:
+                log.warning("sensor depth is not used: no frame had enough of it when the map began")
         return first
+
+    def _first_ns(self, view: View) -> int:
+        """Time of the first view that was gathered, or of this one."""
+        return min(v.time_ns for v in (*self.initialiser.dropped[:1], *self.initialiser.views[:1], view))
 
     def why_no_map(self, size: tuple[int, int]) -> str:
         """The most likely reason why no view has made a map yet; `size`: width and height of the images."""
@@ -70,7 +89,7 @@ class Start:
         views since the keyframe."""
         assert estimate.parallax_px is not None
         if not (self._later and self._later.views and self._later.views[0] is keyframe.view):
-            self._later = Initialiser(self.mapping, self.config, self.device, self.prior, self.is_lens_guessed)
+            self._later = self._initialiser()
             self._later.add(keyframe.view)
             self._still = []
         if estimate.parallax_px < MIN_PARALLAX_PX:
@@ -89,8 +108,8 @@ class Start:
         return replace(first, views=views, T_cks=T_cks), replace(keyframe, coarse=coarse, dense=dense, on_guess=False)
 
     def forget(self) -> None:
-        """The views gathered of a keyframe whose depth is a guess: they were made as of another camera."""
-        self._later, self._still = None, []
+        """All views gathered so far: they were made as of another camera, or are used."""
+        self.initialiser, self._later, self._still = self._initialiser(), None, []
 
     def _measured(self, view: View) -> InitialMap | None:
         """A first map of this view by its sensor depth, if that is enough and the view can be tracked against."""

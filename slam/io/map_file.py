@@ -13,7 +13,7 @@ from slam.inv_depth import InvDepth
 from slam.io.files import reason
 from slam.io.tensor_file import read_header, read_tensors, write_tensors
 
-FORMAT, VERSION = "v2d-slam map", "2"
+FORMAT, VERSION, ONE_MAP = "v2d-slam map", "3", "2"  # the latter without map_ids
 MAX_HALF = 65504.0
 EARLIER_FRAME = -1  # frame id of views that no frame of this run made
 SHAPES = {  # of N keyframes; h, w pixels, hc, wc cells
@@ -25,6 +25,7 @@ SHAPES = {  # of N keyframes; h, w pixels, hc, wc cells
     "coarse": "N hc wc",
     "coarse_sigma": "N hc wc",
     "ids": "N 2",
+    "map_ids": "N",
     "time_ns": "N",
     "metric": "N",
     "keypoints": "N",
@@ -50,6 +51,7 @@ def save_map(path: str | Path, keyframes: Sequence[Keyframe]) -> None:
         "coarse": torch.stack([k.coarse.value.float() for k in keyframes]),
         "coarse_sigma": torch.stack([k.coarse.sigma.float() for k in keyframes]),
         "ids": torch.tensor([(k.id, k.parent_id) for k in keyframes]),
+        "map_ids": torch.tensor([k.map_id for k in keyframes]),
         "time_ns": torch.tensor([k.view.time_ns for k in keyframes]),
         "metric": torch.tensor([k.metric for k in keyframes]),
         "keypoints": torch.tensor([len(found.uv) for found in keypoints]),
@@ -78,11 +80,15 @@ def load_map(path: str | Path) -> list[Keyframe]:
         raise MapError(f"{path} is damaged or no map ({error})") from error
     if metadata.get("format") != FORMAT:
         raise MapError(f"{path} is no map of this program; --save-map FILE writes one")
-    if metadata.get("version") != VERSION:
+    if metadata.get("version") not in (VERSION, ONE_MAP):
         raise MapError(
             f"{path} is a map of version {metadata.get('version')}, this program reads {VERSION}; make it anew"
         )
+    if metadata["version"] == ONE_MAP and "time_ns" in tensors:
+        tensors["map_ids"] = torch.zeros_like(tensors["time_ns"])
     _check_shapes(path, tensors)
+    if metadata["version"] == ONE_MAP:
+        tensors |= _as_one_map(tensors["ids"])
     ends = tensors["keypoints"].cumsum(0).tolist()
     starts = [0, *ends[:-1]]
     uv, descriptors = tensors["keypoint_uv"].numpy(), tensors["keypoint_descriptors"].float().numpy()
@@ -95,12 +101,21 @@ def load_map(path: str | Path) -> list[Keyframe]:
             coarse=InvDepth(tensors["coarse"][n], tensors["coarse_sigma"][n]),
             refined=True,
             parent_id=int(tensors["ids"][n, 1]),
+            map_id=int(tensors["map_ids"][n]),
             metric=bool(tensors["metric"][n]),
             dense_version=1,
             keypoints=Keypoints(uv[starts[n] : ends[n]], descriptors[starts[n] : ends[n]]),
         )
         for n in range(len(ends))
     ]
+
+
+def _as_one_map(ids: Tensor) -> dict[str, Tensor]:
+    """What a file says with several maps, of one that knew of one alone: there the first keyframe has no parent, and
+    others whose parent was forgotten follow the one before."""
+    before = torch.cat([torch.full((1,), -1), ids[:-1, 0]])
+    parents = torch.where(ids[:, 1] < 0, before, ids[:, 1])
+    return {"ids": torch.stack([ids[:, 0], parents], -1), "map_ids": ids[:1, 0].expand(len(ids))}
 
 
 def _check_shapes(path: Path, tensors: dict[str, Tensor]) -> None:

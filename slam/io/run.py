@@ -59,21 +59,30 @@ def write_record(run: RunDirectory, record: RunRecord) -> None:
     run.write_json(RECORD, dump_config(record))
 
 
-def write_trajectories(run: RunDirectory, trajectory: Trajectory, keyframes: Trajectory, header: str) -> None:
-    """`trajectory.txt` (every frame) and `keyframes.txt`, TUM format, T_wc."""
-    run.write(TRAJECTORY, lambda path: write_tum(path, trajectory, header))
-    run.write(KEYFRAMES, lambda path: write_tum(path, keyframes, header))
+def file_of_map(name: str, number: int) -> str:
+    """The file of the first, second ... map of a run: trajectory.txt, trajectory_2.txt ..."""
+    path = Path(name)
+    return name if number == 1 else str(path.with_stem(f"{path.stem}_{number}"))
 
 
-def write_cloud(run: RunDirectory, cloud: PointCloud, header: str) -> None:
-    """`map.ply`, world frame."""
-    run.write(CLOUD, lambda path: write_ply(path, cloud, tuple(header.splitlines())))
+def write_trajectories(
+    run: RunDirectory, trajectory: Trajectory, keyframes: Trajectory, header: str, number: int = 1
+) -> None:
+    """`trajectory.txt` (every frame) and `keyframes.txt`, TUM format, T_wc; of a map."""
+    run.write(file_of_map(TRAJECTORY, number), lambda path: write_tum(path, trajectory, header))
+    run.write(file_of_map(KEYFRAMES, number), lambda path: write_tum(path, keyframes, header))
 
 
-def write_keyframes(run: RunDirectory, keyframes: Sequence[Keyframe]) -> None:
-    """`keyframes/`: colour, 16-bit depth and 8-bit confidence of each, and `keyframes.json` that names them."""
+def write_cloud(run: RunDirectory, cloud: PointCloud, header: str, number: int = 1) -> None:
+    """`map.ply`, world frame; of a map."""
+    run.write(file_of_map(CLOUD, number), lambda path: write_ply(path, cloud, tuple(header.splitlines())))
+
+
+def write_keyframes(run: RunDirectory, keyframes: Sequence[Keyframe], number: int = 1) -> None:
+    """`keyframes/`: colour, 16-bit depth and 8-bit confidence of each, and `keyframes.json` that names them; of a
+    map."""
     records = [dump_config(_write_keyframe(run, keyframe)) for keyframe in keyframes]
-    run.write_json(LISTING, records)
+    run.write_json(file_of_map(LISTING, number), records)
 
 
 def _write_keyframe(run: RunDirectory, keyframe: Keyframe) -> KeyframeRecord:

@@ -73,6 +73,20 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class MapRecord:
+    """A map that nothing joined to the others, each in a world and a unit of its own: its files in the directory of the
+    run."""
+
+    frames: int  # with a pose in it
+    keyframes: int
+    scale_source: str
+    trajectory: str
+    keyframe_trajectory: str
+    listing: str
+    cloud: str
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """The whole of `run.json`."""
 
@@ -90,5 +104,6 @@ class RunRecord:
     keyframes_on_disk: int
     seconds: float
     fps: float
+    maps: tuple[MapRecord, ...] = ()  # that with most frames first: its files are those of a run with one map alone
     stages: tuple[StageTime, ...] = ()
     missing: dict[str, str] = field(default_factory=dict)  # file -> why it is not there

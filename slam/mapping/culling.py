@@ -28,8 +28,8 @@ def most_redundant(keyframes: tuple[Keyframe, ...], protected: set[int]) -> Keyf
 
 
 def covisible_ratios(keyframes: tuple[Keyframe, ...], candidates: list[int], enough: float = 2.0) -> list[float]:
-    """For each candidate, the part of its points that at least MIN_OBSERVERS other keyframes see at the same depth and
-    at a similar resolution; the list ends with the first ratio that is `enough`.
+    """For each candidate, the part of its points that at least MIN_OBSERVERS other keyframes of its map see at the same
+    depth and at a similar resolution; the list ends with the first ratio that is `enough`.
 
     Args:
         keyframes: of one camera.
@@ -43,6 +43,8 @@ def covisible_ratios(keyframes: tuple[Keyframe, ...], candidates: list[int], eno
     grid = (slice(STEP // 2, None, STEP), slice(STEP // 2, None, STEP))
     r = rays(K[None], h, w)[0][grid].flatten(0, 1)
     every = torch.arange(N)[:, None]
+    map_id = torch.tensor([k.map_id for k in keyframes])
+    same_map = map_id[:, None] == map_id
     ratios = []
     for n in candidates:
         d = inv_depth[n][grid].flatten()
@@ -54,7 +56,7 @@ def covisible_ratios(keyframes: tuple[Keyframe, ...], candidates: list[int], eno
         u, v = uv.round().long().unbind(-1)
         observed = inv_depth[every, v.clamp(0, h - 1), u.clamp(0, w - 1)]
         seen = in_front & in_image(uv, h, w) & ((observed * z - 1).abs() < MAX_DEPTH_DIFFERENCE)
-        seen &= z * d < MAX_COARSENING
+        seen &= (z * d < MAX_COARSENING) & same_map[n][:, None]
         seen[n] = False
         ratios.append(float((seen.sum(0) >= MIN_OBSERVERS).double().mean()))
         if ratios[-1] >= enough:

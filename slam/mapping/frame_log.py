@@ -19,7 +19,13 @@ class FramePoses:
 
     frame_id: np.ndarray  # (N,) int64
     time_ns: np.ndarray  # (N,) int64
-    T_wc: np.ndarray  # (N, 4, 4) float64
+    T_wc: np.ndarray  # (N, 4, 4) float64, in the world of ...
+    map_id: np.ndarray  # (N,) int64 ... this map
+
+    def of_map(self, map_id: int) -> "FramePoses":
+        """Those in one map."""
+        rows = self.map_id == map_id
+        return FramePoses(self.frame_id[rows], self.time_ns[rows], self.T_wc[rows], self.map_id[rows])
 
 
 class FrameLog:
@@ -62,7 +68,8 @@ class FrameLog:
         ids, which = np.unique(keyframe_id[rows], return_inverse=True)
         T_wk = np.array([placements[n].T_wc for n in ids.tolist()]).reshape(-1, 4, 4)[which]
         scale = np.array([placements[n].scale for n in ids.tolist()], dtype=np.float64)[which]
+        map_id = np.array([placements[n].map_id for n in ids.tolist()], dtype=np.int64)[which]
         T_ck = self._T_ck[rows]
         T_ck[:, :3, 3] *= (scale / self._scale[rows])[:, None]
         T_wc = (torch.from_numpy(T_wk) @ se3.inverse(torch.from_numpy(T_ck))).numpy()
-        return FramePoses(self._frame_id[rows], self._time_ns[rows], T_wc)
+        return FramePoses(self._frame_id[rows], self._time_ns[rows], T_wc, map_id)

@@ -72,18 +72,19 @@ class KeyframeStore:
         placements = self.snapshot().placements()
         everything = dict(self._keyframes)
         for n, keyframe in self._archived.items():
-            T_wc = torch.from_numpy(placements[n].T_wc)
-            keyframe = recalibrated_by(keyframe, self._changes)
-            everything[n] = rescaled(keyframe, T_wc, placements[n].scale / keyframe.scale)
+            at, keyframe = placements[n], recalibrated_by(keyframe, self._changes)
+            everything[n] = rescaled(keyframe, torch.from_numpy(at.T_wc), at.scale / keyframe.scale, at.map_id)
         return tuple(everything[n] for n in sorted(everything))
 
     def add(self, keyframe: Keyframe) -> Keyframe:
-        """Insert a keyframe after all others; returned with its id, and its rotation made exact.
+        """Insert a keyframe after all others; returned with its id, and its rotation made exact. One without a parent
+        begins a map of its own.
 
         `keyframe` has T_wc (4, 4), `dense` (h, w) at the size of its image and `coarse` (hc, wc).
         """
         T_wc = se3.orthonormalised(keyframe.T_wc)  # rounding adds up along a chain
-        keyframe = replace(keyframe, id=self._next_id, T_wc=T_wc)
+        map_id = self._next_id if keyframe.parent_id < 0 else keyframe.map_id
+        keyframe = replace(keyframe, id=self._next_id, map_id=map_id, T_wc=T_wc)
         self._keyframes[keyframe.id] = keyframe
         self._next_id += 1
         return keyframe
@@ -102,12 +103,13 @@ class KeyframeStore:
     def make_room(self, limit: int, recent: int, reference_id: int) -> None:
         """Let the most redundant keyframes leave the active map while it holds more than `limit`.
 
-        Neither the first, nor the `recent` last, nor the reference leave. If the disk refuses one, a WARNING says so,
-        and all stay from there on.
+        Neither those that began a map, nor the `recent` last, nor the reference leave. If the disk refuses one, a
+        WARNING says so, and all stay from there on.
         """
         while len(self) > limit and not self._disk_refused:
             keyframes = self.keyframes
-            protected = {k.id for k in keyframes[-recent:]} | {keyframes[0].id, reference_id}
+            protected = {k.id for k in keyframes[-recent:]} | {k.id for k in keyframes if k.parent_id < 0}
+            protected |= {reference_id}
             spare = most_redundant(keyframes, protected)
             if spare is None:
                 return
@@ -118,27 +120,27 @@ class KeyframeStore:
                 log.warning("%s; all keyframes stay in memory from here", error)
 
     def evict(self, keyframe_id: int) -> None:
-        """Take a keyframe out of the active map: its data goes to the disk, its frames and children follow another.
+        """Take a keyframe, none that began a map, out of the active map: its data goes to the disk, its frames and
+        children follow its parent, or the one before in its map.
 
         Raises:
             OutputError: if the disk refuses; the keyframe then stays.
         """
         keyframe = self._keyframes[keyframe_id]
         self._archived[keyframe_id] = self._archive.stored(keyframe)
-        own = Placement(keyframe.T_wc.numpy(), keyframe.scale)
+        own = Placement(keyframe.T_wc.numpy(), keyframe.scale, keyframe.map_id)
         left = {n: a.placement(own) for n, a in self._anchors.items() if a.keyframe_id == keyframe_id}
         left[keyframe_id] = own
         del self._keyframes[keyframe_id]
-        nearest = min(self._keyframes, key=lambda n: abs(n - keyframe_id))
-        anchor = self._keyframes.get(keyframe.parent_id, self._keyframes[nearest])
+        before = max(n for n, k in self._keyframes.items() if n < keyframe_id and k.map_id == keyframe.map_id)
+        anchor = self._keyframes.get(keyframe.parent_id, self._keyframes[before])
         T_aw = np.linalg.inv(anchor.T_wc.numpy())
         self._anchors = self._anchors | {
             n: Anchor(anchor.id, T_aw @ placement.T_wc, anchor.scale, placement.scale) for n, placement in left.items()
         }
         for child in self.keyframes:
             if child.parent_id == keyframe_id:
-                parent_id = anchor.id if anchor.id < child.id else -1
-                self._keyframes[child.id] = replace(child, parent_id=parent_id)
+                self._keyframes[child.id] = replace(child, parent_id=anchor.id)
 
     def record(self, estimate: Estimate) -> None:
         """Remember a frame's pose relative to its keyframe."""
@@ -181,13 +183,22 @@ class KeyframeStore:
         keyframe = self._keyframes[estimate.keyframe_id]
         return keyframe.T_wc @ se3.inverse(se3.scaled_translation(estimate.T_ck, keyframe.scale / estimate.scale))
 
-    def trajectory(self) -> Trajectory:
-        """Every frame that has a pose: a keyframe's own, or by its keyframe as it is now."""
-        frames = self.frame_poses()
+    def map_ids(self) -> list[int]:
+        """The maps that nothing has joined, that with most frames first; one, unless the camera was lost."""
+        ids, count = np.unique(self.frame_poses().map_id, return_counts=True)
+        frames = dict(zip(ids.tolist(), count.tolist(), strict=True))
+        return sorted({k.map_id for k in self._keyframes.values()}, key=lambda n: (-frames.get(n, 0), n))
+
+    def trajectory(self, map_id: int | None = None) -> Trajectory:
+        """Every frame that has a pose in a map, that with most frames unless told: a keyframe's own, or by its keyframe
+        as it is now."""
+        if not len(self):
+            return Trajectory(np.zeros(0, np.int64), np.zeros((0, 4, 4)))
+        frames = self.frame_poses().of_map(self.map_ids()[0] if map_id is None else map_id)
         return Trajectory(frames.time_ns, frames.T_wc)
 
     def frame_poses(self) -> FramePoses:
-        """As `trajectory`, with the numbers of the frames."""
+        """Poses of all frames in order of time, in the worlds of their maps."""
         placements = self.snapshot().placements()
         own = {k.view.frame_id: placements[k.id].T_wc for k in (*self._keyframes.values(), *self._archived.values())}
         frames = self._log.poses(placements)
@@ -195,11 +206,12 @@ class KeyframeStore:
             frames.T_wc[n] = own.get(frame_id, frames.T_wc[n])
         return frames
 
-    def keyframe_trajectory(self) -> Trajectory:
-        """Poses of all keyframes of this run."""
+    def keyframe_trajectory(self, map_id: int | None = None) -> Trajectory:
+        """Poses of all keyframes that this run made in a map; None: in that with most frames."""
         placements = self.snapshot().placements()
         every = self._keyframes | self._archived
-        own = [every[n] for n in sorted(every) if every[n].view.frame_id >= 0]
+        shown_id = self.map_ids()[0] if map_id is None and every else map_id
+        own = [every[n] for n in sorted(every) if every[n].view.frame_id >= 0 and placements[n].map_id == shown_id]
         return Trajectory(
             np.array([k.view.time_ns for k in own], dtype=np.int64),
             np.array([placements[k.id].T_wc for k in own], dtype=np.float64).reshape(-1, 4, 4),

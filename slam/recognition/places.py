@@ -8,7 +8,7 @@ Reference: Sivic & Zisserman, Video Google, ICCV 2003; Jegou et al., Product qua
 PAMI 2011.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
@@ -50,13 +50,13 @@ class PlaceIndex:
             if keypoints is not None:
                 self.put(n, keypoints)
 
-    def rank(self, keypoints: Keypoints, before_id: int | None = None) -> list[tuple[int, int]]:
+    def rank(self, keypoints: Keypoints, among: Collection[int] | None = None) -> list[tuple[int, int]]:
         """The short-listed places that an image shows, as `rank_places` has them.
 
         Args:
-            before_id: only places with lower ids; None: all.
+            among: only places with these ids; None: all.
         """
-        ids = sorted(n for n in self._places if before_id is None or n < before_id)
+        ids = sorted(n for n in self._places if among is None or n in among)
         if len(ids) > SHORTLIST:
             ids = self._shortlisted(keypoints, ids)
         return rank_places(keypoints, {n: self._places[n] for n in ids}, self.config)

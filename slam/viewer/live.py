@@ -107,14 +107,14 @@ class LiveRun:
         return self._shown
 
     def _moment(self, progress: Progress) -> ViewState:
-        keyframes = progress.snapshot.keyframes
-        believed = tuple(k for k in keyframes if k.refined)
+        map_id = progress.snapshot.map_id
+        believed = tuple(k for k in progress.snapshot.of_map(map_id) if k.refined)
         estimate, frame = progress.snapshot.estimate, progress.frame
         is_placed = estimate is not None and estimate.status is Status.TRACKING
         return ViewState(
             keyframes=believed,
             count=len(believed),
-            path=self._frames.poses(progress.snapshot.placements()).T_wc[:, :3, 3],
+            path=self._frames.poses(progress.snapshot.placements()).of_map(map_id).T_wc[:, :3, 3],
             T_wc=estimate.T_wc.numpy() if estimate is not None and is_placed else None,
             image=None if frame is None else frame.image,
             words=self._words(progress),
@@ -126,6 +126,7 @@ class LiveRun:
 
     def _words(self, progress: Progress) -> str:
         counts, estimate = progress.counts, progress.snapshot.estimate
+        maps = len({k.map_id for k in progress.snapshot.keyframes})
         is_metric = estimate is not None and estimate.metric
         state = progress.status.value + ("" if self._was_open else ", paused")
         return "\n".join(
@@ -133,7 +134,7 @@ class LiveRun:
                 f"{state}, {self._rate(counts.seen):.1f} frames/s",
                 f"frame {counts.seen}" + (f" of {self._total}" if self._total else ""),
                 f"lost {counts.lost}, dropped {counts.dropped}",
-                f"keyframes {len(progress.snapshot.keyframes)}",
+                f"keyframes {len(progress.snapshot.keyframes)}" + (f" of {maps} maps" if maps > 1 else ""),
                 "scale in metres (sensor depth)" if is_metric else "scale unknown (monocular)",
             ]
         )

@@ -64,8 +64,8 @@ def test_what_is_no_map_is_refused(path, tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "other")
     with pytest.raises(MapError, match="no map of this program; --save-map"):
         load_map(tmp_path / "other")
-    save_file(load_file(path), tmp_path / "newer", {"format": "v2d-slam map", "version": "3"})
-    with pytest.raises(MapError, match="version 3, this program reads 2"):
+    save_file(load_file(path), tmp_path / "newer", {"format": "v2d-slam map", "version": "4"})
+    with pytest.raises(MapError, match="version 4, this program reads 3"):
         load_map(tmp_path / "newer")
 
 

@@ -47,8 +47,8 @@ def test_the_first_of_many_is_the_first_of_all(walk):
 def test_only_earlier_places_are_asked(walk):
     index = index_of(dict(enumerate(walk)))
     assert index.rank(walk[80])[0][0] == 80  # itself
-    assert index.rank(walk[80], before_id=75)[0][0] < 75
-    assert index.rank(walk[80], before_id=0) == []
+    assert index.rank(walk[80], among=range(75))[0][0] < 75
+    assert index.rank(walk[80], among=range(0)) == []
 
 
 def test_what_is_forgotten_is_not_found_again(walk):
@@ -69,4 +69,4 @@ def test_many_places_with_nothing_to_see(walk):
 
 def test_the_same_map_gives_the_same_answer(walk):
     first, second = (index_of(dict(enumerate(walk))) for _ in range(2))
-    assert first.rank(walk[50], before_id=40) == second.rank(walk[50], before_id=40)
+    assert first.rank(walk[50], among=range(40)) == second.rank(walk[50], among=range(40))
