@@ -46,6 +46,7 @@ class LoopConfig:
     min_votes: int = 10  # keypoints
     min_inlier_ratio: float = 0.7  # of the flow, both ways
     min_visible_ratio: float = 0.4
+    min_confidence: float = 0.12  # mean of what is in view, of the flow: plain walls fit each other, with next to none
     max_cycle_deg: float = 0.8  # rotation left after going there and back
     max_cycle_shift: float = 0.02  # and translation
     shift_deviation: float = 0.01  # standard deviations of the motion from a keyframe to the next ...
@@ -59,7 +60,7 @@ class LoopConfig:
 
     def __post_init__(self) -> None:
         check_range(self, 1, 1000, "min_gap", "candidates", "min_votes")
-        check_range(self, 0, 1, "min_inlier_ratio", "min_visible_ratio")
+        check_range(self, 0, 1, "min_inlier_ratio", "min_visible_ratio", "min_confidence")
         check_range(self, 1e-4, 90, "max_cycle_deg", "max_cycle_shift", "turn_deviation_deg")
         check_range(self, 1e-5, 10, "shift_deviation", "scale_deviation")
         check_range(self, 0, 100_000, "refined_keyframes")
@@ -164,10 +165,9 @@ class LoopCloser:
         return Loop(old.id, new.id, S_on, (old.scale, new.scale), shift, turn_rad, flows)
 
     def _match(self, k: Keyframe, other: Keyframe, T_ck: Tensor) -> Match | None:
-        match = self.matcher.match(k.view, k.coarse, other.view, T_ck)
-        good = (
-            match.inlier_ratio >= self.config.min_inlier_ratio and match.visible_ratio >= self.config.min_visible_ratio
-        )
+        config, match = self.config, self.matcher.match(k.view, k.coarse, other.view, T_ck)
+        good = match.inlier_ratio >= config.min_inlier_ratio and match.visible_ratio >= config.min_visible_ratio
+        good &= match.mean_weight >= config.min_confidence * match.visible_ratio
         return match if match.ok and good else None
 
     def edges(self) -> dict[Pair, Edge]:

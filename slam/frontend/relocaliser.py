@@ -28,12 +28,13 @@ class RelocaliserConfig:
     min_votes: int = 8  # keypoints
     min_inlier_ratio: float = 0.6  # stricter than tracking: there is no motion prior
     min_visible_ratio: float = 0.4
+    min_confidence: float = 0.12  # mean of what is in view: plain walls fit each other, with next to none
     max_cycle_deg: float = 1.5  # rotation left after going there and back
     max_cycle_shift: float = 0.04  # and translation
 
     def __post_init__(self) -> None:
         check_range(self, 1, 1000, "candidates", "min_votes")
-        check_range(self, 0, 1, "min_inlier_ratio", "min_visible_ratio")
+        check_range(self, 0, 1, "min_inlier_ratio", "min_visible_ratio", "min_confidence")
         check_range(self, 1e-4, 180, "max_cycle_deg", "max_cycle_shift")
 
 
@@ -93,6 +94,7 @@ class Relocaliser:
             estimate.status is not Status.TRACKING
             or estimate.inlier_ratio < config.min_inlier_ratio
             or estimate.visible_ratio < config.min_visible_ratio
+            or estimate.mean_confidence < config.min_confidence * estimate.visible_ratio
         ):
             return False
         carried = carried_depth(keyframe, estimate.T_ck, self.matcher.stride).inpainted()

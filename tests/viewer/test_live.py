@@ -86,7 +86,7 @@ def test_the_path_follows_its_keyframes_as_they_move_and_grow(run_path, tmp_path
 
 
 def test_the_path_keeps_the_frames_of_keyframes_that_left_the_map(tmp_path):
-    """Twelve keyframes in a row, each with a frame beside it; all but the first and the last three leave, then the rest moves."""
+    """Twelve keyframes in a row, each with a frame beside it; eight leave, then the rest moves."""
     store, live = KeyframeStore(), LiveRun(tmp_path)
     for n in range(12):
         T_wc = se3.exp(torch.tensor([0.1 * n, 0, 0, 0, 0.02 * n, 0], dtype=torch.float64))
