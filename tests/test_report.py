@@ -129,6 +129,28 @@ def test_a_metric_map_says_so_everywhere(tmp_path):
     assert "keyframes 1  metric  lost 2" in status_line(Progress(store.snapshot(), Status.TRACKING, COUNTS), 24, 4.0)
 
 
+def test_maps_that_nothing_joined_have_files_of_their_own(tmp_path):
+    """The second has most frames: its trajectory is that of the run, the other's lies beside it."""
+    store, h = KeyframeStore(), torch.ones(8, 8)
+    for n in range(2):
+        view = View(n, n, Image(np.zeros((8, 8, 3), np.uint8)), torch.eye(3, dtype=torch.float64))
+        store.add(Keyframe(UNNUMBERED, view, se3.identity(), InvDepth(h, h), InvDepth(h, h), metric=n == 1))
+    for n in range(4):
+        store.record(replace(estimate(n, Status.TRACKING), frame_id=n, keyframe_id=min(n, 1)))
+    report = Report(tmp_path / "run", SOURCE, None, None)
+    summary = report.finish(store, COUNTS, [], SYSTEM, Outcome("complete"), FusionConfig(), {}, None)
+    assert "2 maps that show no common place" in summary and "trajectory_2.txt 1" in summary
+    run = Run(tmp_path / "run")
+    first, second = run.record().maps
+    assert (first.trajectory, first.frames, first.keyframes) == ("trajectory.txt", 3, 1)
+    assert (second.trajectory, second.frames, second.listing) == ("trajectory_2.txt", 1, "keyframes/keyframes_2.json")
+    assert [m.scale_source.split()[0] for m in (first, second)] == ["metric", "unknown"]
+    assert len(run.trajectory()) == 3 and [k.id for k in run.keyframes()] == [1]
+    for name in (second.trajectory, second.keyframe_trajectory, second.listing, second.cloud):
+        assert (tmp_path / "run" / name).is_file()
+    assert len(read_tum(tmp_path / "run" / second.trajectory)) == 1
+
+
 def test_a_directory_with_a_run_is_left_alone(tmp_path):
     finish(Report(tmp_path / "run", SOURCE, None, None))
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}

@@ -1,4 +1,5 @@
-"""Places seen again, on a walk there and back: the kidnapped camera is found, and a drifted map is closed."""
+"""Places seen again, on a walk there and back: the kidnapped camera is found, or begins another map that is joined to
+the first, and a drifted map is closed."""
 
 from dataclasses import replace
 
@@ -11,7 +12,9 @@ from slam.config import SlamConfig, build_config
 from slam.evaluation.trajectory import ate
 from slam.frames import Estimate, Frame, Keyframe, Progress, Status, Trajectory
 from slam.geometry import se3
+from slam.io.map_file import load_map, save_map
 from slam.mapping.promotion import promote
+from slam.sources.demo import DemoConfig, DemoSource
 from slam.system import Slam
 
 GONE = range(50, 110)  # frames of the walk there and back that the kidnapped camera does not see
@@ -76,15 +79,19 @@ def error(slam: Slam, truth: Trajectory) -> float:
     return ate(slam.store.trajectory(), truth, "sim3").rmse
 
 
-@pytest.fixture(scope="module")
-def uncut_error(walk) -> float:
-    slam, _ = followed(walk)
-    kept = [n for n in range(walk.count) if n not in GONE]
+def error_without(slam: Slam, walk: Walk, gone: range) -> float:
+    """ATE of a whole walk, metres, over the frames that one with some cut out has too."""
+    kept = [n for n in range(walk.count) if n not in gone]
     return error(slam, Trajectory(walk.truth.time_ns[kept], walk.truth.T_wc[kept]))
 
 
+@pytest.fixture(scope="module")
+def uncut(walk) -> Slam:
+    return followed(walk)[0]
+
+
 @pytest.mark.parametrize("away_ns", [AWAY_NS, 66_666_667], ids=["the clock tells", "nothing tells"])
-def test_a_kidnapped_camera_is_found_within_a_second_in_one_trajectory(walk, uncut_error, away_ns):
+def test_a_kidnapped_camera_is_found_within_a_second_in_one_trajectory(walk, uncut, away_ns):
     cut = walk.without(GONE, away_ns)
     slam, said = followed(cut)
     back = [e for e in said if e.time_ns >= cut.frames[GONE.start].time_ns]
@@ -93,7 +100,42 @@ def test_a_kidnapped_camera_is_found_within_a_second_in_one_trajectory(walk, unc
     assert found <= 15  # a second
     assert all(e.status is Status.TRACKING for e in back[found:])
     assert len(slam.store.trajectory()) >= cut.count - found
-    assert error(slam, cut.truth) < 1.5 * uncut_error
+    assert error(slam, cut.truth) < 1.5 * error_without(uncut, walk, GONE)
+
+
+NEVER = {"min_visible_ratio": 1.0, "min_inlier_ratio": 1.0}  # is a lost camera found
+
+
+def test_a_camera_that_stays_lost_begins_another_map_which_joins_the_first(walk, uncut):
+    """The relocaliser is kept from finding it; loops between the two maps bring them together."""
+    gone = range(20, 40)
+    cut = walk.without(gone, AWAY_NS)
+    slam, said = followed(cut, relocaliser=NEVER, keyframing={"flow_px": 8.0})
+    assert any(e.status is Status.LOST for e in said)
+    assert sum(k.parent_id < 0 for k in slam.store.keyframes) == 2  # each began a map
+    assert slam.store.map_ids() == [0] and {k.map_id for k in slam.store.keyframes} == {0}
+    assert slam.counts.tracked + slam.counts.lost == cut.count  # those lost before the map began have poses in it
+    assert len(slam.store.trajectory()) == slam.counts.tracked >= 0.97 * cut.count
+    assert error(slam, cut.truth) < 1.5 * error_without(uncut, walk, gone)
+
+
+def test_maps_without_a_common_place_stay_apart(walk, tmp_path):
+    """Half of a walk, then another room: both have a trajectory, nothing joins them, and both are saved and loaded."""
+    other = list(DemoSource(DemoConfig("living", "orbit", 3, 45, 160, 120, 15.0)))
+    step_ns = walk.frames[1].time_ns - walk.frames[0].time_ns
+    there = [
+        replace(f, id=50 + n, time_ns=walk.frames[49].time_ns + AWAY_NS + n * step_ns) for n, f in enumerate(other)
+    ]
+    slam, _ = followed(Walk([*walk.frames[:50], *there], walk.truth.T_wc[:95]))
+    first, second = slam.store.map_ids()
+    trajectories = slam.store.trajectory(first), slam.store.trajectory(second)
+    assert [len(t) for t in trajectories] == [50, 45]
+    assert trajectories[0].time_ns[-1] < trajectories[1].time_ns[0]
+    assert np.array_equal(slam.store.trajectory().time_ns, trajectories[0].time_ns)
+    assert len(slam.store.keyframe_trajectory(second)) == sum(k.map_id == second for k in slam.store.keyframes)
+    save_map(tmp_path / "both.map", slam.store.everything())
+    ids = {k.id: k.map_id for k in load_map(tmp_path / "both.map")}
+    assert ids == {k.id: k.map_id for k in slam.store.keyframes} and set(ids.values()) == {first, second}
 
 
 def test_a_loop_takes_out_the_drift_of_a_run(walk, monkeypatch):

@@ -4,7 +4,9 @@
 
 For each cut, with stamps that tell of it and without: how far, by the truth, the returning camera is from the nearest
 view before; after how many frames it is found; and the ATE (Sim(3)) of both runs over the frames that the cut one
-sees. Runs are on one thread, so they repeat.
+sees; how many frames have a pose in one trajectory, and how many maps there are in the end. A camera that comes back
+where there is no map begins one, which is joined to the first where it sees that. Runs are on one thread, so they
+repeat.
 """
 
 import argparse
@@ -100,7 +102,7 @@ def report(folder: Path, gone: range, hidden: bool, uncut: Walked) -> str:
     distance, angle = nearest(truth, np.array(uncut.times_ns), gone)
     words += f"| {distance:.2f} m, {angle:.0f} deg "
     if not tracked:
-        return words + "| never | | |"
+        return words + "| never |" + " |" * 6
     trajectory = cut.trajectory
     late = trajectory.time_ns >= stop_ns + source.shift_ns
     trajectory = Trajectory(trajectory.time_ns - late * source.shift_ns, trajectory.T_wc)
@@ -109,6 +111,7 @@ def report(folder: Path, gone: range, hidden: bool, uncut: Walked) -> str:
     lost = len(back) - len(tracked)
     return words + (
         f"| {tracked[0] - back[0]} frames | {lost} of {len(back)} "
+        f"| {100 * len(trajectory) / len(cut.times_ns):.1f} % | {len(cut.experiment.slam.store.map_ids())} "
         f"| {errors[0]:.4f} | {errors[1]:.4f} | {errors[0] / errors[1]:.2f} |"
     )
 
@@ -117,9 +120,9 @@ def run(options: argparse.Namespace) -> int:
     """Print the table."""
     uncut = followed(options.folder, open_source(SourceSpec(path=str(options.folder))))
     print(
-        "| recording | cut | stamps tell | nearest known view | found after | lost after it | ATE cut | uncut | ratio |"
+        "| recording | cut | stamps tell | nearest known view | found after | lost after it | frames with a pose | maps | ATE cut | uncut | ratio |"
     )
-    print("| --- " * 9 + "|")
+    print("| --- " * 11 + "|")
     for at in options.at:
         if not 0 < at < at + options.frames < len(uncut.times_ns):
             raise UsageError(

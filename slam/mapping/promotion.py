@@ -39,7 +39,6 @@ def promote(
         dense=view.image.masked(coarse.upsampled(view.image.size).composited(measured_dense(view, device))),
         coarse=coarse,
         parent_id=reference.id,
-        map_id=reference.map_id,
         metric=reference.metric,
         prior=prior,
         on_guess=estimate.parallax_px is not None,

@@ -77,13 +77,14 @@ class KeyframeStore:
         return tuple(everything[n] for n in sorted(everything))
 
     def add(self, keyframe: Keyframe) -> Keyframe:
-        """Insert a keyframe after all others; returned with its id, and its rotation made exact. One without a parent
-        begins a map of its own.
+        """Insert a keyframe after all others; returned with its id, and its rotation made exact. It is
+        of its parent's map; without a parent it begins one.
 
         `keyframe` has T_wc (4, 4), `dense` (h, w) at the size of its image and `coarse` (hc, wc).
         """
         T_wc = se3.orthonormalised(keyframe.T_wc)  # rounding adds up along a chain
-        map_id = self._next_id if keyframe.parent_id < 0 else keyframe.map_id
+        parent = self._keyframes.get(keyframe.parent_id)
+        map_id = self._next_id if parent is None else parent.map_id
         keyframe = replace(keyframe, id=self._next_id, map_id=map_id, T_wc=T_wc)
         self._keyframes[keyframe.id] = keyframe
         self._next_id += 1

@@ -101,6 +101,52 @@ def test_a_loop_is_measured_with_its_scale(found, circle):
     assert float((loop.S_on[:3, 3] - scale_change[0] * T_on[:3, 3]).norm()) < 0.01
 
 
+def split(circle: Sequence[Keyframe], S: Tensor, at: int = 6) -> list[Keyframe]:
+    """Keyframes from one on as a map of its own, in a world and a unit that S (4, 4) leads to from the first."""
+    scale = float(sim3.scale(S))
+    out = [replace(k, map_id=0) for k in circle[:at]]
+    for k in circle[at:]:
+        S_wk = S @ k.T_wc
+        S_wk[:3, :3] /= scale
+        parent_id = -1 if k.id == circle[at].id else k.parent_id
+        out.append(replace(rescaled(k, S_wk, scale, circle[at].id), parent_id=parent_id, scale=1.0))
+    return out
+
+
+def test_two_maps_are_joined_by_two_loops_that_agree(world, circle):
+    S = twisted([0.5, -1.0, 0.3, 0.2, 0.7, -0.4, 0.6])
+    graph = graph_of(split(circle, S))
+    closer = LoopCloser(Matcher(world.flow), LoopConfig(min_gap=2))
+    assert closer.find(graph, circle[-1].id) and not closer.join(graph)  # one alone may be wrong
+    assert closer.find(graph, circle[-2].id) and closer.join(graph)
+    assert {k.map_id for k in graph.keyframes} == {0}
+    for k, true in zip(graph.keyframes, circle, strict=True):
+        assert float(se3.log(se3.inverse(true.T_wc) @ k.T_wc).norm()) < 0.03
+        assert float((k.coarse.value / true.coarse.value).median()) == pytest.approx(1, abs=0.02)
+    assert len(closer.loops) == 2 and not closer.join(graph)
+
+
+def test_loops_that_disagree_join_nothing(world, circle):
+    graph = graph_of(split(circle, twisted([0.5, -1.0, 0.3, 0.2, 0.7, -0.4, 0.6])))
+    closer = LoopCloser(Matcher(world.flow), LoopConfig(min_gap=2))
+    first, second = (closer.find(graph, circle[n].id)[0] for n in (-1, -2))
+    closer.loops = [first, replace(second, S_on=second.S_on @ twisted([0.3, 0, 0, 0, 0, 0, 0]))]
+    before = graph.keyframes
+    assert not closer.join(graph) and not closer.close(graph) and graph.keyframes == before
+
+
+def test_what_is_metric_stays_and_the_other_map_comes_to_it(world, circle):
+    S = twisted([0.5, -1.0, 0.3, 0.2, 0.7, -0.4, 0.6])
+    graph = graph_of([replace(k, metric=k.map_id > 0) for k in split(circle, S)])
+    closer = LoopCloser(Matcher(world.flow), LoopConfig(min_gap=2))
+    closer.find(graph, circle[-1].id), closer.find(graph, circle[-2].id)
+    assert closer.join(graph) and {(k.map_id, k.metric) for k in graph.keyframes} == {(circle[6].id, True)}
+    scale_change = [
+        float((k.coarse.value / true.coarse.value).median()) for k, true in zip(graph.keyframes, circle, strict=True)
+    ]
+    np.testing.assert_allclose(scale_change, float(1 / sim3.scale(S)), rtol=0.03)
+
+
 def test_closing_takes_the_drift_out(world, found, circle):
     keyframes, loop = found
     closed = closed_by(closer_with(world, loop), keyframes)

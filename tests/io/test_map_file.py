@@ -95,3 +95,12 @@ def test_a_folder_that_takes_nothing(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write the map"):
         save_map(tmp_path / "file" / "room.map", [keyframe(1)])
+
+
+def test_a_map_of_the_version_before_is_one_map(path, tmp_path):
+    """It knew no others; there the parent of a keyframe could be forgotten."""
+    tensors = load_file(path)
+    del tensors["map_ids"]
+    tensors["ids"] = torch.tensor([[3, -1], [4, 3], [6, -1]])
+    save_file(tensors, tmp_path / "old.map", {"format": "v2d-slam map", "version": "2"})
+    assert [(k.id, k.parent_id, k.map_id) for k in load_map(tmp_path / "old.map")] == [(3, -1, 3), (4, 3, 3), (6, 4, 3)]

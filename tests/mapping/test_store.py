@@ -300,3 +300,24 @@ def test_the_log_grows_past_its_first_size():
     for n in range(3000):
         store.record(seen(n + 1, k, se3.identity()))
     assert len(store.trajectory()) == 3000
+
+
+def test_each_map_has_a_trajectory_of_its_own_and_what_leaves_stays_in_it():
+    """Two keyframes of a map, then three of another, of which the second leaves; then the maps are joined."""
+    store = KeyframeStore()
+    a = added(store, 0, pose(0))
+    added(store, 1, pose(1), a.id)
+    c = added(store, 2, pose(2))
+    d = added(store, 3, pose(3), c.id)
+    e = added(store, 4, pose(4), d.id)
+    for k in store.keyframes:
+        store.record(seen(k.view.frame_id, k, se3.identity()))
+    assert [k.map_id for k in store.keyframes] == [a.id, a.id, c.id, c.id, c.id]
+    assert store.map_ids() == [c.id, a.id]  # most frames first
+    store.evict(d.id)
+    assert store[e.id].parent_id == c.id
+    assert store.trajectory().time_ns.tolist() == [view(n).time_ns for n in (2, 3, 4)]
+    assert len(store.trajectory(a.id)) == 2 and len(store.keyframe_trajectory(a.id)) == 2
+    store.apply(Update(tuple(replace(k, map_id=a.id) for k in store.keyframes), {}))
+    assert store.map_ids() == [a.id] and len(store.trajectory()) == 5
+    assert {k.map_id for k in store.everything()} == {a.id} and len(store.everything()) == 5
