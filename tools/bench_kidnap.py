@@ -119,9 +119,8 @@ def report(folder: Path, gone: range, hidden: bool, uncut: Walked) -> str:
 def run(options: argparse.Namespace) -> int:
     """Print the table."""
     uncut = followed(options.folder, open_source(SourceSpec(path=str(options.folder))))
-    print(
-        "| recording | cut | stamps tell | nearest known view | found after | lost after it | frames with a pose | maps | ATE cut | uncut | ratio |"
-    )
+    columns = "recording, cut, stamps tell, nearest known view, found after, lost after it, frames with a pose, maps"
+    print("| " + columns.replace(", ", " | ") + " | ATE cut | uncut | ratio |")
     print("| --- " * 11 + "|")
     for at in options.at:
         if not 0 < at < at + options.frames < len(uncut.times_ns):
