@@ -46,7 +46,7 @@ class LoopConfig:
     min_votes: int = 10  # keypoints
     min_inlier_ratio: float = 0.7  # of the flow, both ways
     min_visible_ratio: float = 0.4
-    min_confidence: float = 0.12  # mean of what is in view, of the flow: plain walls fit each other, with next to none
+    min_confidence: float = 0.1  # mean in view, of what the keyframe has against itself: plain walls fit plain walls
     max_cycle_deg: float = 0.8  # rotation left after going there and back
     max_cycle_shift: float = 0.02  # and translation
     shift_deviation: float = 0.01  # standard deviations of the motion from a keyframe to the next ...
@@ -167,8 +167,10 @@ class LoopCloser:
     def _match(self, k: Keyframe, other: Keyframe, T_ck: Tensor) -> Match | None:
         config, match = self.config, self.matcher.match(k.view, k.coarse, other.view, T_ck)
         good = match.inlier_ratio >= config.min_inlier_ratio and match.visible_ratio >= config.min_visible_ratio
-        good &= match.mean_weight >= config.min_confidence * match.visible_ratio
-        return match if match.ok and good else None
+        if not (match.ok and good):
+            return None
+        best = self.matcher.own_confidence(k.view, k.coarse)
+        return match if match.mean_weight >= config.min_confidence * best * match.visible_ratio else None
 
     def edges(self) -> dict[Pair, Edge]:
         """The flows of all loops, both ways, subsampled."""

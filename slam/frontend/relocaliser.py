@@ -28,7 +28,7 @@ class RelocaliserConfig:
     min_votes: int = 8  # keypoints
     min_inlier_ratio: float = 0.6  # stricter than tracking: there is no motion prior
     min_visible_ratio: float = 0.4
-    min_confidence: float = 0.12  # mean of what is in view: plain walls fit each other, with next to none
+    min_confidence: float = 0.1  # mean in view, of what the keyframe has against itself: plain walls fit plain walls
     max_cycle_deg: float = 1.5  # rotation left after going there and back
     max_cycle_shift: float = 0.04  # and translation
 
@@ -94,8 +94,10 @@ class Relocaliser:
             estimate.status is not Status.TRACKING
             or estimate.inlier_ratio < config.min_inlier_ratio
             or estimate.visible_ratio < config.min_visible_ratio
-            or estimate.mean_confidence < config.min_confidence * estimate.visible_ratio
         ):
+            return False
+        best = self.matcher.own_confidence(keyframe.view, keyframe.coarse)
+        if estimate.mean_confidence < config.min_confidence * best * estimate.visible_ratio:
             return False
         carried = carried_depth(keyframe, estimate.T_ck, self.matcher.stride).inpainted()
         back = self.matcher.match(view, carried, keyframe.view, se3.inverse(estimate.T_ck))

@@ -26,7 +26,7 @@ class Archive:
         self._remove: Callable[[], object] | None = None  # once there is something to remove
 
     def stored(self, keyframe: Keyframe) -> Keyframe:
-        """The keyframe with its arrays in a file; without keypoints.
+        """The keyframe with its arrays in a file; without keypoints and prior.
 
         Raises:
             OutputError: if the disk refuses.
@@ -44,6 +44,7 @@ class Archive:
             dense=InvDepth(arrays[0], arrays[1]),
             coarse=InvDepth(arrays[2], arrays[3]),
             keypoints=None,
+            prior=None,
         )
 
     def close(self) -> None:

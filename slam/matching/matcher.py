@@ -8,6 +8,7 @@ from torch import Tensor
 
 from slam.errors import ConfigError, check_range
 from slam.frames import Image, View
+from slam.geometry import se3
 from slam.geometry.camera import pixel_grid, sample, scaled_intrinsics
 from slam.geometry.flow import in_image, reproject
 from slam.inv_depth import InvDepth
@@ -103,6 +104,10 @@ class Matcher(Generic[Features, State]):
             self.correspondence.finished,
         )
         return self._judged(steps[-1], inv_depth, K_cells, shown)
+
+    def own_confidence(self, view: View, coarse: InvDepth) -> float:
+        """Mean confidence of a view matched to itself: the most that a match of it can have."""
+        return self.match(view, coarse, view, se3.identity()).mean_weight
 
     def _judged(self, step: MotionStep, inv_depth: Tensor, K_cells: Tensor, shown: "Shown | None") -> Match:
         config, stride = self.config, self.stride
