@@ -21,7 +21,7 @@ from slam.io.run_record import SystemRecord
 from slam.kernels.compile import is_compiled
 from slam.kernels.pose_steps import pose_steps
 from slam.mapping.store import KeyframeStore
-from slam.matching.choice import build_matchers
+from slam.matching.choice import build_aligning, build_matchers
 from slam.matching.learned_flow import LearnedFlow
 from slam.networks.precision import prepare
 from slam.networks.storage import load_networks
@@ -88,6 +88,7 @@ def build_slam(
             Helpers.spare() if threads else Helpers(),
             _self_calibration(config, camera, pixels),
         ),
+        aligning=build_aligning(config.correspondence, config.matcher, device),
         prior=prior,
     )
     record = SystemRecord(

@@ -46,7 +46,7 @@ class SlamConfig:
     backend: BackendConfig = BackendConfig()
     loops: LoopConfig = LoopConfig()
     self_calibrate: Literal["auto", "off", "focal", "radial"] = "auto"  # auto: radial where the lens is a guess
-    final_refine: bool = True  # adjust the whole map together at the end of a run
+    final_refine: bool = True  # at the end of a run the whole map is adjusted together, and its flows are measured anew
     placed_again: int = 75  # views, spread over the frames, that are then placed anew; those between move with them
     max_keyframes: int = 500  # in the active map, under a megabyte each; others go to the disk
     fusion: FusionConfig = FusionConfig()
@@ -74,7 +74,10 @@ class SlamConfig:
             "precision": (self.uses_networks, f"{flow_is} learned, or depth.stereo"),
             "correspondence.learned": ("learned" in flows, f"{flow_is} learned (without photometric)"),
             "correspondence.dis": (any(flow.startswith("dis") for flow in flows), f"{flow_is} dis"),
-            "correspondence.photometric": (any("photometric" in flow for flow in flows), f"{flow_is} photometric"),
+            "correspondence.photometric": (
+                self.final_refine or any("photometric" in flow for flow in flows),
+                f"final_refine is true, or {flow_is} photometric",
+            ),
             "depth.plane_sweep": (stereo == "plane_sweep", "depth.stereo is plane_sweep"),
             "backend.neighbours": (stereo != "none", "depth.stereo is not none"),
             "backend.prior_deviation": (adjust == "joint", "backend.adjust is joint"),

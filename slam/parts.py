@@ -8,6 +8,7 @@ from slam.frontend.localiser import Localiser
 from slam.frontend.preparation import Preparation
 from slam.frontend.start import Start
 from slam.mapping.store import KeyframeStore
+from slam.matching.matcher import Matcher
 from slam.stereo.prior import Prior
 
 
@@ -21,4 +22,5 @@ class Parts:
     keyframing: Keyframing
     store: KeyframeStore
     backend: Backend
+    aligning: Matcher  # of views that are nearly in their places, at the end of a run
     prior: Prior | None = None

@@ -136,12 +136,13 @@ class Slam:
         self._apply([self.parts.backend.densify_rest()])
         self._apply([self.parts.backend.calibrate_at_last()])
         self._apply([self.parts.backend.join_rest()])
-        if self.config.final_refine and len(self.store) > 2:
-            self._apply([self.parts.backend.adjust_all()])
-        with self.times.measure("place again"):
-            helpers = Helpers(2 if self.record.threads else 0)  # tracking and backend have nothing else to do
-            with closing(helpers):
-                for estimate in self._kept.placed_again(self.localiser.matcher, self.store, helpers):
+        helpers = Helpers(2 if self.record.threads else 0)  # tracking and backend have nothing else to do
+        with closing(helpers):
+            if self.config.final_refine and len(self.store) > 2:
+                self._apply([self.parts.backend.adjust_all(self.parts.aligning, helpers)])
+            with self.times.measure("place again"):
+                matchers = self.localiser.matcher, self.parts.aligning
+                for estimate in self._kept.placed_again(*matchers, self.store, helpers):
                     self.store.record(estimate)
         if self.backend.windows_skipped:
             log.warning("the backend had no time for %d keyframes when they were made", self.backend.windows_skipped)

@@ -176,7 +176,10 @@ def test_a_field_without_default_must_be_set():
         (["depth.plane_sweep.noise=2"], r"depth\.plane_sweep\.noise has no effect unless depth\.stereo is plane_sweep"),
         (["correspondence.learned.updates=4"], r"correspondence\.learned\.updates has no effect unless"),
         (["correspondence.mapping=learned", "correspondence.dis.patch_px=7"], r"correspondence\.dis\.patch_px has no"),
-        (["correspondence.tracking=dis", "correspondence.photometric.noise=1"], r"correspondence\.photometric\.noise"),
+        (
+            ["correspondence.tracking=dis", "final_refine=false", "correspondence.photometric.noise=1"],
+            r"correspondence\.photometric\.noise has no effect unless final_refine is true, or",
+        ),
         (["loops.enabled=false", "loops.min_votes=5"], r"loops\.min_votes has no effect unless loops\.enabled is true"),
         (["backend.adjust=off", "backend.steps=2"], r"backend\.steps has no effect unless backend\.adjust"),
         (["backend.adjust=poses", "backend.prior_deviation=2"], r"backend\.prior_deviation has no effect"),

@@ -5,6 +5,7 @@ on a coarser grid, when a loop was closed and at the end of a run.
 """
 
 import logging
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
@@ -77,6 +78,20 @@ class Adjustment:
             pairs = [(position[a], position[b]) for a, b in inside]
             graph.put(self._solve(keyframes, pairs, list(inside.values()), held=1, step=SUBSAMPLING))
 
+    def aligned(
+        self, graph: KeyframeGraph, pairs: Iterable[Pair], matcher: Matcher, helpers: Helpers
+    ) -> dict[Pair, Edge]:
+        """Flows between keyframes measured anew, subsampled: by a matcher that aligns images by the present poses and
+        depths, where it can."""
+        known = sorted(pair for pair in pairs if pair[0] in graph and pair[1] in graph)
+
+        @torch.inference_mode()  # of a helper's thread
+        def flow(pair: Pair) -> Edge | None:
+            edge = _flow(matcher, graph[pair[0]], graph[pair[1]])
+            return None if edge is None else edge.subsampled()
+
+        return {pair: edge for pair, edge in zip(known, helpers.map(flow, known)) if edge is not None}
+
     def _match(self, graph: KeyframeGraph, keyframes: tuple[Keyframe, ...]) -> list[tuple[int, int]]:
         """Connect the window's keyframes in the graph; index pairs of those with a flow."""
         near = [(a, b) for b in range(len(keyframes)) for a in range(max(0, b - self.config.reach), b)]
@@ -96,14 +111,10 @@ class Adjustment:
     @torch.inference_mode()  # of a helper's thread
     def _flows(self, ways: list[tuple[Keyframe, Keyframe]]) -> dict[Pair, Edge | None]:
         """Flows of one keyframe to another, and back."""
-        return {(k.id, other.id): self._flow(k, other) for k, other in ways}
+        return {(k.id, other.id): _flow(self._matcher(k, other), k, other) for k, other in ways}
 
     def _matcher(self, k: Keyframe, other: Keyframe) -> Matcher:
         return self.turning if k.turned or other.turned else self.matcher
-
-    def _flow(self, k: Keyframe, other: Keyframe) -> Edge | None:
-        match = self._matcher(k, other).match(k.view, k.coarse, other.view, se3.inverse(other.T_wc) @ k.T_wc)
-        return Edge(match.target_uv, match.weight) if match.ok else None
 
     def _solve(
         self,
@@ -155,6 +166,11 @@ class Adjustment:
             return tuple(_with_ratio(k, T_wc[n], d[n] / inv_depth[n]) for n, k in enumerate(keyframes))
         sigma_d = torch.maximum(sigma / (information + prior_weight).sqrt(), MIN_DEVIATION * d)
         return tuple(_with_coarse(k, T_wc[n], InvDepth(d[n], sigma_d[n])) for n, k in enumerate(keyframes))
+
+
+def _flow(matcher: Matcher, k: Keyframe, other: Keyframe) -> Edge | None:
+    match = matcher.match(k.view, k.coarse, other.view, se3.inverse(other.T_wc) @ k.T_wc)
+    return Edge(match.target_uv, match.weight) if match.ok else None
 
 
 def _weak_prior(coarse: InvDepth, prior: InvDepth | None, deviation: float) -> InvDepth:

@@ -90,11 +90,16 @@ class Backend:
         return Update(tuple(changed), clock.totals())
 
     @torch.inference_mode()
-    def adjust_all(self) -> Update:
-        """Adjust poses and depths of the whole map together."""
+    def adjust_all(self, aligning: Matcher | None = None, helpers: Helpers = Helpers()) -> Update:
+        """Adjust poses and depths of the whole map together; then again, on flows that a matcher measured anew by
+        aligning images, as these poses and depths have them. `helpers` align several at the same time."""
         clock = StageTimes()
         with clock.measure("refine"):
-            self.adjustment.adjust_all(self.graph, self._loop_edges())
+            flows = self.graph.subsampled_edges() | self._loop_edges()
+            self.adjustment.adjust_all(self.graph, flows)
+            if aligning is not None:
+                flows |= self.adjustment.aligned(self.graph, flows, aligning, helpers)
+                self.adjustment.adjust_all(self.graph, flows)
         return Update(tuple(self.graph.keyframes), clock.totals())
 
     @torch.inference_mode()

@@ -65,9 +65,16 @@ class KeptViews:
             return kept.view
         return recalibrated_view(kept.view, replace(self._changes[kept.changes], after=self._changes[-1].after))
 
-    def placed_again(self, matcher: Matcher, store: KeyframeStore, helpers: Helpers) -> Iterator[Estimate]:
+    def placed_again(
+        self, tracking: Matcher, aligning: Matcher, store: KeyframeStore, helpers: Helpers
+    ) -> Iterator[Estimate]:
         """Better estimates of the frames that were believed: of those kept against the two keyframes around them, as
-        these are now; of those in between by what moved those."""
+        these are now; of those in between by what moved those.
+
+        Args:
+            tracking: finds views that cannot be aligned, as those placed while the camera was uncertain.
+            aligning: places those that are nearly in their places, faster and as precisely.
+        """
         frames = store.frame_poses()
         row_of = {frame_id: n for n, frame_id in enumerate(frames.frame_id.tolist())}
         own = [k for k in store.keyframes if k.view.frame_id >= 0]
@@ -83,7 +90,8 @@ class KeptViews:
                 return None
             T_wc = torch.from_numpy(frames.T_wc[row_of[kept.view.frame_id]])
             with torch.inference_mode():
-                return placed(matcher, self._as_known_now(kept), around, T_wc)
+                view = self._as_known_now(kept)
+                return placed(aligning, view, around, T_wc) or placed(tracking, view, around, T_wc)
 
         placeable = row_of.keys() - ids if ids else set()  # keyframes were adjusted, all together
         wanted = [kept for kept in self._kept if kept.view.frame_id in placeable]

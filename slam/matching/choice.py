@@ -4,13 +4,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from slam.errors import UsageError
 from slam.matching.correspondence import Correspondence
 from slam.matching.dis import DisConfig, DisFlow
 from slam.matching.learned_flow import LearnedFlow, LearnedFlowConfig
 from slam.matching.matcher import Matcher, MatcherConfig
-from slam.matching.photometric import PhotometricRefinement, RefinementConfig
+from slam.matching.photometric import PhotometricAlignment, PhotometricRefinement, RefinementConfig
 
 Flow = Literal["learned", "learned_photometric", "dis", "dis_photometric"]
 
@@ -60,6 +61,13 @@ def build_matchers(
             f"correspondence.mapping={config.mapping} of {mapping.stride}: both must have the same"
         )
     return Matcher(tracking, matcher), Matcher(mapping, matcher)
+
+
+def build_aligning(
+    config: CorrespondenceConfig, matcher: MatcherConfig, device: torch.device = torch.device("cpu")
+) -> Matcher[Tensor, tuple[Tensor, Tensor]]:
+    """The matcher of views that are nearly in their places."""
+    return Matcher(PhotometricAlignment(config.photometric, device), matcher)
 
 
 def build_correspondence(

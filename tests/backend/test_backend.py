@@ -22,6 +22,7 @@ from slam.geometry.flow import reproject
 from slam.inv_depth import InvDepth
 from slam.mapping.transforms import rescaled
 from slam.matching.matcher import Matcher
+from slam.matching.photometric import PhotometricAlignment
 
 F64 = torch.float64
 DRIFT = torch.tensor([0.01, -0.008, 0.008, 0.003, -0.003, 0.004], dtype=F64)  # from each keyframe to the next
@@ -189,6 +190,18 @@ def test_adjusting_everything_mends_poses_and_depths_of_the_whole_map_and_repeat
     again = copied(seen, start).adjust_all()
     for a, b in zip(update.keyframes, again.keyframes, strict=True):
         assert torch.equal(a.T_wc, b.T_wc) and torch.equal(a.coarse.value, b.coarse.value) and a.scale == b.scale
+
+
+def test_flows_that_erred_are_measured_anew_on_the_images(seen, path):
+    """By a pixel to the right or to the left, and half of them downwards."""
+    erring = copied(seen, {k.id: k for k in path}), copied(seen, {k.id: k for k in path})
+    for (a, b), edge in seen.graph.subsampled_edges().items():
+        off = torch.tensor([(-1.0) ** a, float(b % 2)]) / (seen.adjustment.matcher.stride * SUBSAMPLING)
+        for backend in erring:
+            backend.graph.connect_subsampled((a, b), replace(edge, target_uv=edge.target_uv + off))
+    coarse, fine = erring[0].adjust_all().keyframes, erring[1].adjust_all(Matcher(PhotometricAlignment())).keyframes
+    before, after = (float(position_errors(keyframes, path).max()) for keyframes in (coarse, fine))
+    assert before > 0.008 and after < before / 4
 
 
 def test_adjusting_everything_leaves_alone_what_no_flow_tells_of(seen, path, world, wall_and_box):

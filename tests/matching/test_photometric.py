@@ -13,6 +13,7 @@ from slam.kernels.lucas_kanade import UNKNOWN, photometric_step, warp
 from slam.matching.dis import grid
 from slam.matching.photometric import (
     STRIDE,
+    PhotometricAlignment,
     PhotometricRefinement,
     RefinementConfig,
     smoothed,
@@ -183,3 +184,18 @@ def test_strides_must_fit():
     flow.stride = 6
     with pytest.raises(ValueError, match="multiple"):
         PhotometricRefinement(flow)
+
+
+def test_alignment_alone_finds_a_shift_and_weighs_patches_by_what_they_show():
+    first, second = texture(), texture(SHIFT)
+    first[: H // 3], second[: H // 3] = 128, 128
+    alone = PhotometricAlignment()
+    images = alone.encode([image(first), image(second)])
+    state, uv = alone.start(images[:1], images[1:]), torch.from_numpy(CELLS)[None]
+    for _ in range(alone.max_updates):
+        state, residual_uv, weight = alone.update(state, uv)
+        uv = uv + residual_uv
+    shown, plain = (slice(H // 12 + 2, -4), slice(4, -4)), (slice(2, H // 12 - 2), slice(4, -4))
+    found = STRIDE * (uv[0].numpy() - CELLS)
+    assert np.abs(np.median(found[shown] - SHIFT, (0, 1))).max() < 0.03
+    assert weight[0][shown].median() > 0.5 and weight[0][plain].max() < 0.5 * weight[0][shown].median()
