@@ -41,6 +41,7 @@ class Slam:
         self.backend = BackendClient(parts.backend.process, record.live, record.threads)
         self.status, self.counts, self.times = Status.INIT, Counts(), StageTimes()
         self._newest: Frame | None = None  # that was fed
+        self._last: tuple[View, Estimate] | None = None  # of the last frame that was tracked
         self._kept = KeptViews(config.placed_again)
 
     def run(
@@ -113,6 +114,7 @@ class Slam:
             with self.times.measure("track"):
                 estimate = self.localiser.locate(view, self.store, self._switch_reference)
             self._record(estimate)
+            self._last = view, estimate
             if estimate.status is Status.LOST:
                 return self._start_elsewhere(view, was_lost) or [estimate]
             if self._start_again(view, estimate):
@@ -128,6 +130,7 @@ class Slam:
         """Wait for the backend, take its last results, also if it died of something, which is raised; then complete the
         dense depth, and adjust the whole map together."""
         try:
+            self._end_with_keyframe()
             last = self.backend.close()
         except BaseException:
             self._apply(self.backend.results())
@@ -211,6 +214,14 @@ class Slam:
         self.store.make_room(self.config.max_keyframes, 2 * window, self.localiser.reference_id)
         if not self.backend.submit(self.store.window(keyframe.id, window)):
             self.localiser.switch()  # later windows will hold it; until then it serves as it is
+
+    def _end_with_keyframe(self) -> None:
+        """Make the last frame a keyframe, so that those before it are between two."""
+        if self._last is not None and self.localiser.pending_id is None:
+            view, estimate = self._last
+            if self.parts.keyframing.wants_last(estimate, self.preparation.depth_frame_id):
+                with torch.inference_mode():
+                    self._add_keyframe(view, estimate)
 
     def _is_kept_waiting(self, estimate: Estimate) -> bool:
         """True if the pending keyframe is worth waiting for: tracking against it is more precise, and there is time."""

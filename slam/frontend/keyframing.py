@@ -6,6 +6,7 @@ from slam.errors import check_range
 from slam.frames import Estimate, Status
 from slam.frontend.preparation import NEVER
 
+LAST_FLOW = 0.25  # of the flow at which a frame becomes a keyframe: enough at the end of a run
 DEPTH_WAIT = 5  # frames that a new keyframe waits for one with sensor depth
 
 
@@ -40,10 +41,7 @@ class Keyframing:
         Args:
             depth_frame_id: of the last frame with sensor depth.
         """
-        if not self._needs(estimate):
-            return False
-        is_awaited = estimate.metric and 0 < estimate.frame_id - depth_frame_id < DEPTH_WAIT
-        return not is_awaited or self.exhausted(estimate)
+        return self._needs(estimate) and (self.exhausted(estimate) or not _is_depth_due(estimate, depth_frame_id))
 
     def _needs(self, estimate: Estimate) -> bool:
         """True if the reference keyframe should be replaced."""
@@ -58,9 +56,19 @@ class Keyframing:
             or estimate.mean_confidence < self.config.min_confidence_ratio * self._best_confidence
         )
 
+    def wants_last(self, estimate: Estimate, depth_frame_id: int = NEVER) -> bool:
+        """As `wants`, of the last frame of a run: what lies before it is then between two keyframes."""
+        is_far = estimate.status is Status.TRACKING and estimate.mean_flow_px > LAST_FLOW * self.config.flow_px
+        return is_far and not _is_depth_due(estimate, depth_frame_id)
+
     def exhausted(self, estimate: Estimate) -> bool:
         """True if the reference keyframe should not be used for another frame."""
         return (
             estimate.mean_flow_px > self.config.exhausted_flow_px
             or estimate.visible_ratio < self.config.exhausted_visible_ratio
         )
+
+
+def _is_depth_due(estimate: Estimate, depth_frame_id: int) -> bool:
+    """True if a frame has no depth, and one before or after it has."""
+    return estimate.metric and 0 < estimate.frame_id - depth_frame_id < DEPTH_WAIT

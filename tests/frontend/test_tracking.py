@@ -236,6 +236,15 @@ def test_a_metric_map_waits_a_few_frames_for_one_with_depth():
     assert wants(10, 9, mean_flow_px=25.0)  # exhausted
 
 
+def test_the_last_frame_becomes_a_keyframe_a_fraction_of_the_way_to_the_next():
+    def wants(mean_flow_px: float, **values: object) -> bool:
+        seen = estimate(9, 0, se3.identity(), mean_flow_px=mean_flow_px, visible_ratio=1.0)
+        return Keyframing(KeyframingConfig(flow_px=16.0)).wants_last(replace(seen, **values), depth_frame_id=8)
+
+    assert wants(5.0) and not wants(3.0) and not wants(5.0, status=Status.LOST)
+    assert not wants(5.0, metric=True)  # it has no depth, and the one before has
+
+
 # finding the place again
 
 
