@@ -14,7 +14,7 @@ from slam.frames import Counts, Estimate, Frame, Keyframe, Progress, Restore, St
 from slam.frontend.kept_views import KeptViews
 from slam.frontend.start import first_keyframe
 from slam.io.run_record import SystemRecord
-from slam.mapping.promotion import promote
+from slam.mapping.promotion import placed_anew, promote
 from slam.parts import Parts
 from slam.sources import Source
 from slam.sources.feed import Feed
@@ -182,16 +182,25 @@ class Slam:
             return estimates
 
     def _start_again(self, view: View, estimate: Estimate) -> bool:
-        """Replace the depth of the reference keyframe, while it is a guess, by one that views decide; True if so."""
+        """Replace the depth of the reference keyframe, or of one before it, while it is a guess, by one that views
+        decide, and place those after it anew; True if so."""
         if estimate.status is not Status.TRACKING or estimate.parallax_px is None:
             return False
         with self.times.measure("initialise"):
-            found = self.parts.start.again(view, estimate, self.store[estimate.keyframe_id])
+            found = self.parts.start.again(view, estimate, self.store.by_id)
             if found is None:
                 return False
             first, keyframe = found
             estimates = self.parts.start.place(first, keyframe)
-        self.backend.restore(Restore((keyframe,)))
+        stride = self.localiser.matcher.stride
+        at = {e.frame_id: e for e in estimates if e.status is Status.TRACKING}
+        after = [
+            placed_anew(k, at[k.view.frame_id], keyframe, stride)
+            for k in self.store.keyframes
+            if k.id > keyframe.id and k.is_guessed and k.view.frame_id in at
+        ]
+        self._apply([Update((keyframe, *after), {})])
+        self.backend.restore(Restore((keyframe, *after)))
         for later in estimates:
             self.store.record(later)
         if estimates[-1].status is Status.TRACKING:

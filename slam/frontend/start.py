@@ -2,6 +2,7 @@
 where a lost camera does not find its way back."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -49,7 +50,8 @@ class Start:
         self.config = config
         self.initialiser = self._initialiser()
         self._is_further = False  # there is a map, and the camera lost
-        self._later: Initialiser | None = None  # gathers views of a keyframe whose depth is a guess
+        self._later: Initialiser | None = None  # gathers views of a keyframe whose depth is a guess ...
+        self._anchor_id = -1  # ... this one
         self._still: list[tuple[View, Tensor]] = []  # those before with hardly any parallax, and their T_ck (4, 4)
         self.watch = StartWatch()
         self._sees_depth = False  # of a sensor, though too little for a first map
@@ -83,16 +85,23 @@ class Start:
         """The most likely reason why no view has made a map yet; `size`: width and height of the images."""
         return diagnosed(self.watch.evidence(self.initialiser, size))
 
-    def again(self, view: View, estimate: Estimate, keyframe: Keyframe) -> tuple[InitialMap, Keyframe] | None:
-        """Take a view that was tracked against a keyframe whose depth is a guess: as soon as the parallax allows, the
-        keyframe with a depth that views decided, in the unit of the guess, and the map that was made for it, of all
-        views since the keyframe."""
+    def again(
+        self, view: View, estimate: Estimate, keyframes: Mapping[int, Keyframe]
+    ) -> tuple[InitialMap, Keyframe] | None:
+        """Take a view that was tracked against a keyframe whose depth is a guess: as soon as the parallax allows, that
+        keyframe, or one before it that shows the same, with a depth that views decided, in the unit of the guess, and
+        the map that was made for it, of all views since then.
+
+        Args:
+            keyframes: by their ids, as they are now.
+        """
         assert estimate.parallax_px is not None
-        if not (self._later and self._later.views and self._later.views[0] is keyframe.view):
-            self._later = self._initialiser()
+        keyframe = keyframes.get(self._anchor_id, keyframes[estimate.keyframe_id])
+        if not (self._later and self._later.views and self._later.views[0] is keyframe.view and keyframe.is_guessed):
+            keyframe = keyframes[estimate.keyframe_id]
+            self._anchor_id, self._later, self._still = keyframe.id, self._initialiser(), []
             self._later.add(keyframe.view)
-            self._still = []
-        if estimate.parallax_px < MIN_PARALLAX_PX:
+        if keyframe.id == estimate.keyframe_id and estimate.parallax_px < MIN_PARALLAX_PX:
             self._still = [*self._still[1 - self.config.max_gathered :], (view, estimate.T_ck)]
             return None
         first = self._later.add(view)

@@ -52,7 +52,7 @@ def taken(start: Start, view: View, keyframe: Keyframe, T_cw: Tensor) -> tuple[I
     """What the start makes of a view from T_cw once it was tracked; a motion model knows about where it is."""
     estimate = track(start.tracking, view, keyframe, [se3.scaled_translation(T_cw, 1 / GUESSED_UNIT)])
     assert estimate.status is Status.TRACKING
-    return start.again(view, estimate, keyframe)
+    return start.again(view, estimate, {keyframe.id: keyframe})
 
 
 def moving(wall_and_box, count: int = 12) -> list[Tensor]:
