@@ -49,7 +49,7 @@ def promote(
 def placed_anew(keyframe: Keyframe, estimate: Estimate, reference: Keyframe, stride: int) -> Keyframe:
     """A keyframe as it had become if its view had been tracked against a reference that is known better since."""
     anew = promote(keyframe.view, estimate, reference, stride, keyframe.prior)
-    kept = {name: getattr(keyframe, name) for name in ("id", "parent_id", "map_id", "keypoints")}
+    kept = {name: getattr(keyframe, name) for name in ("id", "view", "parent_id", "map_id", "keypoints")}
     return replace(anew, refined=True, **kept)
 
 

@@ -13,6 +13,7 @@ from slam.frontend.start import Start, first_keyframe
 from slam.frontend.tracker import track
 from slam.geometry import se3
 from slam.inv_depth import UNMEASURED_SIGMA, InvDepth
+from slam.mapping.promotion import placed_anew, promote
 from slam.matching.matcher import Matcher
 
 GUESSED_UNIT = 3.0  # the guess has all inverse depths so many times too large, besides its wrong shape
@@ -98,6 +99,33 @@ def test_views_with_parallax_decide_a_depth_that_was_a_guess(start, keyframe, wo
         assert float((e.T_ck[:3, 3] - unit * T_cw[:3, 3]).norm()) < 0.02 * unit
     for T_ck, T_cw in zip(first.T_cks, poses, strict=False):
         assert float((T_ck[:3, 3] - unit * T_cw[:3, 3]).norm()) < 0.07 * unit
+
+
+def test_parallax_is_gathered_over_several_keyframes(start, keyframe, world, wall_and_box):
+    """The camera turns away so soon that each keyframe alone sees too little: the first is decided, and one after it
+    is placed anew by it."""
+    poses = [wall_and_box.moved(0.02 * n, 0.004 * n, 0, 0, 0.004 * n, 0) for n in range(1, 25)]
+    keyframes, found, count = {keyframe.id: keyframe}, None, 0
+    while found is None:
+        T_cw, count = poses[count], count + 1
+        view, reference = world.view(T_cw, count), keyframes[max(keyframes)]
+        T_guess = se3.scaled_translation(T_cw, 1 / GUESSED_UNIT) @ se3.inverse(reference.T_wc)
+        estimate = track(start.tracking, view, reference, [T_guess])
+        assert estimate.status is Status.TRACKING and estimate.parallax_px is not None
+        assert estimate.parallax_px < InitialiserConfig().parallax_px
+        found = start.again(view, estimate, keyframes)
+        if count % 3 == 0:
+            later = replace(promote(view, estimate, reference, 4, wrong_depth(world)), id=keyframe.id + count)
+            keyframes[later.id] = replace(later, coarse=wrong_depth(world), on_guess=True)
+    first, decided = found
+    assert len(keyframes) > 2 and first.view is keyframe.view and not decided.is_guessed
+    later = keyframes[keyframe.id + 3]
+    [estimate] = [e for e in start.place(first, decided) if e.frame_id == later.view.frame_id]
+    anew = placed_anew(later, estimate, decided, 4)
+    assert (anew.id, anew.view, anew.parent_id) == (later.id, later.view, later.parent_id) and not anew.awaits_parallax
+    unit = float((world.cell_inv_depth(se3.identity()) / decided.coarse.value)[decided.coarse.decided].median())
+    expected = unit * poses[2][:3, 3]
+    assert float((se3.inverse(anew.T_wc)[:3, 3] - expected).norm()) < 0.1 * float(expected.norm())
 
 
 def test_what_no_view_decides_takes_the_shape_of_the_prior(start, keyframe, world, wall_and_box):
