@@ -3,8 +3,8 @@
 python tools/render_sequence.py hall loop runs/hall --frames 1300 --seed 1
 v2d-slam --sequence runs/hall --out runs/hall-run && v2d-eval runs/hall-run --groundtruth runs/hall
 
-With --movers something moves through the scene; movers/ then holds its masks (255: the pixel shows a mover), listed in
-movers.txt.
+With --movers something moves through the scene, as much as it takes to cover --mover-share of the image; movers/ then
+holds its masks (255: the pixel shows a mover), listed in movers.txt. Without, the walk of a seed is the same.
 """
 
 import argparse
@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--depth", action="store_true", help="write depth too")
     parser.add_argument("--movers", choices=MOVERS, default="none", help="what moves (default %(default)s)")
+    parser.add_argument("--mover-share", type=float, default=0.0, help="of the image (default: something is in sight)")
     parser.add_argument("--readout", type=float, default=0.0, help="of a rolling shutter, ms (default %(default)g)")
     parser.add_argument("--hfov", type=float, default=62.0, help="horizontal field of view, degrees (default 62)")
     parser.add_argument("--k1", type=float, default=0.0, help="first radial coefficient of the lens (default 0)")
@@ -47,12 +48,14 @@ def main() -> None:
         k1=options.k1,
         fisheye=options.fisheye,
         movers=options.movers,
+        mover_share=options.mover_share,
     )
     source = DemoSource(config, with_depth=options.depth)
     truth = source.groundtruth()
     path_m = float(torch.from_numpy(truth.T_wc[:, :3, 3]).diff(dim=0).norm(dim=-1).sum())
     write_calibration(options.out / "calibration.yaml", source.camera)
     write_tum(options.out / "groundtruth.txt", truth, f"rendered {options.kind} {options.variant}, {path_m:.1f} m")
+    covered = 0.0
     lists = {name: ["# timestamp filename"] for name in ("rgb", "depth", "movers")}
     for frame in tqdm(source, total=len(source), desc=f"{path_m:.1f} m"):
         stamp = format_time_ns(frame.time_ns)
@@ -62,8 +65,12 @@ def main() -> None:
             write_depth(options.out / "depth" / f"{stamp}.png", frame.depth)
             lists["depth"].append(f"{stamp} depth/{stamp}.png")
         if source.movers is not None:
-            write_mask(options.out / "movers" / f"{stamp}.png", source.mover_masks(frame.id, frame.id + 1)[0])
+            mask = source.mover_masks(frame.id, frame.id + 1)[0]
+            covered += float(mask.mean()) / len(source)
+            write_mask(options.out / "movers" / f"{stamp}.png", mask)
             lists["movers"].append(f"{stamp} movers/{stamp}.png")
+    if source.movers is not None:
+        print(f"movers cover {covered:.1%} of the images")
     for name, lines in lists.items():
         if len(lines) > 1:
             (options.out / f"{name}.txt").write_text("\n".join(lines) + "\n")

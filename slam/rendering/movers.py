@@ -23,11 +23,13 @@ _MOTIONS: dict[str, Callable[[Spot, np.random.Generator, SceneBuilder], Motion]]
 }
 MOVER_KINDS = tuple(_MOTIONS)
 
-MAX_OBJECTS = 6
+MAX_OBJECTS, MOST_OBJECTS = 6, 24  # where a share is wanted
 CANDIDATES = 40  # for each object
 JUDGED = 32  # views of the path that a candidate is judged by
 SEEN, TOO_LARGE, LARGEST = 0.04, 0.28, 0.4  # shares of the image
 ENOUGH, LEAST = 0.6, 0.2  # shares of the views with a mover in sight
+MOST_COVERED = 0.8  # share of an image that movers may take where a share is wanted
+NEAR_ENOUGH = 0.9  # of the share that is wanted
 CAMERA_CLEARANCE = 0.4  # metres from the camera to a mover
 
 
@@ -49,9 +51,15 @@ class Movers:
 
 
 def make_movers(
-    kind: str, static: Scenes, T_wc: Tensor, fps: float, camera: Camera, generator: torch.Generator
+    kind: str,
+    static: Scenes,
+    T_wc: Tensor,
+    fps: float,
+    camera: Camera,
+    generator: torch.Generator,
+    wanted: float | None = None,
 ) -> Movers:
-    """Movers in front of a camera, as many as it takes for one to be in sight in most views.
+    """Movers in front of a camera, as many as it takes for one to be in sight in most views, or to cover a share.
 
     Args:
         kind: one of MOVER_KINDS.
@@ -59,23 +67,29 @@ def make_movers(
         T_wc: (V, 4, 4) float64, the path of the camera.
         fps: poses a second.
         generator: on any device; one number is drawn from it.
+        wanted: share of the image that movers cover, mean over the path; None: a mover is in sight.
 
     Raises:
-        ConfigError: for an unknown kind, or if too few views have room for a mover before the scene.
+        ConfigError: for an unknown kind, or if too few views have room for a mover before the scene, or for so many.
     """
     if kind not in _MOTIONS:
         raise ConfigError(f"no kind of movers '{kind}'; there are {', '.join(MOVER_KINDS)}")
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     rng = np.random.default_rng(seed)
     placement = Placement(static, T_wc, fps, camera)
+    chosen = _in_sight(kind, placement, rng) if wanted is None else _covering(kind, placement, rng, wanted)
+    return _together(chosen)
+
+
+def _in_sight(kind: str, placement: "Placement", rng: np.random.Generator) -> list[Movers]:
+    """Objects that are seen in most views, and fill none."""
     chosen: list[Movers] = []
     share = torch.zeros(len(placement.views))
     for _ in range(MAX_OBJECTS):
         if (share > SEEN).float().mean() > ENOUGH:
             break
         unseen = (share <= SEEN).nonzero().flatten().tolist()
-        spots = [placement.spot(int(rng.choice(unseen)), rng) for _ in range(CANDIDATES)]
-        drawn = [placement.posed(_MOTIONS[kind](spot, rng, SceneBuilder(rng, static.atlas))) for spot in spots]
+        drawn = placement.drawn(kind, unseen, rng)
         scores = [placement.score(movers, share, chosen) for movers in drawn]
         best = int(np.argmax(scores))
         if scores[best] > 0:
@@ -85,7 +99,30 @@ def make_movers(
         raise ConfigError(
             f"too little room for movers '{kind}' in front of the camera; try another seed or kind of scene"
         )
-    return _together(chosen)
+    return chosen
+
+
+def _covering(kind: str, placement: "Placement", rng: np.random.Generator, wanted: float) -> list[Movers]:
+    """Objects that together cover a share of the image, as evenly over the path as chance allows."""
+    chosen: list[Movers] = []
+    share = torch.zeros(len(placement.views))
+    for _ in range(MOST_OBJECTS):
+        least_covered = share.argsort()[: 1 + len(share) // 4].tolist()
+        drawn = placement.drawn(kind, least_covered, rng)
+        shares = [placement.share_with(movers, chosen) for movers in drawn]
+        misses = [np.inf if total is None else float((total - wanted).square().mean()) for total in shares]
+        best, best_share = int(np.argmin(misses)), shares[int(np.argmin(misses))]
+        if best_share is not None and misses[best] < float((share - wanted).square().mean()):
+            chosen.append(drawn[best])
+            share = best_share
+        if share.mean() >= wanted:
+            break
+    if share.mean() < NEAR_ENOUGH * wanted:
+        raise ConfigError(
+            f"movers '{kind}' cover {float(share.mean()):.0%} of the image instead of {wanted:.0%}: there is no room "
+            "for more; try another seed or kind of scene"
+        )
+    return chosen
 
 
 def _together(movers: list[Movers]) -> Movers:
@@ -119,6 +156,11 @@ class Placement:
         image_radius = depth * float((area_px / (np.pi * self.K[0, 0] * self.K[1, 1])).sqrt())
         return Spot(self.T_wc, view, self.time_s - self.time_s[view], p_w, depth, clear, image_radius)
 
+    def drawn(self, kind: str, at: list[int], rng: np.random.Generator) -> list[Movers]:
+        """Candidates for an object, each in the view of one of the judged views `at`."""
+        spots = [self.spot(int(rng.choice(at)), rng) for _ in range(CANDIDATES)]
+        return [self.posed(_MOTIONS[kind](spot, rng, SceneBuilder(rng, self.static.atlas))) for spot in spots]
+
     def posed(self, motion: Motion) -> Movers:
         """The primitives of one object in all views."""
         V, P = motion.T_wl.shape[:2]
@@ -134,12 +176,16 @@ class Placement:
         depth = render_depth(scenes, self.T_wc[self.views], self.K, *PREVIEW).cpu()
         return (depth < self.depth).float().mean((1, 2))
 
+    def is_clear_of_camera(self, movers: Movers) -> bool:
+        """True if the camera keeps its distance at all times."""
+        camera = self.T_wc[:, None, :3, 3].to(self.static.device, torch.float32)
+        return bool(distance(movers.primitives, camera).min() >= CAMERA_CLEARANCE)
+
     def score(self, movers: Movers, share: Tensor, others: list[Movers]) -> float:
         """Share of the views that a further object improves, less those that show it in a thing or another object."""
         own = self.share(movers)
         total = share + own
-        camera = self.T_wc[:, None, :3, 3].to(self.static.device, torch.float32)
-        if distance(movers.primitives, camera).min() < CAMERA_CLEARANCE or total.max() > LARGEST:
+        if not self.is_clear_of_camera(movers) or total.max() > LARGEST:
             return 0.0
         index = self.views.to(self.static.device)
         some = movers.primitives.select(index)
@@ -149,3 +195,11 @@ class Placement:
         hits = ((clear < some.half.median(-1).values).any(1).cpu()) & (own > 0)
         gain = (total > SEEN) & (total < TOO_LARGE) & ((share < SEEN) | (share > TOO_LARGE)) & ~hits
         return float(gain.float().mean() - 0.5 * hits.float().mean())
+
+    def share_with(self, movers: Movers, others: list[Movers]) -> Tensor | None:
+        """(judged views,) share of the image that shows a further object or others, which may go through each other and
+        through things; None if it comes too near to the camera, or fills an image."""
+        if not self.is_clear_of_camera(movers):
+            return None
+        total = self.share(_together([*others, movers]))
+        return None if total.max() > MOST_COVERED else total

@@ -43,6 +43,7 @@ class DemoConfig:
     k1: float = 0.0  # first radial coefficient of the lens; hfov_deg is what the focal length says without it
     fisheye: bool = False  # a Kannala-Brandt lens, hfov_deg along its rows, instead of a pinhole
     movers: str = "none"  # one of MOVERS: what moves through the scene; still while a frame is read out
+    mover_share: float = 0.0  # of the image that movers cover, mean over all frames; 0: one or more are mostly in sight
 
     def __post_init__(self) -> None:
         if self.kind not in SCENE_KINDS:
@@ -51,6 +52,8 @@ class DemoConfig:
             raise ConfigError(f"demo.variant must be one of {', '.join(PATH_VARIANTS)}, got '{self.variant}'")
         if self.movers not in MOVERS:
             raise ConfigError(f"demo.movers must be one of {', '.join(MOVERS)}, got '{self.movers}'")
+        if not 0 <= self.mover_share <= 0.6 or (self.mover_share and self.movers == "none"):
+            raise ConfigError(f"demo.mover_share must be in 0..0.6, and 0 without movers, got {self.mover_share}")
         for name in ("frames", "width", "height", "fps"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"demo.{name} must be positive, got {getattr(self, name)}")
@@ -87,7 +90,10 @@ class DemoSource:
         self._T_wc = handheld_path(self._scenes, config.frames, config.fps, generator, config.variant)
         self.movers: Movers | None = None
         if config.movers != "none":
-            self.movers = make_movers(config.movers, self._scenes, self._T_wc, config.fps, self.camera, generator)
+            self.movers = make_movers(
+                *(config.movers, self._scenes, self._T_wc, config.fps, self.camera, generator),
+                config.mover_share or None,
+            )
         self._time_ns = START_NS + np.round(np.arange(config.frames) * 1e9 / config.fps).astype(np.int64)
         phase = torch.linspace(0, 4 * torch.pi, config.frames)
         self._exposure = 2 ** (config.exposure_drift_stops * torch.sin(phase))

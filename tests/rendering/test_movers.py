@@ -240,6 +240,26 @@ def test_a_camera_before_a_wall_has_no_room_for_movers():
         make_movers("person", static, T_wc, FPS, CAMERA, torch.Generator().manual_seed(0))
 
 
+@pytest.mark.parametrize("kind", ["rigid", "epipolar"])
+def test_movers_cover_the_share_that_is_wanted(kind):
+    config = DemoConfig(kind="living", frames=8, width=64, height=48, fps=5.0, movers=kind, mover_share=0.3)
+    source = DemoSource(config)
+    share = source.mover_masks(0, 8).mean((1, 2))
+    assert 0.24 < share.mean() < 0.4 and share.max() < 0.9
+    np.testing.assert_array_equal(
+        source.groundtruth().T_wc, DemoSource(replace(config, movers="none", mover_share=0)).groundtruth().T_wc
+    )
+
+
+def test_a_share_that_there_is_no_room_for_is_refused():
+    static, T_wc = _room()
+    T_wc[:, 2, 3] = static.half[0, 0, 2] - 0.3
+    with pytest.raises(ConfigError, match="cover 0% of the image instead of 30%"):
+        make_movers("person", static, T_wc, FPS, CAMERA, torch.Generator().manual_seed(0), 0.3)
+    with pytest.raises(ConfigError, match="mover_share"):
+        DemoConfig(mover_share=0.3)
+
+
 def _room() -> tuple[Scenes, Tensor]:
     """A room and four poses at eye height in its middle."""
     T_wc = se3.identity().repeat(4, 1, 1)
