@@ -147,6 +147,7 @@ class Keyframe:
     keypoints: Keypoints | None = None  # to know the place by, once the backend has looked
     prior: InvDepth | None = None  # (hc, wc) what its picture alone suggests, in a unit of its own
     on_guess: bool = False  # it was tracked against a depth that was a guess
+    static: Tensor | None = None  # (hc, wc) how far its cells stand still, in [0, 1]; None: not known
     turned: bool = False  # the camera had hardly done more than turn since the keyframe it was tracked against
 
     @property
@@ -168,7 +169,8 @@ class Keyframe:
         if self.dense.device == self.coarse.device == device:
             return self
         prior = None if self.prior is None else self.prior.to(device)
-        return replace(self, dense=self.dense.to(device), coarse=self.coarse.to(device), prior=prior)
+        static = None if self.static is None else self.static.to(device)
+        return replace(self, dense=self.dense.to(device), coarse=self.coarse.to(device), prior=prior, static=static)
 
     def on_host(self) -> "Keyframe":
         """The keyframe with its depth on the CPU, for whoever writes or draws it."""

@@ -165,7 +165,7 @@ class LoopCloser:
         return Loop(old.id, new.id, S_on, (old.scale, new.scale), shift, turn_rad, flows)
 
     def _match(self, k: Keyframe, other: Keyframe, T_ck: Tensor) -> Match | None:
-        config, match = self.config, self.matcher.match(k.view, k.coarse, other.view, T_ck)
+        config, match = self.config, self.matcher.match(k.view, k.coarse, other.view, T_ck, k.static)
         good = match.inlier_ratio >= config.min_inlier_ratio and match.visible_ratio >= config.min_visible_ratio
         if not (match.ok and good):
             return None

@@ -24,7 +24,7 @@ def track(matcher: Matcher, view: View, keyframe: Keyframe, guesses: list[Tensor
     """
     best: Match | None = None
     for T_ck in guesses:
-        match = matcher.match(keyframe.view, keyframe.coarse, view, T_ck)
+        match = matcher.match(keyframe.view, keyframe.coarse, view, T_ck, keyframe.static)
         if best is None or match.inlier_ratio > best.inlier_ratio:
             best = match
         if match.ok:

@@ -81,8 +81,15 @@ def reprojection_jacobians(q: Tensor, inv_depth: Tensor, T_ji: Tensor, K: Tensor
     turn = xy[..., None] * xy[..., None, :] + eye  # [[1 + x^2, x y], [x y, 1 + y^2]]
     across = torch.stack([-xy[..., 1], xy[..., 0]], -1)
     columns = [d[..., None] * eye, (-d * xy)[..., None], -turn[..., 1:], turn[..., :1], across[..., None]]
+    return focal[..., None] * torch.cat(columns, -1), depth_jacobian(q, T_ji, K)
+
+
+def depth_jacobian(q: Tensor, T_ji: Tensor, K: Tensor) -> Tensor:
+    """J_depth (B, H, W, 2) of `reprojection_jacobians` alone."""
+    focal = torch.stack([K[:, 0, 0], K[:, 1, 1]], -1).to(q)[:, None, None]
     t = T_ji[:, None, None, :3, 3].to(q)
-    return focal[..., None] * torch.cat(columns, -1), focal * z * (t[..., :2] - xy * t[..., 2:])
+    z = 1 / q[..., 2:]
+    return focal * z * (t[..., :2] - q[..., :2] * z * t[..., 2:])
 
 
 def in_image(uv: Tensor, height: int, width: int, margin: float = 0.0) -> Tensor:

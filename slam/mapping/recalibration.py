@@ -34,6 +34,7 @@ def recalibrated(keyframe: Keyframe, change: Recalibration) -> Keyframe:
         dense=_warped(keyframe.dense, change, keyframe.view.image.size),
         coarse=_warped(keyframe.coarse, change, keyframe.view.image.size),
         prior=None if keyframe.prior is None else _warped(keyframe.prior, change, keyframe.view.image.size),
+        static=None,
         keypoints=None if keyframe.keypoints is None else _moved(keyframe.keypoints, change),
     )
 

@@ -33,7 +33,7 @@ MAX_GAIN = 2.0  # between two images; beyond it the correspondence is wrong
 class DisConfig:
     """Dense inverse search with Lucas-Kanade refinement; pixels are of the network size."""
 
-    updates: int = 3  # Flow-SE3 solves so many times on the same flow
+    updates: int = 5  # Flow-SE3 solves so many times on the same flow
     finest_scale: int = 1  # 0 is the image itself; each step halves it
     descent_steps: int = 16  # gradient descent of one DIS patch
     variational_steps: int = 5  # smoothing after each scale

@@ -13,7 +13,7 @@ from slam.geometry.camera import pixel_grid, sample, scaled_intrinsics
 from slam.geometry.flow import in_image, reproject
 from slam.inv_depth import InvDepth
 from slam.matching.correspondence import Correspondence, Features, State
-from slam.solvers.flow_se3 import MotionStep, flow_se3
+from slam.solvers.flow_se3 import Consensus, MotionStep, flow_se3
 from slam.solvers.gauss_newton import Damping
 
 MASK_MARGIN_PX = 3  # round a cell: the patch that is matched there
@@ -25,6 +25,7 @@ class MatcherConfig:
 
     gn_steps: int = 2  # Gauss-Newton steps in each update of Flow-SE3
     huber_px: float = 1.0  # robust threshold
+    consensus_px: float = 2.0  # at which what moves by itself weighs a quarter, if most fit better; 0: no such weight
     inlier_px: float = 2.0  # a cell that fits better than this is an inlier
     min_inlier_ratio: float = 0.35  # below it the match has failed
     min_visible_ratio: float = 0.2  # part of the keyframe that is in view
@@ -37,6 +38,7 @@ class MatcherConfig:
         check_range(self, 1, 100, "gn_steps")
         check_range(self, 0.01, 1000, "huber_px", "inlier_px", "flow_sigma_px")
         check_range(self, 0, 1, "min_visible_ratio")
+        check_range(self, 0, 1000, "consensus_px")
         check_range(self, 0, 1e6, "min_weight")
 
 
@@ -68,7 +70,7 @@ class Matcher(Generic[Features, State]):
         """Side of a cell, pixels."""
         return self.correspondence.stride
 
-    def match(self, view_k: View, coarse: InvDepth, view_c: View, T_ck: Tensor) -> Match:
+    def match(self, view_k: View, coarse: InvDepth, view_c: View, T_ck: Tensor, static: Tensor | None = None) -> Match:
         """Flow-SE3 of one edge.
 
         Args:
@@ -76,6 +78,7 @@ class Matcher(Generic[Features, State]):
             coarse: (hc, wc) its inverse depth at the cells.
             view_c: the view to be placed.
             T_ck: (4, 4) first guess.
+            static: (hc, wc) how far the keyframe's cells stand still, in [0, 1]: what moves tells nothing of the pose.
         """
         config, stride = self.config, self.stride
         inv_depth, sigma = coarse.value[None], coarse.sigma[None]
@@ -102,6 +105,8 @@ class Matcher(Generic[Features, State]):
             config.huber_px / stride,
             (sigma, config.flow_sigma_px / stride),
             self.correspondence.finished,
+            Consensus(config.consensus_px / stride) if config.consensus_px else None,
+            static,
         )
         return self._judged(steps[-1], inv_depth, K_cells, shown)
 

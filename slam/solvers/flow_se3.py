@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from slam.geometry.flow import inpainted_holes
 from slam.kernels.reprojection import reproject_with_trust
-from slam.solvers.gauss_newton import Damping, pose_step
+from slam.solvers.gauss_newton import Damping, pose_step, redescending_weight
 
 State = TypeVar("State")
 
@@ -28,6 +29,25 @@ class MotionStep:
     confidence: Tensor  # (E, h, w, 2) as the correspondence gave it
 
 
+@dataclass(frozen=True)
+class Consensus:
+    """What pixels weigh beside each other: what moves by itself has residuals far beyond those of most.
+
+    Huber's weight leaves such a pixel a constant pull, and a third of them shifts a pose by half the threshold. The
+    scale follows the residuals of each edge, so that nothing is left out while a pose is still far off.
+    """
+
+    least: float  # robust scale, pixels
+    ratio: float = 3.0  # of the scale and the median residual, where that gives more
+
+    def of(self, residual_uv: Tensor, weight: Tensor) -> Tensor:
+        """(E, h, w) factor in (0, 1] of residuals (E, h, w, 2) with weights (E, h, w, 2) >= 0."""
+        square = residual_uv.square().sum(-1)
+        seen = torch.where((weight > 0).any(-1), square, torch.nan).flatten(1)
+        typical = seen.nanmedian(1).values.nan_to_num(0.0)[:, None, None]
+        return redescending_weight(square / (self.ratio**2 * typical).clamp_min(self.least**2))
+
+
 def flow_se3(
     update: Callable[[State, Tensor], tuple[State, Tensor, Tensor]],
     state: State,
@@ -40,6 +60,8 @@ def flow_se3(
     huber_px: float | None = None,
     depth_noise: tuple[Tensor, float] | None = None,
     finished: Callable[[State], bool] = lambda state: False,
+    consensus: Consensus | None = None,
+    static: Tensor | None = None,
 ) -> list[MotionStep]:
     """Refine the poses of independent edges by the depth of their first view.
 
@@ -56,12 +78,14 @@ def flow_se3(
         damping, huber_px: as `pose_step`.
         depth_noise: standard deviation (E, h, w) of the inverse depth, and of the flow, pixels. A pixel then weighs
             less the more of its position hangs on an unsure depth; in a pure rotation none does.
+        consensus: what a pixel weighs beside others in the pose; None: all the same.
+        static: (h, w) how far the pixels of views i stand still, in [0, 1]; None: all do.
         finished: whether a state says that further updates change nothing.
 
     Returns:
         The iterations in order; the last holds the result. Poses are where `T_ji` is, all else is where the depth is.
     """
-    known = inv_depth > 0
+    known = inv_depth > 0 if static is None else static * (inv_depth > 0)
     K = K.to(inv_depth)
     inv_depth = inpainted_holes(inv_depth)
     sigma, flow_sigma = (None, 1.0) if depth_noise is None else depth_noise
@@ -71,7 +95,8 @@ def flow_se3(
         uv, trust = reproject_with_trust(inv_depth, T_ji, K, sigma, flow_sigma)
         state, residual_uv, confidence = update(state, uv)
         weight = confidence * (known * trust)[..., None]
-        solution = pose_step(uv + residual_uv, weight, inv_depth, T_ji, K, gn_steps, damping, huber_px)
+        agreeing = weight if consensus is None else weight * consensus.of(residual_uv, weight)[..., None]
+        solution = pose_step(uv + residual_uv, agreeing, inv_depth, T_ji, K, gn_steps, damping, huber_px)
         T_ji = solution.T
         steps.append(MotionStep(T_ji, solution.ok, uv, residual_uv, weight, confidence))
     return steps

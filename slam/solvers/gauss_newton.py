@@ -38,6 +38,17 @@ class PoseSolution:
     ok: Tensor  # (E,) bool: well conditioned and finite
 
 
+def redescending_weight(square: Tensor) -> Tensor:
+    """Reweighting factor (...) of residuals, by their squares (...) in units of the robust scale.
+
+    It is 1 where they are small, a quarter at 1, and beyond it next to nothing, where Huber's weight leaves a constant
+    pull.
+
+    Reference: Geman & McClure, Statistical methods for tomographic image reconstruction, 1987.
+    """
+    return (1 + square).square().reciprocal()
+
+
 def solve_damped(
     H: Tensor, b: Tensor, total_weight: Tensor, damping: Damping, min_condition: float = MIN_RECIPROCAL_CONDITION
 ) -> tuple[Tensor, Tensor]:

@@ -61,12 +61,12 @@ def test_inliers_are_counted_in_pixels_of_the_image(world, wall_and_box):
     """Between a quarter and all of the cells, so that another unit would show."""
     depth, T_ck = world.cell_inv_depth(EYE), wall_and_box.moved(0.1, 0.03)
     view = world.view(T_ck, 1)
-    matcher = Matcher(world.flow, MatcherConfig(inlier_px=0.1))
+    matcher = Matcher(world.flow, MatcherConfig(inlier_px=0.05))
     match = matcher.match(world.view(EYE), world.coarse(EYE), view, EYE)
     uv, _, _ = reproject(depth[None], match.T_ck[None], scaled_intrinsics(view.K, 1 / 4)[None])
     inside = in_image(uv[0], 30, 40, -0.5)
     weight = match.weight.mean(-1) * inside
-    near = 4 * (match.target_uv - uv[0]).norm(dim=-1) < 0.1
+    near = 4 * (match.target_uv - uv[0]).norm(dim=-1) < 0.05
     assert match.inlier_ratio == pytest.approx(float((weight * near).sum() / weight.sum()), abs=0.01)
     assert 0.2 < match.inlier_ratio < 0.8
 

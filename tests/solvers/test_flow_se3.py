@@ -8,7 +8,7 @@ from torch import Tensor
 
 from slam.geometry import se3
 from slam.geometry.flow import reproject
-from slam.solvers.flow_se3 import flow_se3
+from slam.solvers.flow_se3 import Consensus, flow_se3
 from slam.solvers.gauss_newton import Damping
 
 F64 = torch.float64
@@ -89,3 +89,47 @@ def test_a_blind_correspondence_is_reported_and_leaves_the_pose():
     inv_depth, T_true, _ = scene()
     steps = flow_se3(lambda s, uv: (s, torch.ones_like(uv), torch.zeros_like(uv)), None, inv_depth, T_true, K, 2)
     assert not steps[-1].ok.any() and torch.equal(steps[-1].T_ji, T_true)
+
+
+def test_what_moves_by_itself_does_not_pull_at_the_pose():
+    """Two fifths of the pixels move by another motion: with Huber's weight they pull all the same, beyond it not."""
+    inv_depth, T_true, truth = scene()
+    truth = truth.clone()
+    truth[:, :, 10:] += torch.tensor([4.0, -3.0], dtype=F64)
+
+    def update(state: Any, uv: Tensor) -> tuple[Any, Tensor, Tensor]:
+        return state, truth - uv, torch.ones_like(uv)
+
+    start = se3.exp(torch.full((1, 6), 0.02, dtype=F64)) @ T_true
+    errors = [
+        float(se3.log(steps[-1].T_ji @ se3.inverse(T_true)).norm())
+        for steps in (
+            flow_se3(update, None, inv_depth, start, K, 12, huber_px=0.25, consensus=consensus)
+            for consensus in (None, Consensus(0.5))
+        )
+    ]
+    assert errors[0] > 0.05 and errors[1] < 0.1 * errors[0]
+
+
+def test_the_scale_of_the_consensus_follows_the_residuals_that_have_weight():
+    residual = torch.full((1, 2, 5, 2), 3.0)
+    residual[0, 0, 0] = 30.0
+    weight = torch.ones_like(residual)
+    weight[0, 1] = 0
+    far = Consensus(0.5, ratio=1.0).of(residual, weight)
+    assert far[0, 0, 1].item() == 0.25 and far[0, 0, 0].item() < 1e-3  # most are off by so much: that is the scale
+    near = Consensus(0.5, ratio=1.0).of(0 * residual + 0.5 / 2**0.5, weight * 0)
+    assert near.flatten().tolist() == [0.25] * 10  # where nothing has weight, the least one
+
+
+def test_pixels_that_do_not_stand_still_have_no_weight():
+    inv_depth, T_true, truth = scene()
+    static = torch.ones(12, 16, dtype=F64)
+    static[:, 10:] = 0
+
+    def update(state: Any, uv: Tensor) -> tuple[Any, Tensor, Tensor]:
+        return state, truth + (1 - static)[..., None] * 9 - uv, torch.ones_like(uv)
+
+    step = flow_se3(update, None, inv_depth, T_true, K, 1, static=static)[-1]
+    assert not step.weight[:, :, 10:].any() and (step.weight[:, :, :10] == 1).all()
+    torch.testing.assert_close(step.T_ji, T_true, rtol=0, atol=1e-9)
