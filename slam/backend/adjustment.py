@@ -12,14 +12,16 @@ import torch
 from torch import Tensor
 
 from slam.backend.config import BackendConfig
-from slam.backend.densification import is_wanting
+from slam.backend.densification import is_wanting, without_movers
 from slam.backend.graph import SUBSAMPLING, Edge, KeyframeGraph, Pair, linked
 from slam.frames import Keyframe, Window
 from slam.geometry import se3
-from slam.geometry.camera import scaled_intrinsics
+from slam.geometry.camera import sample, scaled_intrinsics
+from slam.geometry.flow import in_image
 from slam.inv_depth import InvDepth
 from slam.mapping.sensor import measured_coarse, measured_dense
 from slam.matching.matcher import Matcher
+from slam.matching.movers import consensus, static_share
 from slam.solvers.bundle import BundleSolution, bundle_adjust
 from slam.threads import Helpers
 from slam.timing import StageTimes
@@ -145,9 +147,19 @@ class Adjustment:
         fixed[: max(1, min(held, len(keyframes) - 2))] = True
         K = scaled_intrinsics(keyframes[0].view.K, 1 / self.matcher.stride)
         K[:2] /= step  # row 0 and column 0 stay where they are
+        target_uv, weight = torch.stack([e.target_uv for e in edges]), torch.stack([e.weight for e in edges])
+        static: Tensor | None = None
+        if config.consensus:
+            i, j = torch.tensor(pairs).unbind(-1)
+            relative = torch.stack([c.relative_sigma for c in coarse])
+            T_ji = T_cw[j] @ se3.inverse(T_cw[i])
+            agreeing = consensus(inv_depth[i], relative[i], target_uv, weight, T_ji, K, config.consensus)
+            now = static_share(agreeing, weight, i, len(keyframes))
+            static = 0.5 * (now + _expected(keyframes, pairs, edges, step))
+            weight = weight * (agreeing * static[i])[..., None]
         solution: BundleSolution = bundle_adjust(
-            torch.stack([e.target_uv for e in edges]),
-            torch.stack([e.weight for e in edges]),
+            target_uv,
+            weight,
             torch.tensor(pairs),
             T_cw,
             inv_depth,
@@ -164,6 +176,8 @@ class Adjustment:
         d, information = solution.inv_depth, solution.depth_information
         if step > 1:
             return tuple(_with_ratio(k, T_wc[n], d[n] / inv_depth[n]) for n, k in enumerate(keyframes))
+        if static is not None:
+            keyframes = tuple(replace(k, static=static[n]) for n, k in enumerate(keyframes))
         sigma_d = torch.maximum(sigma / (information + prior_weight).sqrt(), MIN_DEVIATION * d)
         return tuple(_with_coarse(k, T_wc[n], InvDepth(d[n], sigma_d[n])) for n, k in enumerate(keyframes))
 
@@ -171,6 +185,24 @@ class Adjustment:
 def _flow(matcher: Matcher, k: Keyframe, other: Keyframe) -> Edge | None:
     match = matcher.match(k.view, k.coarse, other.view, se3.inverse(other.T_wc) @ k.T_wc)
     return Edge(match.target_uv, match.weight) if match.ok else None
+
+
+def _expected(keyframes: tuple[Keyframe, ...], pairs: list[tuple[int, int]], edges: list[Edge], step: int) -> Tensor:
+    """(N, h, w) how far the cells of keyframes are taken to stand still, at every `step`-th: as known; of a new
+    keyframe as the latest one before it has what is seen there: what moved moves on."""
+    flows = dict(zip(pairs, edges, strict=True))
+    found: list[Tensor] = []
+    for n, k in enumerate(keyframes):
+        static = None if k.static is None else k.static[::step, ::step]
+        if static is None:
+            static = torch.ones_like(k.coarse.value[::step, ::step])
+            m = next((m for m in range(n - 1, -1, -1) if (n, m) in flows), None)
+            if m is not None:
+                uv, weight = flows[n, m].target_uv, flows[n, m].weight
+                known = (weight > 0).any(-1) & in_image(uv[None], *static.shape)[0]
+                static = torch.where(known, sample(found[m][None, None], uv[None], padding="border")[0, 0], static)
+        found.append(static)
+    return torch.stack(found)
 
 
 def _weak_prior(coarse: InvDepth, prior: InvDepth | None, deviation: float) -> InvDepth:
@@ -197,6 +229,7 @@ def _with_coarse(k: Keyframe, T_wc: Tensor, coarse: InvDepth) -> Keyframe:
         dense = k.view.image.masked(dense)
     else:
         dense = k.dense.rescaled(scale_change)
+    dense = without_movers(dense, k.static)
     return replace(k, T_wc=T_wc, coarse=coarse, dense=dense, scale=k.scale * scale_change)
 
 

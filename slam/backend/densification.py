@@ -11,12 +11,13 @@ from slam.frames import Keyframe
 from slam.geometry import se3
 from slam.geometry.camera import sample
 from slam.geometry.flow import reproject
-from slam.inv_depth import InvDepth
+from slam.inv_depth import UNMEASURED_SIGMA, InvDepth
 from slam.mapping.sensor import measured_dense
 from slam.stereo.stereo import Stereo
 
 MEASURED_RATIO = 0.9  # of the pixels with sensor depth, from which on stereo is left out
 MIN_PARALLAX_PX = 1.0  # at the median depth, by the farthest neighbour: with less, stereo repeats what it was told
+MOVING = 0.5  # of how far a cell stands still: below it, what it shows is no part of the map
 AHEAD = 2  # later keyframes that a keyframe waits for, so that it has neighbours on both sides
 
 
@@ -56,7 +57,7 @@ class Densification:
             return None
         dense = _unhidden(self.stereo(k, [o.view for o in others], T_jk), k, others, T_jk)
         dense = k.view.image.masked(dense.composited(measured_dense(k.view, k.coarse.device)))
-        return replace(k, dense=dense, dense_version=k.dense_version + 1)
+        return replace(k, dense=without_movers(dense, k.static), dense_version=k.dense_version + 1)
 
 
 def _unhidden(dense: InvDepth, k: Keyframe, others: Sequence[Keyframe], T_jk: Sequence[Tensor]) -> InvDepth:
@@ -70,6 +71,14 @@ def _unhidden(dense: InvDepth, k: Keyframe, others: Sequence[Keyframe], T_jk: Se
             mask = torch.from_numpy(~other.view.image.mask).to(hidden)[None, None]
             hidden += (valid * sample(mask, uv, mode="nearest")[:, 0])[0]
     return InvDepth(torch.where(2 * hidden > len(others), 0.0, dense.value), dense.sigma)
+
+
+def without_movers(dense: InvDepth, static: Tensor | None) -> InvDepth:
+    """Dense depth (h, w) without confidence where cells are taken to move, by how far they stand still (hc, wc)."""
+    if static is None or bool((static >= MOVING).all()):
+        return dense
+    up = torch.nn.functional.interpolate(static[None, None], dense.size, mode="bilinear", align_corners=False)[0, 0]
+    return InvDepth(dense.value, torch.where(up < MOVING, UNMEASURED_SIGMA * dense.value, dense.sigma))
 
 
 def is_wanting(k: Keyframe) -> bool:

@@ -26,7 +26,7 @@ class Archive:
         self._remove: Callable[[], object] | None = None  # once there is something to remove
 
     def stored(self, keyframe: Keyframe) -> Keyframe:
-        """The keyframe with its arrays in a file; without keypoints and prior.
+        """The keyframe with its arrays in a file; without keypoints, prior and what stands still.
 
         Raises:
             OutputError: if the disk refuses.
@@ -45,6 +45,7 @@ class Archive:
             coarse=InvDepth(arrays[2], arrays[3]),
             keypoints=None,
             prior=None,
+            static=None,
         )
 
     def close(self) -> None:

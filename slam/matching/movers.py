@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from slam.geometry.camera import pixel_grid
-from slam.geometry.flow import in_image, reproject, reprojection_jacobians
+from slam.geometry.flow import depth_jacobian, in_image, reproject
+from slam.solvers.gauss_newton import redescending_weight
 
 FLOW_SIGMA = 0.0625  # cells: standard deviation of flow of full weight; a quarter of a pixel
 MOST_TYPICAL = 0.25  # cells: residual of a pair as a whole that is put down to the poses; a pixel
@@ -72,17 +73,58 @@ def flow_evidence(
     Returns:
         what views j say of the cells of views i.
     """
+    return _evidence(*flow_deviations(inv_depth, relative_sigma, uv_ij, weight, T_ji, K))
+
+
+def flow_deviations(
+    inv_depth: Tensor, relative_sigma: Tensor, uv_ij: Tensor, weight: Tensor, T_ji: Tensor, K: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The Mahalanobis distances (E, h, w) of `flow_evidence`, in standard deviations, and where they are known."""
     E, h, w = inv_depth.shape
     T_ji, K = T_ji.to(inv_depth), K.to(inv_depth).expand(E, 3, 3)
     uv, q, in_front = reproject(inv_depth, T_ji, K)
-    _, J_depth = reprojection_jacobians(q, inv_depth, T_ji, K)
-    shift = J_depth * (relative_sigma * inv_depth)[..., None]  # s, cells
+    shift = depth_jacobian(q, T_ji, K) * (relative_sigma * inv_depth)[..., None]  # s, cells
     residual = uv_ij - uv
     speaks = (weight > 0).any(-1) & (inv_depth > 0) & in_front & in_image(uv_ij, h, w)
-    variance = torch.full_like(residual, FLOW_SIGMA**2)
+    variance = residual.new_full((), FLOW_SIGMA**2)
     typical = FLOW_SIGMA * _median(_deviations(residual, shift, variance), speaks)[..., None] / RAYLEIGH_MEDIAN
     variance = variance / weight.clamp_min(LEAST_WEIGHT) + typical.clamp_max(MOST_TYPICAL).square()
-    return _evidence(_deviations(residual, shift, variance), speaks)
+    return _deviations(residual, shift, variance), speaks
+
+
+def consensus(
+    inv_depth: Tensor,
+    relative_sigma: Tensor,
+    uv_ij: Tensor,
+    weight: Tensor,
+    T_ji: Tensor,
+    K: Tensor,
+    scale: float,
+) -> Tensor:
+    """(E, h, w) redescending weights in (0, 1] of the flows of `flow_evidence`: 1 of what is as depth and pose have it,
+    a quarter at `scale` standard deviations; 1 where nothing is known."""
+    deviations, speaks = flow_deviations(inv_depth, relative_sigma, uv_ij, weight, T_ji, K)
+    return torch.where(speaks, redescending_weight((deviations / scale).square()), 1.0)
+
+
+def static_share(agreeing: Tensor, weight: Tensor, i: Tensor, frames: int) -> Tensor:
+    """(N, h, w) how far the flows of each cell agree with depth and poses, in [0, 1]; 1 where there are none, and in
+    frames where most do not: it is their pose that is wrong.
+
+    Args:
+        agreeing: (E, h, w) as `consensus`.
+        weight: (E, h, w, 2) of the flows.
+        i: (E,) int64 the frames that they lead from, 0 .. N - 1.
+        frames: N.
+    """
+    i, trust = i.to(weight.device), weight.mean(-1)
+    none = trust.new_zeros(frames, *trust.shape[1:])
+    total, agreed = none.index_add(0, i, trust), none.index_add(0, i, trust * agreeing)
+    both = torch.stack([agreed + LEAST_WEIGHT, total + LEAST_WEIGHT], 1)
+    agreed, total = F.avg_pool2d(both, 3, 1, 1).unbind(1)
+    share = agreed / total
+    suspect = (share < 0.5).float().mean((1, 2)) > MAX_MASKED
+    return torch.where(suspect[:, None, None], 1.0, share)
 
 
 def depth_evidence(inv_depth: Tensor, relative_sigma: Tensor, inv_depth_prior: Tensor) -> Evidence:

@@ -72,6 +72,37 @@ def test_poses_and_depths_get_better(world, truth):
     assert set(clock.totals()) == {"match", "adjust"}
 
 
+def with_a_mover(keyframes: tuple[Keyframe, ...]) -> tuple[Keyframe, ...]:
+    """A square of another texture goes over the images, upwards and aside, by 5 pixels from one to the next."""
+    texture = np.random.default_rng(5).integers(0, 255, (14, 14, 3)).astype(np.uint8)
+    texture = np.kron(texture, np.ones((4, 4, 1), np.uint8))
+    out = []
+    for n, k in enumerate(keyframes):
+        rgb = k.view.image.rgb.copy()
+        rgb[40 - 4 * n : 96 - 4 * n, 40 + 3 * n : 96 + 3 * n] = texture
+        out.append(replace(k, view=replace(k.view, image=Image(rgb))))
+    return tuple(out)
+
+
+def test_what_moves_by_itself_is_known_and_does_not_pull(world, truth):
+    start = with_a_mover(disturbed(truth))
+    found = {}
+    for consensus in (0.0, 5.0):
+        graph, keyframes = KeyframeGraph(), start
+        adjustment = Adjustment(Matcher(world.flow), BackendConfig(consensus=consensus))
+        for _ in range(3):  # a keyframe stays in the window for a while
+            keyframes = adjustment.adjust_window(graph, Window(keyframes), StageTimes())
+        found[consensus] = keyframes
+    errors = {consensus: sum(pose_errors(keyframes, truth)) for consensus, keyframes in found.items()}
+    assert errors[5.0] < 0.5 * errors[0.0]
+    assert all(k.static is None for k in found[0.0])
+    for n, k in enumerate(found[5.0]):
+        assert k.static is not None
+        moving = torch.zeros(k.coarse.size, dtype=torch.bool)
+        moving[11 - n : 23 - n, 11 + n : 23 + n] = True  # without its edge
+        assert k.static[moving].median() < 0.5 and k.static[~moving].median() > 0.9
+
+
 def test_what_was_given_is_not_written(world, truth):
     start = disturbed(truth)
     copies = [(k.T_wc.clone(), k.coarse.value.clone(), k.dense.value.clone()) for k in start]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from slam.backend.densification import MIN_PARALLAX_PX, Densification, is_wanting
+from slam.backend.densification import MIN_PARALLAX_PX, Densification, is_wanting, without_movers
 from slam.frames import Keyframe, View
 from slam.geometry import se3
 from slam.inv_depth import InvDepth
@@ -46,3 +46,13 @@ def test_parallax_is_a_pixel_at_the_median_depth(share, is_dense, world, wall_an
 
 def test_a_keyframe_alone_has_no_parallax(world):
     assert Densification(stereo).densify((world.keyframe(se3.identity()),), ends=True) == []
+
+
+def test_what_moves_keeps_its_depth_without_confidence():
+    dense = InvDepth(torch.full((8, 12), 0.5), torch.full((8, 12), 0.01))
+    static = torch.ones(2, 3)
+    assert without_movers(dense, None) is dense and without_movers(dense, static) is dense
+    static[:, 2] = 0
+    found = without_movers(dense, static)
+    assert torch.equal(found.value, dense.value)
+    assert (found.confidence[:, 8:] < 0.02).all() and (found.confidence[:, :8] > 0.9).all()

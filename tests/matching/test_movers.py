@@ -15,9 +15,11 @@ from slam.matching.movers import (
     MIN_PARTNERS,
     STILL,
     Evidence,
+    consensus,
     depth_evidence,
     flow_evidence,
     static_probability,
+    static_share,
 )
 from slam.networks.storage import load_networks
 from slam.sources.demo import DemoConfig
@@ -225,6 +227,35 @@ def test_a_frame_that_would_be_masked_for_the_most_part_is_left_alone():
     assert cells.suspect.tolist() == [True, False, False]
     assert float(cells.probability[0].min()) == 1 and float(cells.probability[1, :18].max()) < 0.5
     assert float(cells.probability[2].min()) == pytest.approx(CERTAIN)  # of which nothing is known
+
+
+def agreeing(uv: Tensor, T_ji: Tensor, weight: Tensor, scale: float = 5.0) -> Tensor:
+    d = scene().float().expand(len(uv), H, W)
+    return consensus(d, torch.full_like(d, 0.02), uv.float(), weight, T_ji, K, scale)
+
+
+def test_a_flow_off_by_the_scale_weighs_a_quarter():
+    """Across the epipolar line no depth explains it: the deviation is that of the flow alone."""
+    T_ji = se3.exp(torch.tensor([[0.2, 0, 0, 0, 0, 0]], dtype=torch.float64))
+    off = 4 * FLOW_SIGMA * box(1)
+    uv = moved_uv(scene(), T_ji[0])[None] + torch.stack([0 * off, off], -1)
+    weight = torch.ones(1, H, W, 2)
+    weight[0, 3, 3] = 0
+    found = agreeing(uv, T_ji, weight, scale=4.0)
+    assert float(found[0, 15, 24]) == pytest.approx(0.25, abs=1e-3)
+    assert float(found[0, 3, 3]) == 1 and float(found[0, 5, 5]) == pytest.approx(1, abs=1e-3)
+
+
+def test_cells_that_move_share_little_with_the_rest_unless_most_do():
+    T_ji = motions(4)
+    i, weight = torch.tensor([0, 0, 1, 1]), torch.ones(4, H, W, 2)
+    uv = torch.stack([moved_uv(scene(), T) for T in T_ji])
+    uv[:2] += torch.stack([box(0), box(8 * PX)], -1)
+    static = static_share(agreeing(uv, T_ji, weight), weight, i, 3)
+    assert float(static[0][INNER].max()) < 0.1 and float(static[0, :10].min()) > 0.9
+    assert float(static[1].min()) > 0.9 and bool((static[2] == 1).all())  # of the last nothing is known
+    wrong = static_share(torch.full((4, H, W), 0.01), weight, i, 3)
+    assert bool((wrong == 1).all())  # it is the poses that are wrong
 
 
 def test_nothing_is_said_without_depth_flow_or_image():
