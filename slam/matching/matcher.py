@@ -30,7 +30,7 @@ class MatcherConfig:
     min_inlier_ratio: float = 0.35  # below it the match has failed
     min_visible_ratio: float = 0.2  # part of the keyframe that is in view
     min_weight: float = 20.0  # cells' worth of confidence that a pose needs
-    flow_sigma_px: float = 0.3  # standard deviation of a good flow, against which unsure depth is weighed
+    flow_sigma_px: float = 0.15  # standard deviation of a flow aligned on images, against which unsure depth is weighed
 
     def __post_init__(self) -> None:
         if not 0.0 < self.min_inlier_ratio <= 1.0:
