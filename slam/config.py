@@ -47,7 +47,7 @@ class SlamConfig:
     loops: LoopConfig = LoopConfig()
     self_calibrate: Literal["auto", "off", "focal", "radial"] = "auto"  # auto: radial where the lens is a guess
     final_refine: bool = True  # at the end of a run the whole map is adjusted together, and its flows are measured anew
-    placed_again: int = 75  # views, spread over the frames, that are then placed anew; those between move with them
+    placed_again: int = 50  # views, spread over the frames, that are then placed anew; those between move with them
     max_keyframes: int = 500  # in the active map, under a megabyte each; others go to the disk
     fusion: FusionConfig = FusionConfig()
 
