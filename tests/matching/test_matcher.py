@@ -61,7 +61,7 @@ def test_inliers_are_counted_in_pixels_of_the_image(world, wall_and_box):
     """Between a quarter and all of the cells, so that another unit would show."""
     depth, T_ck = world.cell_inv_depth(EYE), wall_and_box.moved(0.1, 0.03)
     view = world.view(T_ck, 1)
-    matcher = Matcher(world.flow, MatcherConfig(inlier_px=0.05))
+    matcher = Matcher(world.flow, MatcherConfig(inlier_px=0.05, flow_sigma_px=10.0))  # unsure depth has no say
     match = matcher.match(world.view(EYE), world.coarse(EYE), view, EYE)
     uv, _, _ = reproject(depth[None], match.T_ck[None], scaled_intrinsics(view.K, 1 / 4)[None])
     inside = in_image(uv[0], 30, 40, -0.5)
