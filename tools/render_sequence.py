@@ -5,6 +5,7 @@ v2d-slam --sequence runs/hall --out runs/hall-run && v2d-eval runs/hall-run --gr
 
 With --movers something moves through the scene, as much as it takes to cover --mover-share of the image; movers/ then
 holds its masks (255: the pixel shows a mover), listed in movers.txt. Without, the walk of a seed is the same.
+Of a rolling shutter and of an exposure the truth is that of the middle row, in the middle of its exposure.
 """
 
 import argparse
@@ -33,6 +34,8 @@ def main() -> None:
     parser.add_argument("--movers", choices=MOVERS, default="none", help="what moves (default %(default)s)")
     parser.add_argument("--mover-share", type=float, default=0.0, help="of the image (default: something is in sight)")
     parser.add_argument("--readout", type=float, default=0.0, help="of a rolling shutter, ms (default %(default)g)")
+    parser.add_argument("--exposure", type=float, default=0.0, help="which blurs motion, ms (default %(default)g)")
+    parser.add_argument("--shake", type=float, default=0.0, help="of 3 to 6 Hz, degrees (default %(default)g)")
     parser.add_argument("--hfov", type=float, default=62.0, help="horizontal field of view, degrees (default 62)")
     parser.add_argument("--k1", type=float, default=0.0, help="first radial coefficient of the lens (default 0)")
     parser.add_argument("--fisheye", action="store_true", help="through a Kannala-Brandt lens, --hfov 140 for one")
@@ -44,6 +47,8 @@ def main() -> None:
         seed=options.seed,
         frames=options.frames,
         readout_s=options.readout / 1000,
+        exposure_s=options.exposure / 1000,
+        shake_deg=options.shake,
         hfov_deg=options.hfov,
         k1=options.k1,
         fisheye=options.fisheye,

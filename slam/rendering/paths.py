@@ -20,7 +20,7 @@ from slam.rendering.viewpoints import (
     uniform,
 )
 
-__all__ = ["PATH_VARIANTS", "clip_poses", "handheld_path"]
+__all__ = ["PATH_VARIANTS", "between", "clip_poses", "handheld_path", "shaken"]
 
 MAX_SPEED = 0.6  # metres a second
 MAX_TURN_RAD = 0.9  # radians a second
@@ -28,6 +28,7 @@ CLEARANCE = 0.25  # metres to any surface
 ATTEMPTS = 6
 TURNING, STEP = 0.6, 0.8  # share of the time that a turn takes, metres walked after it
 CONTROL_RATE = 10  # control points of a path a second
+SHAKE_HZ, SHAKE_WAVES = (3.0, 6.0), 4  # of a shaken camera, about each axis
 
 Sketch = tuple[Tensor, Tensor]  # positions and targets, both (n, 3) world
 
@@ -77,6 +78,24 @@ def handheld_path(
     if clear < CLEARANCE:
         raise ConfigError(f"no room for a camera in this scene: {float(clear):.2f} m to a surface; try another seed")
     return T_wc
+
+
+def shaken(T_wc: Tensor, fps: float, deviation_deg: float, generator: torch.Generator) -> Tensor:
+    """A path (n, 4, 4) whose camera shakes: turns of some waves of SHAKE_HZ about each axis, of that deviation."""
+    n = len(T_wc)
+    hertz = uniform(generator, 3, SHAKE_WAVES, low=SHAKE_HZ[0], high=SHAKE_HZ[1])
+    cycles = (hertz * n / fps).round()  # whole ones: a loop stays closed
+    phase = cycles * torch.arange(n, dtype=torch.float64)[:, None, None] / n + uniform(generator, 3, SHAKE_WAVES)
+    angle_deg = deviation_deg * (2 / SHAKE_WAVES) ** 0.5 * torch.sin(2 * torch.pi * phase).sum(-1)  # (n, 3)
+    return T_wc @ se3.exp(torch.cat([torch.zeros_like(angle_deg), torch.deg2rad(angle_deg)], -1))
+
+
+def between(T_wc: Tensor, at: Tensor) -> Tensor:
+    """Poses (..., 4, 4) of a path (n, 4, 4), n > 1, at places `at` (...) counted in poses; beyond its ends it goes
+    on as before."""
+    n = at.floor().long().clamp(0, len(T_wc) - 2)
+    steps = se3.log(se3.inverse(T_wc[:-1]) @ T_wc[1:])
+    return T_wc[n] @ se3.exp((at - n)[..., None] * steps[n])
 
 
 def _room(scenes: Scenes) -> tuple[Tensor, Tensor]:

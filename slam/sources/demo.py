@@ -9,17 +9,17 @@ from torch import Tensor
 
 from slam.errors import ConfigError
 from slam.frames import Frame, Trajectory
-from slam.geometry import se3
 from slam.geometry.camera import Camera, ray_map
 from slam.geometry.lens import FISHEYE, project
-from slam.rendering.effects import convolve, rolling_shutter_poses, streak_kernels
+from slam.rendering.effects import convolve, streak_kernels
 from slam.rendering.movers import MOVER_KINDS, Movers, make_movers
-from slam.rendering.paths import PATH_VARIANTS, handheld_path
+from slam.rendering.paths import PATH_VARIANTS, between, handheld_path, shaken
 from slam.rendering.renderer import render, render_primitives
 from slam.rendering.scenes import SCENE_KINDS, Scenes, make_scene, stack
 
 START_NS = 1_000_000_000  # time of the first frame
 BATCH = 4  # frames rendered at a time
+INSTANTS = 9  # of an exposure, whose images are averaged; the one in the middle has the depth
 FISHEYE_COEFFICIENTS = (0.02, -0.004, 0.001, -0.0002)  # Kannala-Brandt k1 to k4
 MOVERS = ("none", *MOVER_KINDS)
 
@@ -40,6 +40,8 @@ class DemoConfig:
     exposure_drift_stops: float = 0.15  # slow change of exposure
     blur_px: float = 0.45  # standard deviation of the lens blur
     readout_s: float = 0.0  # time from the first row's exposure to the last's: a rolling shutter, about its middle row
+    exposure_s: float = 0.0  # time over which what a pixel sees is averaged, about the stamp: motion blur
+    shake_deg: float = 0.0  # standard deviation of a shake of 3 to 6 Hz, about each axis
     k1: float = 0.0  # first radial coefficient of the lens; hfov_deg is what the focal length says without it
     fisheye: bool = False  # a Kannala-Brandt lens, hfov_deg along its rows, instead of a pinhole
     movers: str = "none"  # one of MOVERS: what moves through the scene; still while a frame is read out
@@ -65,8 +67,11 @@ class DemoConfig:
             raise ConfigError("demo.fisheye has coefficients of its own; leave out demo.k1")
         if min(self.noise, self.exposure_drift_stops, self.blur_px) < 0:
             raise ConfigError("demo.noise, demo.exposure_drift_stops and demo.blur_px must be at least 0")
-        if not 0 <= self.readout_s <= 1 / self.fps:
-            raise ConfigError(f"demo.readout_s must be from 0 to the time of a frame, got {self.readout_s}")
+        for name in ("readout_s", "exposure_s"):
+            if not 0 <= getattr(self, name) <= 1 / self.fps:
+                raise ConfigError(f"demo.{name} must be from 0 to the time of a frame, got {getattr(self, name)}")
+        if not 0 <= self.shake_deg <= 10:
+            raise ConfigError(f"demo.shake_deg must be in 0..10, got {self.shake_deg}")
 
 
 class DemoSource:
@@ -88,6 +93,8 @@ class DemoSource:
         generator = torch.Generator().manual_seed(config.seed)
         self._scenes = stack([make_scene(config.kind, generator, device)])
         self._T_wc = handheld_path(self._scenes, config.frames, config.fps, generator, config.variant)
+        if config.shake_deg:
+            self._T_wc = shaken(self._T_wc, config.fps, config.shake_deg, generator)
         self.movers: Movers | None = None
         if config.movers != "none":
             self.movers = make_movers(
@@ -113,41 +120,49 @@ class DemoSource:
         if self.movers is None:
             return np.zeros((stop - start, c.height, c.width), bool)
         with torch.inference_mode():
-            scenes, T_wc, rows = self._views(start, stop)
+            scenes, T_wc = self._views(start, stop)
+            rows = self._row_poses(start, stop)
             shown = render_primitives(scenes, T_wc, self.camera.matrix(), c.height, c.width, row_T_wc=rows)
             return (shown >= self._scenes.kind.shape[1]).cpu().numpy()
 
     def _rendered(self, start: int, stop: int, generator: torch.Generator) -> list[Frame]:
         c = self.config
         with torch.inference_mode():
-            scenes, T_wc, rows = self._views(start, stop)
+            scenes, T_wc = self._views(start, stop)
             K = self.camera.matrix()
-            views = render(scenes, T_wc, K, c.height, c.width, row_T_wc=rows, rays_c=self._rays)
-            image = convolve(views.image, self._lens.to(views.image).expand(stop - start, -1, -1)).cpu()
+            instants = INSTANTS if c.exposure_s else 1
+            views = [
+                render(
+                    *(scenes, T_wc, K, c.height, c.width),
+                    row_T_wc=self._row_poses(start, stop, c.exposure_s * ((n + 0.5) / instants - 0.5)),
+                    rays_c=self._rays,
+                )
+                for n in range(instants)
+            ]
+            image = torch.stack([view.image for view in views]).mean(0)
+            image = convolve(image, self._lens.to(image).expand(stop - start, -1, -1)).cpu()
             image = image * self._exposure[start:stop, None, None, None]
             image = image + c.noise * torch.randn(image.shape, generator=generator)
             pixels = (255 * image.clamp(0, 1)).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
-            depth = views.depth.cpu().numpy() if self.with_depth else [None] * len(pixels)
+            depth = views[instants // 2].depth.cpu().numpy() if self.with_depth else [None] * len(pixels)
         return [
             Frame(start + k, int(self._time_ns[start + k]), pixels[k], self.camera, depth[k])
             for k in range(stop - start)
         ]
 
-    def _views(self, start: int, stop: int) -> tuple[Scenes, Tensor, Tensor | None]:
-        """Of frames start .. stop - 1: one scene, or one each; poses; poses of the rows, of a rolling shutter."""
-        c = self.config
+    def _views(self, start: int, stop: int) -> tuple[Scenes, Tensor]:
+        """Of frames start .. stop - 1: one scene, or one each; poses."""
         scenes = self._scenes if self.movers is None else self.movers.within(self._scenes, slice(start, stop))
-        rows = self._row_poses(start, stop) if c.readout_s and c.frames > 1 else None
-        return scenes, self._T_wc[start:stop], rows
+        return scenes, self._T_wc[start:stop]
 
-    def _row_poses(self, start: int, stop: int) -> Tensor:
-        """(B, H, 4, 4) of the rows of frames, each moving on as from this frame to the next."""
-        T_wc = self._T_wc
-        twists = se3.log(se3.inverse(T_wc[:-1]) @ T_wc[1:])
-        twists = torch.cat([twists, twists[-1:]])[start:stop]
-        return rolling_shutter_poses(
-            T_wc[start:stop], twists, self.config.height, self.config.readout_s * self.config.fps
-        )
+    def _row_poses(self, start: int, stop: int, shift_s: float = 0.0) -> Tensor | None:
+        """(B, H, 4, 4) of the rows of frames, `shift_s` after the middle of their exposure; None where nothing moves
+        meanwhile."""
+        c = self.config
+        if not (c.readout_s or c.exposure_s) or c.frames == 1:
+            return None
+        rows_s = c.readout_s * ((torch.arange(c.height, dtype=torch.float64) + 0.5) / c.height - 0.5)
+        return between(self._T_wc, torch.arange(start, stop)[:, None] + c.fps * (rows_s + shift_s))
 
     def groundtruth(self) -> Trajectory:
         """True poses of all frames, metres."""

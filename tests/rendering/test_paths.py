@@ -6,7 +6,7 @@ import torch
 from slam.errors import ConfigError
 from slam.geometry import se3
 from slam.rendering.clips import MIN_CLEARANCE, MIN_OVERLAP, clip_poses, neighbour_flow
-from slam.rendering.paths import MAX_SPEED, PATH_VARIANTS, handheld_path
+from slam.rendering.paths import MAX_SPEED, PATH_VARIANTS, between, handheld_path, shaken
 from slam.rendering.primitives import distance, stack
 from slam.rendering.scenes import SCENE_KINDS, make_scene
 from slam.rendering.viewpoints import default_intrinsics
@@ -107,3 +107,22 @@ def test_unknown_names_are_reported():
         handheld_path(make_scene("bare", generator), 10, 30.0, generator, "fly")
     with pytest.raises(ValueError, match=r"1\.5"):
         clip_poses(stack([make_scene("bare", generator)]), 4, generator, 1.5)
+
+
+def test_a_shake_turns_the_camera_as_much_and_as_often_as_it_should():
+    """Deviation about each axis, and 3 to 6 Hz by its steps: the angle's deviation times 2 pi f / fps."""
+    still = torch.eye(4, dtype=torch.float64).expand(600, 4, 4)
+    T_wc = shaken(still, 60.0, 2.0, torch.Generator().manual_seed(3))
+    twist = se3.log(T_wc)
+    assert not twist[:, :3].any()
+    deviation = torch.rad2deg(twist[:, 3:].std(0))
+    assert (deviation - 2).abs().max() < 0.4
+    hertz = 60 / (2 * torch.pi) * twist[:, 3:].diff(dim=0).std(0) / twist[:, 3:].std(0)
+    assert (hertz > 2.9).all() and (hertz < 6.1).all()
+
+
+def test_between_two_poses_the_path_goes_straight_on_also_past_its_ends():
+    step = torch.tensor([0.1, 0.0, 0.2, 0.0, 0.3, 0.0], dtype=torch.float64)
+    T_wc = se3.exp(step * torch.arange(3, dtype=torch.float64)[:, None])
+    at = torch.tensor([[-0.5, 0.0], [1.25, 2.5]], dtype=torch.float64)
+    torch.testing.assert_close(between(T_wc, at), se3.exp(at[..., None] * step), atol=1e-12, rtol=0)

@@ -68,6 +68,17 @@ def test_the_rows_of_a_rolling_shutter_are_taken_one_after_the_other():
     assert alone.image.shape == (72, 96, 3)
 
 
+def test_an_exposure_blurs_what_moves():
+    """Of a fast camera over half the time of a frame: fine detail goes, the mean stays; depth is that of the middle."""
+    config = replace(SMALL, fps=10.0, shake_deg=3.0, noise=0.0, frames=4)
+    sharp, blurred = (list(DemoSource(c, with_depth=True)) for c in (config, replace(config, exposure_s=0.05)))
+    for a, b in zip(sharp, blurred, strict=True):
+        steps = [np.abs(np.diff(frame.image.astype(float), axis=k)).mean() for frame in (a, b) for k in (0, 1)]
+        assert sum(steps[2:]) < 0.8 * sum(steps[:2])
+        assert a.image.mean() == pytest.approx(b.image.mean(), rel=0.03)
+        np.testing.assert_allclose(a.depth, b.depth, rtol=1e-4)
+
+
 def test_wrong_settings_are_reported():
     with pytest.raises(ConfigError, match="ocean"):
         DemoConfig(kind="ocean")
@@ -75,6 +86,8 @@ def test_wrong_settings_are_reported():
         DemoConfig(frames=0)
     with pytest.raises(ConfigError, match="readout_s"):
         DemoConfig(readout_s=0.05)
+    with pytest.raises(ConfigError, match="exposure_s"):
+        DemoConfig(exposure_s=0.05)
     with pytest.raises(ConfigError, match="hfov"):
         DemoConfig(hfov_deg=179.0)
 
