@@ -1,7 +1,7 @@
 """The system: the loop that turns frames into poses and a map. `slam.build` makes one."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 
@@ -165,9 +165,24 @@ class Slam:
         estimates = self.parts.start.place(first, keyframe)
         for estimate in estimates:
             self._record(estimate)
-        if self.status is Status.TRACKING and view is not first.view:
-            self._add_keyframe(view, estimates[-1])
+        self._add_first_keyframes(first.views, estimates)
         return estimates
+
+    def _add_first_keyframes(self, views: Sequence[View], estimates: Sequence[Estimate]) -> None:
+        """Make keyframes of the newest view that a first map was made of, and of those before that are far apart;
+        against a guess these would have a direction and no place."""
+        is_guessed = self.store[self.localiser.reference_id].is_guessed
+        of_frame = {estimate.frame_id: estimate for estimate in estimates}
+        flow_px = 0.0
+        for view in views:
+            estimate = of_frame.get(view.frame_id)
+            if estimate is None or estimate.status is not Status.TRACKING:
+                continue
+            is_far = estimate.mean_flow_px > flow_px + self.config.keyframing.flow_px
+            if view is views[-1] or (is_far and not is_guessed):
+                self._switch_reference()
+                self._add_keyframe(view, self.store.as_of(estimate, self.localiser.reference_id))
+                flow_px = estimate.mean_flow_px
 
     def _start_elsewhere(self, view: View, was_lost: bool) -> list[Estimate]:
         """Take a view of a lost camera, for a map of the place where it is now; as `_start`."""

@@ -184,6 +184,12 @@ class KeyframeStore:
         keyframe = self._keyframes[estimate.keyframe_id]
         return keyframe.T_wc @ se3.inverse(se3.scaled_translation(estimate.T_ck, keyframe.scale / estimate.scale))
 
+    def as_of(self, estimate: Estimate, keyframe_id: int) -> Estimate:
+        """The estimate of a frame told relative to another active keyframe."""
+        keyframe, T_wc = self._keyframes[keyframe_id], self.pose_of(estimate)
+        T_ck = se3.orthonormalised(se3.inverse(T_wc) @ keyframe.T_wc)
+        return replace(estimate, keyframe_id=keyframe_id, T_ck=T_ck, scale=keyframe.scale, T_wc=T_wc)
+
     def map_ids(self) -> list[int]:
         """The maps that nothing has joined, that with most frames first; one, unless the camera was lost."""
         ids, count = np.unique(self.frame_poses().map_id, return_counts=True)

@@ -83,6 +83,18 @@ def test_frames_move_with_their_keyframe():
     torch.testing.assert_close(torch.from_numpy(store.trajectory().T_wc[0]), expected, rtol=0, atol=1e-12)
 
 
+def test_an_estimate_as_of_another_keyframe_is_the_same_place():
+    """Also after the keyframe that it was made against has grown."""
+    store = KeyframeStore()
+    a, b = added(store, 0, pose(0)), added(store, 1, pose(1), 0)
+    estimate = seen(2, a, pose(2))
+    store.apply(Update((refined(a, pose(0), 1.5), refined(b, pose(3), 0.5)), {}))
+    other = store.as_of(estimate, b.id)
+    assert (other.keyframe_id, other.scale) == (b.id, 0.5)
+    torch.testing.assert_close(store.pose_of(other), store.pose_of(estimate), rtol=0, atol=1e-12)
+    torch.testing.assert_close(other.T_wc, store.pose_of(estimate), rtol=0, atol=1e-12)
+
+
 def test_trajectory_is_of_believed_frames_in_order_of_time():
     store = KeyframeStore()
     k = added(store, 0, se3.identity())
