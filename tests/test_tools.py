@@ -251,3 +251,21 @@ def test_the_bench_of_the_prior_prints_what_its_functions_say(tool, recording, t
         assert bench.table(clip, {"fast": load_networks("fast")})["fast"] == pytest.approx(rows["fast"])
     image = cv2.imread(str(tmp_path / f"prior_{recording.name}.png"))
     assert image.shape == (120, 4 * 160, 3)  # picture, prior, stereo, truth
+
+
+def test_shocks_come_at_the_same_places_and_keep_the_stamps(tool, recording):
+    """Of 75 frames one burst at least is cut out, or ten covered, or the rest exposed otherwise."""
+    bench = tool("bench_shocks")
+    plain = list(bench.shocked(recording, "none", 0))
+    images = {frame.time_ns: frame.image for frame in plain}
+    assert len(list(bench.shocked(recording, "stride10", 0))) == 8
+    dropped, covered, exposed = (list(bench.shocked(recording, shock, 0)) for shock in bench.SHOCKS[1:])
+    assert 5 <= len(plain) - len(dropped) <= 30 and [frame.id for frame in dropped] == list(range(len(dropped)))
+    assert all((images[frame.time_ns] == frame.image).all() for frame in dropped)
+    hidden = [frame for frame in covered if (images[frame.time_ns] != frame.image).any()]
+    assert len(hidden) in (10, 20) and max(frame.image.astype(float).std() for frame in hidden) < 40
+    changed = [frame.id for frame in exposed if (images[frame.time_ns] != frame.image).any()]
+    assert changed and changed == list(range(changed[0], 75)) and changed[0] == hidden[0].id
+    assert len(list(bench.shocked(recording, "dropped", 0))) == len(dropped)
+    with pytest.raises(UsageError, match="quake"):
+        bench.shocked(recording, "quake", 0)
