@@ -34,17 +34,20 @@ class Consensus:
     """What pixels weigh beside each other: what moves by itself has residuals far beyond those of most.
 
     Huber's weight leaves such a pixel a constant pull, and a third of them shifts a pose by half the threshold. The
-    scale follows the residuals of each edge, so that nothing is left out while a pose is still far off.
+    scale follows the residuals of each edge, so that nothing is left out while a pose is still far off: their median
+    by weight, because plain walls, where nothing was measured, seem to be wherever they are expected.
     """
 
     least: float  # robust scale, pixels
-    ratio: float = 3.0  # of the scale and the median residual, where that gives more
+    ratio: float = 3.0  # of the scale and the median residual by weight, where that gives more
 
     def of(self, residual_uv: Tensor, weight: Tensor) -> Tensor:
         """(E, h, w) factor in (0, 1] of residuals (E, h, w, 2) with weights (E, h, w, 2) >= 0."""
         square = residual_uv.square().sum(-1)
-        seen = torch.where((weight > 0).any(-1), square, torch.nan).flatten(1)
-        typical = seen.nanmedian(1).values.nan_to_num(0.0)[:, None, None]
+        ordered, order = square.flatten(1).sort(1)
+        amount = weight.mean(-1).flatten(1).gather(1, order).cumsum(1)
+        middle = torch.searchsorted(amount, 0.5 * amount[:, -1:]).clamp_max(amount.shape[1] - 1)
+        typical = ordered.gather(1, middle)[..., None]
         return redescending_weight(square / (self.ratio**2 * typical).clamp_min(self.least**2))
 
 
