@@ -77,7 +77,7 @@ def build_slam(
     prior = build_prior(config.prior, flow, networks.prior if networks is not None else None, tracking.stride)
     parts = Parts(
         preparation=Preparation(camera, pixels),
-        start=Start(tracking, mapping, config.initialiser, live, device, prior, camera.is_guess),
+        start=Start(*(tracking, mapping, config.initialiser, live, device, prior, camera.is_guess), config.keypoints),
         localiser=Localiser(
             tracking, MotionModel(config.motion_model), Relocaliser(tracking, config.relocaliser, config.keypoints)
         ),

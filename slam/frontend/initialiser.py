@@ -6,7 +6,7 @@ depth are adjusted together and kept only if the flow then fits.
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from slam.geometry.camera import pixel_grid
 from slam.inv_depth import UNMEASURED_SIGMA, InvDepth
 from slam.matching.matcher import Match, Matcher
 from slam.matching.parallax import TEXTURED, turn_and_parallax
+from slam.recognition.keypoints import KeypointConfig, detect_keypoints
+from slam.recognition.relative_pose import turn_from_keypoints
 from slam.stereo.prior import Prior
 
 log = logging.getLogger(__name__)
@@ -29,6 +31,9 @@ MIN_DEVIATION = 0.005
 FLOW_SIGMA_CELLS = 0.06  # standard deviation of a good flow: a quarter of a pixel in cells of four
 MIN_INV_DEPTH = 1e-3
 MAX_MATCHED_VIEWS = 60  # gathered views that keep their flow, spread evenly over time; the others keep the image only
+MIN_MEAN_WEIGHT = 0.04  # of a flow that is believed though no constant depth explains it: it agrees both ways
+CLEARLY = 2.0  # times the weight, by which a flow that began at a rotation of keypoints is the better one
+MIN_CUT_SHORT = 3  # views that may make a map where the camera leaves what the first one shows
 PATIENT_RATIO = 0.5  # of parallax_px, which is enough once more than MAX_MATCHED_VIEWS are gathered
 
 
@@ -91,19 +96,22 @@ class Initialiser:
         device: torch.device = torch.device("cpu"),
         prior: Prior | None = None,
         is_lens_guessed: bool = False,
+        keypoints: KeypointConfig = KeypointConfig(),
     ) -> None:
         """`device`: of the depth that is sought; `is_lens_guessed`: the views' focal length may be far off."""
         self.matcher = matcher
         self.config = config
         self.device = device
         self.prior = prior
+        self.keypoints = keypoints
         self.zooms = OTHER_ZOOMS if is_lens_guessed else ()
         self.views: list[View] = []
         self.matches: list[Match] = []  # of views[1:] to views[0]
         self.unmatched: list[View] = []  # between them, without flow
         self.dropped: list[View] = []  # before views[0], without flow
         self.seen = Seen()
-        self._tried_px = 0.0  # parallax of the last attempt
+        self._parallax_px = 0.0  # largest of these views
+        self._tried_px = 0.0  # of the last attempt
 
     def add(self, view: View) -> InitialMap | None:
         """Take a view; the map, if this one made it possible."""
@@ -111,29 +119,54 @@ class Initialiser:
             self.views.append(view)
             return None
         match = self._match(view)
-        self.seen.failed += not match.ok
-        if not match.ok or len(self.views) + len(self.unmatched) >= self.config.max_gathered:
-            self._restart(view)
-            return None
+        self.seen.failed += not _is_believed(match)
+        if not _is_believed(match) or len(self.views) + len(self.unmatched) >= self.config.max_gathered:
+            first = self._cut_short(view)
+            if first is None:
+                self._restart(view)
+            return first
         self.views.append(view)
         self.matches.append(match)
         if len(self.views) > MAX_MATCHED_VIEWS:
             self._thin()
         turn, parallax = turn_and_parallax(match.target_uv, match.weight, view.K, self.matcher.stride)
         self._note(match, turn, parallax)
+        self._parallax_px = max(self._parallax_px, parallax)
+        is_leaving = match.visible_ratio < self.config.turned_visible_ratio
+        if is_leaving and len(self.views) <= self.config.min_views:
+            return self._attempted(MIN_CUT_SHORT, self._parallax_px)
+        return self._attempted(self.config.min_views, parallax)
+
+    def _attempted(self, min_views: int, parallax: float) -> InitialMap | None:
+        """The map of the views so far, if they show enough, and clearly more than at the last attempt."""
         wanted_px = self.config.parallax_px * (PATIENT_RATIO if self.unmatched else 1)
-        if len(self.views) < self.config.min_views or parallax < max(wanted_px, 1.2 * self._tried_px):
+        if len(self.views) < min_views or parallax < max(wanted_px, 1.2 * self._tried_px):
             return None
         self._tried_px = parallax
         return self._solve(parallax)
 
     def _match(self, view: View) -> Match:
-        """Match the first view, at depth 1, to another one."""
+        """Match the first view, at depth 1, to another one; after a large turn, by the rotation of their keypoints."""
         T_ck = self.matches[-1].T_ck if self.matches else se3.identity()
         h, w = (side // self.matcher.stride for side in view.image.size)
         ones = torch.ones(h, w, device=self.device)
         constant = InvDepth(ones, 1e-6 * ones)  # as if sure: the motion is scaled to it
-        return self.matcher.match(self.views[0], constant, view, T_ck)
+        match = self.matcher.match(self.views[0], constant, view, T_ck)
+        if match.mean_weight >= MIN_MEAN_WEIGHT:
+            return match
+        known, seen = (detect_keypoints(v.image, self.keypoints) for v in (self.views[0], view))
+        turn = turn_from_keypoints(known, seen, view.K.numpy(), self.keypoints)
+        turned = match if turn is None else self.matcher.match(self.views[0], constant, view, turn)
+        return turned if turned.mean_weight > CLEARLY * match.mean_weight else match
+
+    def _cut_short(self, view: View) -> InitialMap | None:
+        """The map of a few views, where the next one cannot be found in the first."""
+        if len(self.views) > self.config.min_views:  # there was time
+            return None
+        first = self._attempted(MIN_CUT_SHORT, self._parallax_px)
+        if first is None:
+            return None
+        return replace(first, views=(*first.views, view), T_cks=(*first.T_cks, first.T_cks[-1]))
 
     def _note(self, match: Match, turn: Tensor, parallax: float) -> None:
         """Keep the largest of each."""
@@ -164,10 +197,10 @@ class Initialiser:
         self.dropped += [view for view in aside if view.frame_id < kept[0].frame_id]
         self.dropped = self.dropped[-self.config.max_gathered :]
         self.unmatched = [view for view in aside if view.frame_id > kept[0].frame_id]
-        self.views, self.matches, self._tried_px = kept[:1], [], 0.0
+        self.views, self.matches, self._tried_px, self._parallax_px = kept[:1], [], 0.0, 0.0
         for n, view in enumerate(kept[1:], 1):
             match = self._match(view)
-            if not match.ok:
+            if not _is_believed(match):
                 return self._begin(kept[:n], kept[n:])
             self.views.append(view)
             self.matches.append(match)
@@ -225,6 +258,11 @@ class Initialiser:
             tuple(self.dropped),
             prior=prior,
         )
+
+
+def _is_believed(match: Match) -> bool:
+    """True if a view was found in the first one: close to its parallax only the flow itself can tell."""
+    return match.ok or match.mean_weight >= MIN_MEAN_WEIGHT
 
 
 def _nearest(views: list[View], chosen: list[View], solved: list[Tensor], scale: float) -> list[Tensor]:

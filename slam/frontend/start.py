@@ -16,6 +16,7 @@ from slam.geometry import se3
 from slam.inv_depth import InvDepth
 from slam.mapping.sensor import measured_coarse, measured_dense
 from slam.matching.matcher import Matcher
+from slam.recognition.keypoints import KeypointConfig
 from slam.stereo.prior import Prior
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class Start:
         device: torch.device = torch.device("cpu"),
         prior: Prior | None = None,
         is_lens_guessed: bool = False,
+        keypoints: KeypointConfig = KeypointConfig(),
     ) -> None:
         """`tracking` places views where depth is known, `mapping` seeks depth; `live`: of a camera, which moves on.
         The first map's depth will be on the device; `is_lens_guessed`: as of `Initialiser`."""
@@ -48,6 +50,7 @@ class Start:
         self.device = device
         self.prior = prior
         self.config = config
+        self.keypoints = keypoints
         self.initialiser = self._initialiser()
         self._is_further = False  # there is a map, and the camera lost
         self._later: Initialiser | None = None  # gathers views of a keyframe whose depth is a guess ...
@@ -57,7 +60,7 @@ class Start:
         self._sees_depth = False  # of a sensor, though too little for a first map
 
     def _initialiser(self) -> Initialiser:
-        return Initialiser(self.mapping, self.config, self.device, self.prior, self.is_lens_guessed)
+        return Initialiser(self.mapping, self.config, self.device, self.prior, self.is_lens_guessed, self.keypoints)
 
     def anew(self) -> None:
         """Gather views for a further map: the camera is lost."""

@@ -14,7 +14,7 @@ from slam.frontend.initialiser import Initialiser, InitialiserConfig, InitialMap
 from slam.geometry import se3
 from slam.geometry.camera import scaled_intrinsics
 from slam.inv_depth import InvDepth
-from slam.matching.matcher import Matcher
+from slam.matching.matcher import Matcher, MatcherConfig
 from slam.matching.parallax import turn_and_parallax
 from slam.stereo.prior import Prior
 
@@ -126,6 +126,35 @@ def test_a_cut_begins_anew_and_forgets_no_frame(world, wall_and_box):
     assert first is not None
     ids = [v.frame_id for v in first.before] + [first.view.frame_id] + [v.frame_id for v in first.views]
     assert ids == list(range(n + 1)) and first.view.frame_id >= 3
+
+
+def test_large_steps_give_a_map_of_the_few_views_that_share_the_first(world, wall_and_box):
+    """14 degrees and 10 cm a frame: the fourth view hardly overlaps the first, and a fifth would not at all."""
+    poses = [wall_and_box.moved(0.1 * n, 0, 0, 0, -0.24 * n, 0) for n in range(6)]
+    _, first, count = fed(world, poses)
+    assert first is not None and first.view.frame_id == 0 and 3 <= count < InitialiserConfig().min_views
+    assert [view.frame_id for view in first.views] == list(range(1, count))
+    for T_ck, T_cw in zip(first.T_cks[:2], poses[1:], strict=False):
+        assert float(se3.angle_rad(T_ck @ se3.inverse(T_cw))) < 0.02
+
+
+def test_a_flow_that_no_constant_depth_explains_is_believed(world, wall_and_box):
+    """It agrees both ways, though cells at other depths miss what one depth would make of it."""
+    initialiser = Initialiser(Matcher(world.flow, MatcherConfig(min_inlier_ratio=1.0)))
+    for n in range(4):
+        initialiser.add(world.view(wall_and_box.moved(0.1 * n, 0.02 * n), n))
+    assert len(initialiser.matches) == 3 and initialiser.seen.failed == 0
+    assert not any(match.ok for match in initialiser.matches)
+
+
+def test_views_that_show_enough_make_a_map_when_the_next_one_shows_something_else(world, wall_and_box):
+    """That one is handed on with them, to be placed or not."""
+    initialiser = Initialiser(Matcher(world.flow))
+    for n in range(3):
+        assert initialiser.add(world.view(wall_and_box.moved(0.25 * n, 0.05 * n), n)) is None
+    first = initialiser.add(wall_and_box.World(seed=5).view(wall_and_box.moved(0.4), 3))
+    assert first is not None and first.view.frame_id == 0 and initialiser.seen.failed == 1
+    assert [view.frame_id for view in first.views] == [1, 2, 3] and len(first.T_cks) == 3
 
 
 def test_waiting_is_bounded(world):

@@ -11,7 +11,7 @@ from slam.geometry import se3
 from slam.inv_depth import InvDepth
 from slam.mapping.transforms import rescaled
 from slam.recognition.keypoints import KeypointConfig, detect_keypoints
-from slam.recognition.relative_pose import median_inv_depth, pose_from_keypoints, scale_ratio
+from slam.recognition.relative_pose import median_inv_depth, pose_from_keypoints, scale_ratio, turn_from_keypoints
 
 CONFIG = KeypointConfig()
 
@@ -73,3 +73,17 @@ def test_without_common_surface_there_is_no_ratio(pair, world, wall_and_box):
 
 def test_median_depth_is_of_the_cells(pair):
     assert median_inv_depth(rescaled(pair[0], pair[0].T_wc, 4.0)) == pytest.approx(median_inv_depth(pair[0]) / 4)
+
+
+def test_a_turn_is_found_without_depth(world, wall_and_box):
+    """To the angle by which 5 cm move what is 2 m away; of another place none is found."""
+    T_ba = wall_and_box.moved(0.05, 0, 0, 0.05, 0.35, -0.1)
+    images = [world.view(T, n).image for n, T in enumerate((wall_and_box.moved(), T_ba))]
+    a, b = (detect_keypoints(image) for image in images)
+    K = wall_and_box.K.numpy()
+    turn = turn_from_keypoints(a, b, K, CONFIG)
+    assert turn is not None and not turn[:3, 3].any()
+    assert float(se3.angle_rad(turn @ se3.inverse(T_ba))) < 0.03 < 0.3 < float(se3.angle_rad(T_ba))
+    other = detect_keypoints(wall_and_box.World(seed=5).view(wall_and_box.moved(), 2).image)
+    assert turn_from_keypoints(a, other, K, CONFIG) is None
+    assert turn_from_keypoints(a, Keypoints.none(), K, CONFIG) is None
