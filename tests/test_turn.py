@@ -74,7 +74,7 @@ def test_every_frame_of_a_turn_has_its_direction_and_none_a_translation(by_prior
     assert len(T_wc) >= 0.95 * turning.turn and turning.turn > 40
     error = se3.angle_rad(se3.inverse(se3.inverse(T_wc[:1]) @ T_wc) @ se3.inverse(true[:1]) @ true)
     assert float(torch.rad2deg(error).max()) < MAX_ERROR_DEG
-    assert float((T_wc[:, :3, 3] - T_wc[0, :3, 3]).norm(dim=1).max()) < 0.005  # of the depth; views after the step tell
+    assert float((T_wc[:, :3, 3] - T_wc[0, :3, 3]).norm(dim=1).max()) < 0.01  # of the depth; views after the step tell
 
 
 def test_without_a_prior_the_turn_has_no_pose(turning):

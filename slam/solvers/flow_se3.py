@@ -33,22 +33,19 @@ class MotionStep:
 class Consensus:
     """What pixels weigh beside each other: what moves by itself has residuals far beyond those of most.
 
-    Huber's weight leaves such a pixel a constant pull, and a third of them shifts a pose by half the threshold. The
-    scale follows the residuals of each edge, so that nothing is left out while a pose is still far off: their median
-    by weight, because plain walls, where nothing was measured, seem to be wherever they are expected.
+    Huber's weight leaves such a pixel a constant pull, and a third of them shifts a pose by half the threshold. While
+    most of the weight does not fit yet, nothing is left out: what is near moves most where the pose is far off. That is
+    asked of the weight, because plain walls, where nothing was measured, seem to be wherever they are expected.
     """
 
-    least: float  # robust scale, pixels
-    ratio: float = 3.0  # of the scale and the median residual by weight, where that gives more
+    scale: float  # robust, pixels
 
     def of(self, residual_uv: Tensor, weight: Tensor) -> Tensor:
         """(E, h, w) factor in (0, 1] of residuals (E, h, w, 2) with weights (E, h, w, 2) >= 0."""
-        square = residual_uv.square().sum(-1)
-        ordered, order = square.flatten(1).sort(1)
-        amount = weight.mean(-1).flatten(1).gather(1, order).cumsum(1)
-        middle = torch.searchsorted(amount, 0.5 * amount[:, -1:]).clamp_max(amount.shape[1] - 1)
-        typical = ordered.gather(1, middle)[..., None]
-        return redescending_weight(square / (self.ratio**2 * typical).clamp_min(self.least**2))
+        square = residual_uv.square().sum(-1) / self.scale**2
+        amount = weight.mean(-1)
+        fitting = ((square < 1) * amount).sum((1, 2), keepdim=True)
+        return torch.where(2 * fitting > amount.sum((1, 2), keepdim=True), redescending_weight(square), 1.0)
 
 
 def flow_se3(
