@@ -77,8 +77,8 @@ class KeyframeStore:
         return tuple(everything[n] for n in sorted(everything))
 
     def add(self, keyframe: Keyframe) -> Keyframe:
-        """Insert a keyframe after all others; returned with its id, and its rotation made exact. It is
-        of its parent's map; without a parent it begins one.
+        """Insert a keyframe after all others; returned with its id, and its rotation made exact. It is of
+        its parent's map; without a parent it begins one.
 
         `keyframe` has T_wc (4, 4), `dense` (h, w) at the size of its image and `coarse` (hc, wc).
         """
