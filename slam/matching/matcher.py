@@ -110,9 +110,10 @@ class Matcher(Generic[Features, State]):
         )
         return self._judged(steps[-1], inv_depth, K_cells, shown)
 
-    def own_confidence(self, view: View, coarse: InvDepth) -> float:
-        """Mean confidence of a view matched to itself: the most that a match of it can have."""
-        return self.match(view, coarse, view, se3.identity()).mean_weight
+    def is_of_own(self, confidence: float, share: float, view: View, coarse: InvDepth) -> bool:
+        """True if a mean confidence, of what is in sight, is at least a share of that of the view matched to itself,
+        the most that a match of it can have."""
+        return confidence >= share or confidence >= share * self.match(view, coarse, view, se3.identity()).mean_weight
 
     def _judged(self, step: MotionStep, inv_depth: Tensor, K_cells: Tensor, shown: "Shown | None") -> Match:
         config, stride = self.config, self.stride
