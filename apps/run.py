@@ -148,8 +148,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def earlier_ids(slam: "Slam") -> set[int]:
-    """The maps that hold keyframes of the earlier one."""
-    return {k.map_id for k in slam.store.everything() if k.view.frame_id < 0}
+    """The maps that hold keyframes of the earlier one; that which began a map never leaves."""
+    return {k.map_id for k in slam.store.keyframes if k.view.frame_id < 0}
 
 
 def outcome_of(slam: "Slam", end: str, recording: "RecordingRecord | None") -> "Outcome":

@@ -144,8 +144,9 @@ class Report:
         run = self.directory
         if self._online.error is not None:
             run.missing[ONLINE] = f"broken off: {self._online.error}"
-        maps = _maps(store)
-        trajectory, everything, metric = maps[0].trajectory, store.everything(), maps[0].is_metric
+        everything = store.everything()
+        maps = _maps(store, everything)
+        trajectory, metric = maps[0].trajectory, maps[0].is_metric
         summary = [summary_line(counts, len(everything), seconds)]
         if len(maps) > 1:
             summary.append(maps_line(maps))
@@ -204,9 +205,8 @@ class _Map:
         return MapRecord(len(self.trajectory), len(self.keyframes), scale_source(self.is_metric), *files)
 
 
-def _maps(store: KeyframeStore) -> list[_Map]:
-    """Those with a frame, that with most frames first; without any, what there is."""
-    everything = store.everything()
+def _maps(store: KeyframeStore, everything: tuple[Keyframe, ...]) -> list[_Map]:
+    """Those with a frame, that with most frames first; without any, what there is. `everything`: all its keyframes."""
     found = [
         _Map(store.trajectory(n), store.keyframe_trajectory(n), tuple(k for k in everything if k.map_id == n))
         for n in store.map_ids()

@@ -41,7 +41,7 @@ class Slam:
         self.backend = BackendClient(parts.backend.process, record.live, record.threads)
         self.status, self.counts, self.times = Status.INIT, Counts(), StageTimes()
         self._newest: Frame | None = None  # that was fed
-        self._last: tuple[View, Estimate] | None = None  # of the last frame that was tracked
+        self._last: tuple[View, Estimate] | None = None  # of the last frame since the map began
         self._kept = KeptViews(config.placed_again)
 
     def run(
@@ -189,11 +189,10 @@ class Slam:
         with self.times.measure("initialise"):
             if not was_lost:
                 self.parts.start.anew()
-            lost = self.counts.lost
             estimates = self._start(view)
             if estimates:
                 log.info("map %d begins where the camera was lost", estimates[-1].keyframe_id)
-                self.counts.lost = lost - len(estimates) + sum(e.status is Status.LOST for e in estimates)
+                self.counts.lost -= len(estimates)  # each had been counted as lost, and is counted anew
             return estimates
 
     def _start_again(self, view: View, estimate: Estimate) -> bool:

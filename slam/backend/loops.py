@@ -169,8 +169,8 @@ class LoopCloser:
         good = match.inlier_ratio >= config.min_inlier_ratio and match.visible_ratio >= config.min_visible_ratio
         if not (match.ok and good):
             return None
-        confidence = match.mean_weight / match.visible_ratio
-        return match if self.matcher.is_of_own(confidence, config.min_confidence, k.view, k.coarse) else None
+        least = config.min_confidence * match.visible_ratio
+        return match if self.matcher.is_of_own(match.mean_weight, least, k.view, k.coarse) else None
 
     def edges(self) -> dict[Pair, Edge]:
         """The flows of all loops, both ways, subsampled."""

@@ -96,8 +96,8 @@ class Relocaliser:
             or estimate.visible_ratio < config.min_visible_ratio
         ):
             return False
-        confidence = estimate.mean_confidence / estimate.visible_ratio
-        if not self.matcher.is_of_own(confidence, config.min_confidence, keyframe.view, keyframe.coarse):
+        least = config.min_confidence * estimate.visible_ratio
+        if not self.matcher.is_of_own(estimate.mean_confidence, least, keyframe.view, keyframe.coarse):
             return False
         carried = carried_depth(keyframe, estimate.T_ck, self.matcher.stride).inpainted()
         back = self.matcher.match(view, carried, keyframe.view, se3.inverse(estimate.T_ck))

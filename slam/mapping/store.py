@@ -133,8 +133,7 @@ class KeyframeStore:
         left = {n: a.placement(own) for n, a in self._anchors.items() if a.keyframe_id == keyframe_id}
         left[keyframe_id] = own
         del self._keyframes[keyframe_id]
-        before = max(n for n, k in self._keyframes.items() if n < keyframe_id and k.map_id == keyframe.map_id)
-        anchor = self._keyframes.get(keyframe.parent_id, self._keyframes[before])
+        anchor = self._keyframes.get(keyframe.parent_id) or self._before(keyframe)
         T_aw = np.linalg.inv(anchor.T_wc.numpy())
         self._anchors = self._anchors | {
             n: Anchor(anchor.id, T_aw @ placement.T_wc, anchor.scale, placement.scale) for n, placement in left.items()
@@ -142,6 +141,12 @@ class KeyframeStore:
         for child in self.keyframes:
             if child.parent_id == keyframe_id:
                 self._keyframes[child.id] = replace(child, parent_id=anchor.id)
+
+    def _before(self, keyframe: Keyframe) -> Keyframe:
+        """The active keyframe before one in its map."""
+        return self._keyframes[
+            max(n for n, k in self._keyframes.items() if n < keyframe.id and k.map_id == keyframe.map_id)
+        ]
 
     def record(self, estimate: Estimate) -> None:
         """Remember a frame's pose relative to its keyframe."""

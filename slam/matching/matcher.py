@@ -111,8 +111,8 @@ class Matcher(Generic[Features, State]):
         return self._judged(steps[-1], inv_depth, K_cells, shown)
 
     def is_of_own(self, confidence: float, share: float, view: View, coarse: InvDepth) -> bool:
-        """True if a mean confidence, of what is in sight, is at least a share of that of the view matched to itself,
-        the most that a match of it can have."""
+        """True if a mean confidence is at least a share of that of the view matched to itself, the most that a match of
+        the view can have."""
         return confidence >= share or confidence >= share * self.match(view, coarse, view, se3.identity()).mean_weight
 
     def _judged(self, step: MotionStep, inv_depth: Tensor, K_cells: Tensor, shown: "Shown | None") -> Match:
