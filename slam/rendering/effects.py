@@ -7,7 +7,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from slam.errors import ConfigError
-from slam.geometry import se3
 from slam.rendering.jpeg import jpeg
 from slam.rendering.viewpoints import uniform
 
@@ -145,18 +144,3 @@ def convolve(image: Tensor, kernels: Tensor) -> Tensor:
     padded = F.pad(image, (k // 2,) * 4, mode="replicate").view(1, B * C, H + k - 1, W + k - 1)
     weight = kernels[:, None].expand(-1, C, -1, -1).reshape(B * C, 1, k, k)
     return F.conv2d(padded, weight, groups=B * C).view(B, C, H, W)
-
-
-def rolling_shutter_poses(T_wc: Tensor, twist: Tensor, height: int, readout: float = 1.0) -> Tensor:
-    """Pose of each image row of cameras that move while they read out; the middle row has the pose T_wc.
-
-    Args:
-        T_wc: (B, 4, 4).
-        twist: (B, 6) `[v, omega]` motion from one frame to the next in the camera frame.
-        readout: share of the time between frames that reading takes.
-
-    Returns:
-        (B, H, 4, 4) for `render(row_T_wc=...)`.
-    """
-    s = readout * ((torch.arange(height, dtype=T_wc.dtype, device=T_wc.device) + 0.5) / height - 0.5)
-    return T_wc[:, None] @ se3.exp(s[None, :, None] * twist[:, None])

@@ -12,7 +12,7 @@ from slam.geometry.flow import in_image, rays, reproject
 from slam.rendering.builder import SceneBuilder, yaw_matrix
 from slam.rendering.casting import intersect
 from slam.rendering.clips import clip_poses
-from slam.rendering.effects import rolling_shutter_poses
+from slam.rendering.paths import between
 from slam.rendering.primitives import CYLINDER, ELLIPSOID, NOTHING, Scene, Scenes, distance, stack
 from slam.rendering.renderer import render, render_depth
 from slam.rendering.scenes import SCENE_KINDS, make_scene
@@ -173,7 +173,8 @@ def test_rolling_shutter_rows_are_rows_of_global_views():
     scenes = stack([make_scene("clutter", generator)])
     T_wc = clip_poses(scenes, 1, generator)[0]
     twist = torch.tensor([[0.1, 0.03, -0.05, 0.02, 0.1, 0.05]], dtype=torch.float64)
-    rows = rolling_shutter_poses(T_wc, twist, H)
+    path = T_wc @ se3.exp(twist * torch.tensor([[-1.0], [0.0], [1.0]], dtype=torch.float64))
+    rows = between(path, 0.5 + (torch.arange(H, dtype=torch.float64)[None] + 0.5) / H)
     rolled = render(scenes, T_wc, K, H, W, row_T_wc=rows)
     for row in (0, 17, 40, H - 1):
         still = render(scenes, rows[:, row], K, H, W)
