@@ -19,6 +19,7 @@ from slam import __version__
 from slam.errors import listed
 from slam.io.files import PACKAGE, reason
 from slam.io.folders import is_leftover
+from slam.processes import own_python
 
 CHILD_TIMEOUT_S = 90  # a first import reads hundreds of megabytes from a cold disk
 SELF_TEST_S = 2.0
@@ -104,16 +105,8 @@ def all_findings() -> Iterator[Finding]:
 
 def child(code: str, timeout_s: float = CHILD_TIMEOUT_S) -> tuple[bool, str]:
     """Run Python code in a process of its own: whether it went well, and its last line or what it died of."""
-    path = os.pathsep.join([str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout_s,
-            env={**os.environ, "PYTHONPATH": path},
-        )
+        done = subprocess.run(own_python(code), capture_output=True, text=True, errors="replace", timeout=timeout_s)
     except subprocess.TimeoutExpired:
         return False, f"hangs (no answer within {timeout_s:g} s)"
     except OSError as error:

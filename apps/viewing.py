@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from apps.common import guarded
 from slam.errors import UsageError, ViewerError
+from slam.processes import own_program
 from slam.threads import Worker
 from slam.viewer.driver import check_display, check_driver, on_display_lost
 from slam.viewer.web_address import LOCAL_HOST, Address, import_page
@@ -161,7 +162,7 @@ def take_screenshot(run: Path, file: Path) -> ViewerError | None:
 
     A process of its own draws: a window may have used the renderer before, and a driver that breaks breaks only that.
     """
-    command = [sys.executable, "-m", "apps.view", str(run), "--screenshot", str(file)]
+    command = own_program("apps.view", run, "--screenshot", file)
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SCREENSHOT_TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired) as error:

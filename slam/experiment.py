@@ -3,11 +3,8 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 from slam.build import build_slam
 from slam.config import SlamConfig, load_config
@@ -23,9 +20,6 @@ from slam.threads import limit_threads
 log = logging.getLogger(__name__)
 
 DEPTH_DIFFERENCE_NS = 60_000_000  # of the stamps of a keyframe and of true depth that is compared with it
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,9 +119,3 @@ def scores(
         cpu_ms=1e3 * result.cpu_s / frames,
         seconds=result.seconds,
     )
-
-
-def in_new_process(function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
-    """The result of a function in a Python of its own: nothing is warm, and its memory is its own."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(function, *arguments, **options).result()

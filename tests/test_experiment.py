@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from slam.errors import SourceError
-from slam.experiment import in_new_process, run_and_score, scores
+from slam.experiment import run_and_score, scores
 from slam.frames import Progress
+from slam.processes import in_new_process
 
 SETTINGS = ["pixels=19200", "final_refine=false"]
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = [
     {"errors", "parsing", "threads", "timing"},
-    {"device", "geometry", "settings"},
+    {"device", "geometry", "settings", "processes"},
     {"kernels"},
     {"inv_depth"},
     {"solvers", "frames"},

@@ -18,6 +18,7 @@ import torch
 from bench_prior import PIXELS, pictures_of, predicted, scores
 
 from slam.networks.storage import load_networks
+from slam.processes import own_program
 from slam.sources import SourceSpec, open_source
 from slam.training.clips import Clip
 from slam.training.rgbd import RgbdFolder
@@ -39,7 +40,7 @@ VARIANTS: dict[str, list[str]] = {
 
 def run(program: str, *arguments: object) -> None:
     """One of the programs; ends this one if it fails."""
-    command = [sys.executable, "-m", f"apps.{program}", *map(str, arguments)]
+    command = own_program(f"apps.{program}", *arguments)
     if subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL).returncode:
         sys.exit(f"ablate_prior: {' '.join(command)} failed")
 

@@ -11,7 +11,8 @@ import argparse
 from pathlib import Path
 
 from slam.errors import EvaluationError
-from slam.experiment import in_new_process, scores
+from slam.experiment import scores
+from slam.processes import in_new_process
 
 BARE = ["backend.adjust=off", "depth.stereo=none", "loops.enabled=false", "final_refine=false"]
 PARTS: dict[str, list[str]] = {

@@ -20,10 +20,11 @@ import numpy as np
 from bench_loops import MAX_SHIFT, MAX_TURN_DEG, loop_errors
 
 from slam.evaluation.depth import stamped_images
-from slam.experiment import Experiment, in_new_process, run_and_score
+from slam.experiment import Experiment, run_and_score
 from slam.frames import Image, Keyframe
 from slam.io.images import read_mask
 from slam.mapping.fusion import agreed_views, fused_cloud
+from slam.processes import in_new_process
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,12 @@ from slam.build import build_slam
 from slam.config import SlamConfig, load_config
 from slam.evaluation.run_surface import VOXEL_M, points_of, surface_report
 from slam.evaluation.surface import Surface, SurfaceScore, thinned
-from slam.experiment import in_new_process
 from slam.io.ply import PointCloud, write_ply
 from slam.io.run import Run, write_cloud, write_keyframes, write_trajectories
 from slam.io.run_directory import RunDirectory
 from slam.mapping.fusion import fused_cloud
 from slam.mapping.voxels import first_in_voxels
+from slam.processes import in_new_process
 from slam.sources.demo import DemoConfig, DemoSource
 from slam.threads import limit_threads
 

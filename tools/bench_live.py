@@ -14,15 +14,15 @@ with a live pose; of the run from the disk over the same frames.
 """
 
 import argparse
+import json
 import os
 import runpy
+import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 
@@ -38,10 +38,11 @@ from slam.build import build_slam
 from slam.config import SlamConfig, load_config
 from slam.errors import EvaluationError, SourceError, UsageError
 from slam.evaluation.trajectory import ate
-from slam.experiment import in_new_process, run_and_score
+from slam.experiment import run_and_score
 from slam.frames import Counts, Progress, Trajectory
 from slam.geometry.camera import Camera
 from slam.io.images import JPEG_QUALITY
+from slam.processes import in_new_process, own_python
 from slam.sources import Source, SourceSpec, open_source
 from slam.sources.groundtruth import read_groundtruth
 from slam.sources.sequence import CameraChoice
@@ -49,6 +50,7 @@ from slam.sources.webcam import WebcamSource
 from slam.threads import limit_threads
 
 SERVER = Path(__file__).resolve().parents[1] / "tests" / "sources" / "mjpeg_server.py"
+SERVING = "import json; sys.path.insert(0, sys.argv[1]); from bench_live import serve; serve(*json.loads(sys.argv[2]))"
 STEP_PX = 8  # every so many pixels of an image tell it from others
 SEARCHED_NS = 1_500_000_000  # an image is this long under way at most
 COLUMNS = (
@@ -135,30 +137,35 @@ def read_recording(folder: Path, max_frames: int | None) -> Recording:
     return Recording(source.camera, time_ns, pixels, read_groundtruth(folder))
 
 
-def serve(folder: Path, max_frames: int | None, fps: float, connection: Connection) -> None:
-    """Serve a recording: its URL goes over the connection, and when anything comes back, what was sent and when."""
+def serve(folder: str, max_frames: int | None, fps: float) -> None:
+    """Serve a recording: its URL is printed, and when a line comes in, what was sent and when."""
     limit_threads()
     quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-    frames = opened(folder, max_frames)
+    frames = opened(Path(folder), max_frames)
     images = [cv2.imencode(".jpg", frame.image[..., ::-1], quality)[1].tobytes() for frame in frames]
     server = runpy.run_path(str(SERVER))["MjpegServer"](images, fps, real_time=True)
-    connection.send(server.url)
-    connection.recv()
-    connection.send(server.sent)
+    print(json.dumps(server.url), flush=True)
+    sys.stdin.readline()
+    print(json.dumps(server.sent), flush=True)
 
 
 @contextmanager
-def served(folder: Path, max_frames: int | None, fps: float) -> Iterator[Connection]:
-    """`serve` in a process of its own."""
-    context = get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=serve, args=(folder, max_frames, fps, theirs), daemon=True)
-    process.start()
-    try:
-        yield ours
-    finally:
-        process.terminate()
-        process.join()
+def served(folder: Path, max_frames: int | None, fps: float) -> Iterator[tuple[str, Callable[[], list[list[int]]]]]:
+    """`serve` in a process of its own: the URL, and what tells it that the run is over and gives what was sent."""
+    given = json.dumps([str(folder), max_frames, fps])
+    command = own_python(SERVING, Path(__file__).parent, given)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+
+        def ended() -> list[list[int]]:
+            process.stdin.write("over\n")
+            process.stdin.flush()
+            return json.loads(process.stdout.readline())
+
+        try:
+            yield json.loads(process.stdout.readline()), ended
+        finally:
+            process.terminate()
 
 
 def live_run(url: str, camera: Camera, settings: list[str]) -> LiveRun:
@@ -234,7 +241,7 @@ def ate_of(trajectory: Trajectory, truth: Trajectory) -> float:
         return float("nan")
 
 
-def row(recording: Recording, live: LiveRun, sent: list[tuple[int, int]], disk: Trajectory) -> Row:
+def row(recording: Recording, live: LiveRun, sent: list[list[int]], disk: Trajectory) -> Row:
     """Numbers of a live run and of the one from the disk."""
     numbers = shown(live, recording.pixels, sent)
     arrival_ms = [(time_ns - dict(sent)[number]) / 1e6 for number, time_ns in zip(numbers.tolist(), live.time_ns)]
@@ -258,10 +265,9 @@ def row(recording: Recording, live: LiveRun, sent: list[tuple[int, int]], disk: 
 
 def one_pair(folder: Path, recording: Recording, fps: float, options: argparse.Namespace) -> Row:
     """A live run, and one from the disk."""
-    with served(folder, options.max_frames, fps) as connection:
-        live = in_new_process(live_run, connection.recv(), recording.camera, options.set)
-        connection.send("over")
-        sent = connection.recv()
+    with served(folder, options.max_frames, fps) as (url, ended):
+        live = in_new_process(live_run, url, recording.camera, options.set)
+        sent = ended()
     if sent[-1][0] < len(recording.time_ns) - 1 - fps:
         raise SourceError(f"the stream of {folder} broke off after {len(sent)} images")
     return row(recording, live, sent, in_new_process(disk_run, folder, options.max_frames, options.set))

@@ -15,7 +15,8 @@ from statistics import median
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch, as v2d-slam does
 
-from slam.experiment import Scores, in_new_process, scores
+from slam.experiment import Scores, scores
+from slam.processes import in_new_process
 
 
 def one_run(folder: Path, settings: list[str], config_file: Path | None, threads: bool) -> tuple[Scores, float]:

@@ -22,8 +22,9 @@ import numpy as np
 
 from apps.common import guarded
 from slam.errors import SlamError, UsageError
-from slam.experiment import in_new_process, run_and_score
+from slam.experiment import run_and_score
 from slam.frames import Frame
+from slam.processes import in_new_process
 from slam.sources import Source, SourceSpec, open_source
 
 SHOCKS = ("none", "dropped", "covered", "exposure")

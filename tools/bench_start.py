@@ -18,8 +18,9 @@ import numpy as np
 from slam.build import build_slam
 from slam.config import SlamConfig, load_config
 from slam.errors import EvaluationError
-from slam.experiment import in_new_process, run_and_score
+from slam.experiment import run_and_score
 from slam.frames import Progress, Trajectory
+from slam.processes import in_new_process
 from slam.sources import SourceSpec, open_source
 from slam.threads import limit_threads
 

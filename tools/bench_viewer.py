@@ -12,7 +12,6 @@ import contextlib
 import math
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -26,6 +25,7 @@ from apps.viewing import load_window
 from slam.frames import Image, Keyframe, View
 from slam.inv_depth import InvDepth
 from slam.io.run import Run
+from slam.processes import own_program
 from slam.viewer.view_state import ViewState
 
 SIZE = (192, 256)  # rows, columns of a keyframe
@@ -38,7 +38,7 @@ def fps(folder: Path, viewer: str, frames: int | None) -> float:
         out, port = Path(temporary) / "run", free.getsockname()[1]
         free.close()
         option = {"web": f"web:{port}", "watched": f"web:{port}"}.get(viewer, viewer)
-        command = [sys.executable, "-m", "apps.run", "--sequence", str(folder), "--out", str(out), "--viewer", option]
+        command = own_program("apps.run", "--sequence", folder, "--out", out, "--viewer", option)
         command += ["--quiet"] if frames is None else ["--quiet", "--max-frames", str(frames)]
         program = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         if viewer == "watched":

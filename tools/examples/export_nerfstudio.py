@@ -7,8 +7,9 @@ ns-train splatfacto --data results/latest/nerfstudio       # with nerfstudio ins
 import argparse
 import json
 import subprocess
-import sys
 from pathlib import Path
+
+from slam.processes import own_program
 
 
 def main() -> None:
@@ -17,8 +18,8 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    command = [sys.executable, "-m", "apps.export", options.run, "--to", "nerfstudio", "--out", options.out]
-    subprocess.run(command, check=True)  # the same as v2d-export
+    command = own_program("apps.export", options.run, "--to", "nerfstudio", "--out", options.out)  # v2d-export
+    subprocess.run(command, check=True)
     frames = json.loads((options.out / "transforms.json").read_text())["frames"]
     print(f"{len(frames)} pictures with poses in {options.out}")
 
