@@ -4,6 +4,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from slam.backend.backend import build_backend
 from slam.backend.self_calibration import SelfCalibration
 from slam.config import DEFAULT_PIXELS, SlamConfig
@@ -123,8 +125,9 @@ def _begin_in(slam: Slam, keyframes: Sequence[Keyframe]) -> None:
     """Let a system begin in an earlier map instead of making one."""
     source, camera = slam.parts.preparation.source, slam.parts.preparation.camera
     stride = slam.parts.localiser.matcher.stride
-    size, view = (camera.height, camera.width), keyframes[0].view
-    if view.image.size != size or float((view.K / camera.matrix() - 1).nan_to_num(0.0).abs().max()) > SAME_CAMERA:
+    size, K = (camera.height, camera.width), torch.stack([keyframe.view.K for keyframe in keyframes])
+    off = (K / camera.matrix() - 1).nan_to_num(0.0).abs().max()  # zeros are zero in both
+    if keyframes[0].view.image.size != size or float(off) > SAME_CAMERA:
         hint = "; give the calibration.yaml of the run that made it by --calib" if source.is_guess else ""
         raise MapError(f"the map was made with another camera or image size{hint}; --save-map makes one with this")
     if keyframes[0].coarse.size != (size[0] // stride, size[1] // stride):

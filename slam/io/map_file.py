@@ -10,8 +10,9 @@ from torch import Tensor
 from slam.errors import MapError, OutputError
 from slam.frames import Image, Keyframe, Keypoints, View
 from slam.inv_depth import InvDepth
-from slam.io.files import reason
 from slam.io.tensor_file import read_header, read_tensors, write_tensors
+from slam.io.trajectory import MAX_VALUE
+from slam.reading import reason
 
 FORMAT, VERSION, ONE_MAP = "v2d-slam map", "3", "2"  # the latter without map_ids
 MAX_HALF = 65504.0
@@ -32,6 +33,11 @@ SHAPES = {  # of N keyframes; h, w pixels, hc, wc cells
     "keypoint_uv": "L 2",
     "keypoint_descriptors": "L 128",
 }
+WHOLE = {"image": torch.uint8, "metric": torch.bool}  # the others that are not listed hold fractions
+WHOLE |= dict.fromkeys(("ids", "map_ids", "time_ns", "keypoints"), torch.int64)
+MAX_ID = 2**31
+FOCAL = (0.05, 60.0)  # focal length, share of the longer side: fields of view from 169 degrees down to 1
+MAX_SKEW = 1e-3  # of a rotation
 
 
 def save_map(path: str | Path, keyframes: Sequence[Keyframe]) -> None:
@@ -87,6 +93,7 @@ def load_map(path: str | Path) -> list[Keyframe]:
     if metadata["version"] == ONE_MAP and "time_ns" in tensors:
         tensors["map_ids"] = torch.zeros_like(tensors["time_ns"])
     _check_shapes(path, tensors)
+    _check_values(path, tensors)
     if metadata["version"] == ONE_MAP:
         tensors |= _as_one_map(tensors["ids"])
     ends = tensors["keypoints"].cumsum(0).tolist()
@@ -95,10 +102,12 @@ def load_map(path: str | Path) -> list[Keyframe]:
     return [
         Keyframe(
             id=int(tensors["ids"][n, 0]),
-            view=View(EARLIER_FRAME, int(tensors["time_ns"][n]), Image(tensors["image"][n].numpy()), tensors["K"][n]),
-            T_wc=tensors["T_wc"][n],
+            view=View(
+                EARLIER_FRAME, int(tensors["time_ns"][n]), Image(tensors["image"][n].numpy()), tensors["K"][n].double()
+            ),
+            T_wc=tensors["T_wc"][n].double(),
             dense=InvDepth(tensors["dense"][n].float(), tensors["dense_sigma"][n].float()),
-            coarse=InvDepth(tensors["coarse"][n], tensors["coarse_sigma"][n]),
+            coarse=InvDepth(tensors["coarse"][n].float(), tensors["coarse_sigma"][n].float()),
             refined=True,
             parent_id=int(tensors["ids"][n, 1]),
             map_id=int(tensors["map_ids"][n]),
@@ -125,11 +134,58 @@ def _check_shapes(path: Path, tensors: dict[str, Tensor]) -> None:
         if name not in tensors:
             raise MapError(f"{path} is damaged: it lacks {name}")
         shape, words = tensors[name].shape, pattern.split()
-        fits = len(shape) == len(words) and all(
-            size == (int(word) if word.isdigit() else sizes.setdefault(word, size))
-            for word, size in zip(words, shape, strict=False)
+        is_kind = tensors[name].dtype == WHOLE[name] if name in WHOLE else tensors[name].is_floating_point()
+        fits = (
+            is_kind
+            and len(shape) == len(words)
+            and all(
+                size == (int(word) if word.isdigit() else sizes.setdefault(word, size))
+                for word, size in zip(words, shape, strict=False)
+            )
         )
         if not fits or (tensors[name].is_floating_point() and not bool(torch.isfinite(tensors[name]).all())):
             raise MapError(f"{path} is damaged: {name} has shape {tuple(shape)} or holds what is no number")
-    if sizes["N"] == 0 or int(tensors["keypoints"].sum()) != sizes["L"] or bool((tensors["coarse"] <= 0).any()):
+    counts = tensors["keypoints"]
+    if min(size for name, size in sizes.items() if name != "L") == 0 or bool((counts < 0).any()):
         raise MapError(f"{path} is damaged: it holds no keyframes that could be used")
+    if int(counts.sum()) != sizes["L"]:
+        raise MapError(f"{path} is damaged: it has {sizes['L']} keypoints, its keyframes {int(counts.sum())}")
+
+
+def _check_values(path: Path, tensors: dict[str, Tensor]) -> None:
+    """The numbers of every keyframe can be those of a keyframe."""
+    K, T, ids = tensors["K"].double(), tensors["T_wc"].double(), tensors["ids"]
+    h, w = tensors["image"].shape[1:3]
+    focal = torch.stack([K[:, 0, 0], K[:, 1, 1]], -1) / max(h, w)
+    is_in = (K[:, :2, 2] >= 0) & (K[:, :2, 2] <= torch.tensor([w, h]))
+    rest = K.clone()
+    rest[:, [0, 1, 0, 1], [0, 1, 2, 2]] = 0.0
+    is_camera = (focal > FOCAL[0]).all(-1) & (focal < FOCAL[1]).all(-1) & is_in.all(-1)
+    is_camera &= (rest == torch.tensor([[0.0, 0, 0], [0, 0, 0], [0, 0, 1]])).all(-1).all(-1)
+    R = T[:, :3, :3]
+    is_rigid = (R @ R.mT - torch.eye(3)).abs().amax((1, 2)) < MAX_SKEW
+    is_rigid &= (torch.linalg.det(R) > 0) & (T[:, 3] == torch.tensor([0.0, 0, 0, 1])).all(-1)
+    is_rigid &= T[:, :3, 3].abs().amax(-1) < MAX_VALUE
+
+    def holds(is_right: Tensor) -> Tensor:
+        return is_right.flatten(1).all(1)
+
+    problems = {
+        "an id that is none, or that another has": _is_id(ids),
+        "intrinsics K of no camera": is_camera,
+        "a pose T_wc that is no rigid motion": is_rigid,
+        "an inverse depth below 0": holds(tensors["dense"] >= 0) & holds(tensors["coarse"] > 0),
+        "a sigma below 0": holds(tensors["dense_sigma"] >= 0) & holds(tensors["coarse_sigma"] >= 0),
+    }
+    for what, is_right in problems.items():
+        if not bool(is_right.all()):
+            raise MapError(f"{path} is damaged: keyframe {int((~is_right).nonzero()[0])} of {len(ids)} has {what}")
+
+
+def _is_id(ids: Tensor) -> Tensor:
+    """(N,) True of own ids (N, 2: own, parent's) that are numbers of a keyframe, not those of an earlier row."""
+    own, parent = ids.unbind(-1)
+    is_first = torch.ones(len(own), dtype=torch.bool)
+    order = own.argsort(stable=True)
+    is_first[order[1:]] = own[order].diff() != 0
+    return is_first & (own >= 0) & (own < MAX_ID) & (parent >= -1) & (parent < MAX_ID) & (parent != own)

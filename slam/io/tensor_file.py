@@ -1,19 +1,24 @@
 """Files of named tensors in the safetensors format, in plain Python: training machines may have little beside torch.
 
-Format: eight bytes with the length of the header (little endian), a JSON header, the bytes of the tensors.
+Format: eight bytes with the length of the header (little endian), a JSON header, the bytes of the tensors. Files that
+are written here hold a checksum of all that among their metadata; those of others may have none.
 Reference: https://github.com/huggingface/safetensors, section "Format".
 """
 
 import json
 import math
+import os
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
+from slam.errors import shown
 from slam.parsing import parse_json
+from slam.reading import open_file
 
 DTYPES = {
     "F64": torch.float64,
@@ -27,7 +32,8 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-MAX_HEADER = 100_000_000  # bytes; a longer one is no header
+MAX_HEADER = 64 << 20  # bytes; a longer one is no header
+METADATA, CHECKSUM = "__metadata__", "crc32"  # the latter of the data, and then of the header without it
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
@@ -37,38 +43,36 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         OSError: if the file cannot be written.
     """
     names = {dtype: name for name, dtype in DTYPES.items()}
-    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    header: dict[str, Any] = {METADATA: dict(metadata or {})}
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))  # aligned
-    end = 0
+    end = checksum = 0
     for name, tensor in ordered:
         begin, end = end, end + tensor.numel() * tensor.element_size()
         header[name] = {"dtype": names[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
-    text = json.dumps(header, separators=(",", ":")).encode()
+        checksum = zlib.crc32(_bytes_of(tensor), checksum)
+    header[METADATA][CHECKSUM] = str(zlib.crc32(_encoded(header), checksum))
+    text = _encoded(header)
     text += b" " * (-len(text) % 8)
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for _, tensor in ordered:  # one at a time: they can be large
-            file.write(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            file.write(_bytes_of(tensor))
     partial.replace(path)
 
 
 def read_header(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
-    """Metadata, and the entries of the tensors by name.
+    """Metadata (texts by name), and the entries of the tensors by name.
 
     Raises:
         ValueError: if the file is not of this format.
         OSError: if it cannot be read.
     """
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        text = file.read(length) if length <= MAX_HEADER else b""
-    if len(text) != length or not text:
-        raise ValueError("its header is cut off")
-    header = parse_json(text)
-    if not isinstance(header, dict):
-        raise ValueError("its header is no mapping")
-    return header.pop("__metadata__", {}), header
+    with open_file(path) as file:
+        header = _read_header(file)
+    metadata = header.pop(METADATA)
+    metadata.pop(CHECKSUM, None)
+    return metadata, header
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -78,22 +82,72 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         ValueError: if the file is not of this format, or damaged.
         OSError: if it cannot be read.
     """
-    _, header = read_header(path)
-    data = path.read_bytes()
-    data = data[8 + int.from_bytes(data[:8], "little") :]
-    tensors = {}
+    with open_file(path) as file:
+        header = _read_header(file)
+        stated = header[METADATA].pop(CHECKSUM, None)
+        tensors, checksum = {}, 0
+        for name, dtype, shape, size in _layout(header, os.fstat(file.fileno()).st_size - file.tell()):
+            data = bytearray(size)
+            if file.readinto(data) != size:  # type: ignore[attr-defined]
+                raise ValueError(f"tensor {name} is cut off")
+            checksum = zlib.crc32(data, checksum)
+            flat = torch.frombuffer(data, dtype=dtype) if size else torch.empty(0, dtype=dtype)
+            tensors[name] = flat.reshape(shape)
+    if stated is not None and stated != str(zlib.crc32(_encoded(header), checksum)):
+        raise ValueError("its checksum is wrong")
+    return tensors
+
+
+def _read_header(file: BinaryIO) -> dict[str, Any]:
+    """The header of a file, with its metadata; raises ValueError."""
+    length = int.from_bytes(file.read(8), "little")
+    text = file.read(length) if length <= min(MAX_HEADER, os.fstat(file.fileno()).st_size) else b""
+    if len(text) != length or not text:
+        raise ValueError("its header is cut off")
+    header = parse_json(text)
+    if not isinstance(header, dict):
+        raise ValueError("its header is no mapping")
+    metadata = header.setdefault(METADATA, {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError("its metadata are no texts")
+    return header
+
+
+def _layout(header: Mapping[str, Any], total: int) -> list[tuple[str, torch.dtype, list[int], int]]:
+    """Name, type, shape and bytes of the tensors, in the order of the file.
+
+    Raises:
+        ValueError: unless they fill the `total` bytes behind the header, without a gap and without overlap.
+    """
+    entries = []
     for name, entry in header.items():
+        if name == METADATA:
+            continue
         try:
             dtype, shape = DTYPES[entry["dtype"]], [int(n) for n in entry["shape"]]
             begin, end = (int(n) for n in entry["data_offsets"])
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise ValueError(f"tensor {name} has a damaged entry ({error})") from error
-        if (
-            min(shape, default=0) < 0
-            or not 0 <= begin <= end <= len(data)
-            or end - begin != math.prod(shape) * dtype.itemsize
-        ):
-            raise ValueError(f"tensor {name} is cut off")
-        flat = torch.frombuffer(bytearray(data[begin:end]), dtype=dtype) if end > begin else torch.empty(0, dtype=dtype)
-        tensors[name] = flat.reshape(shape)
-    return tensors
+            raise ValueError(f"tensor {shown(name)} has a damaged entry ({error})") from error
+        if min(shape, default=0) < 0 or end - begin != math.prod(shape) * dtype.itemsize:
+            raise ValueError(f"tensor {shown(name)} has a damaged entry (its size is another)")
+        entries.append((begin, end, name, dtype, shape))
+    entries.sort(key=lambda entry: entry[:2])
+    at = 0
+    for begin, end, name, *_ in entries:
+        if end > total:
+            raise ValueError(f"tensor {shown(name)} is cut off")
+        if begin != at:
+            raise ValueError(f"tensor {shown(name)} overlaps another")
+        at = end
+    if at != total:
+        raise ValueError(f"{total - at} bytes belong to no tensor")
+    return [(name, dtype, shape, end - begin) for begin, end, name, dtype, shape in entries]
+
+
+def _encoded(header: Mapping[str, Any]) -> bytes:
+    """A header as text, the same whoever wrote it."""
+    return json.dumps(header, separators=(",", ":")).encode()
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data

@@ -13,9 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slam.errors import ConfigError
+from slam.errors import check_range
 from slam.kernels.standardise import standardise, standardised_blocks
 from slam.networks.precision import conv_relu
+
+MAX_WIDTH = 512  # channels of any layer: a weights file states them, and memory is taken before its data are read
+MAX_BLOCKS = 16
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,8 @@ class EncoderConfig:
     image: int = 16  # appearance features at 1/4, for stereo's context
 
     def __post_init__(self) -> None:
-        if min(vars(self).values()) < 1:
-            raise ConfigError(f"encoder widths and block counts must be positive, got {self}")
+        check_range(self, 1, MAX_BLOCKS, "blocks_4", "blocks_8")
+        check_range(self, 1, MAX_WIDTH, *(vars(self).keys() - {"blocks_4", "blocks_8"}))
 
 
 def standardise_channels(features: Tensor) -> Tensor:

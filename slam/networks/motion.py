@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slam.errors import ConfigError
+from slam.errors import check_range
 from slam.geometry.camera import pixel_grid
 from slam.kernels.correlation import FeaturePyramid, Pyramid, pooled_levels, pyramid_of
-from slam.networks.encoder import Encoder, EncoderConfig, FeatureMaps, StereoMaps
+from slam.networks.encoder import MAX_WIDTH, Encoder, EncoderConfig, FeatureMaps, StereoMaps
 from slam.networks.precision import channels_last, conv_relu, half_precision
 from slam.solvers.flow_se3 import MotionStep, flow_se3
 
@@ -32,8 +32,8 @@ class MotionNetConfig:
     radius: int = 3  # of the lookup, pixels of each level
 
     def __post_init__(self) -> None:
-        if min(vars(self).values()) < 1:
-            raise ConfigError(f"motion network sizes must be positive, got {self}")
+        check_range(self, 1, MAX_WIDTH, "hidden", "motion")
+        check_range(self, 1, 8, "levels", "radius")
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slam.errors import ConfigError
+from slam.errors import check_range
 from slam.geometry.camera import scaled_intrinsics
 from slam.geometry.flow import rays
-from slam.networks.encoder import EncoderConfig, FeatureMaps, ResidualBlock
+from slam.networks.encoder import MAX_WIDTH, EncoderConfig, FeatureMaps, ResidualBlock
 from slam.networks.precision import channels_last, conv_relu, half_precision
 
 FIRST_SIGMA = 0.5  # relative standard deviation before any training
@@ -39,8 +39,7 @@ class PriorNetConfig:
     width_32: int = 160
 
     def __post_init__(self) -> None:
-        if min(vars(self).values()) < 1:
-            raise ConfigError(f"prior widths must be positive, got {self}")
+        check_range(self, 1, MAX_WIDTH, *vars(self))
 
 
 @dataclass(frozen=True, eq=False)

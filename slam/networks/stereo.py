@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slam.errors import ConfigError
+from slam.errors import ConfigError, check_range
 from slam.geometry.camera import scaled_intrinsics
 from slam.kernels.feature_sweep import correlation_volume
 from slam.kernels.zncc import STRIDE, WINDOWS, zncc_volume
@@ -39,8 +39,10 @@ class StereoNetConfig:
     near_planes: int = 16  # of the second, likewise
 
     def __post_init__(self) -> None:
-        if min(vars(self).values()) < 1 or self.planes % 4 or self.near_planes % 4:
-            raise ConfigError(f"stereo sizes must be positive and both counts of planes a multiple of 4, got {self}")
+        if self.planes % 4 or self.near_planes % 4:
+            raise ConfigError(f"both counts of planes must be a multiple of 4, got {self.planes}, {self.near_planes}")
+        check_range(self, 4, 256, "planes", "near_planes")
+        check_range(self, 1, 128, "groups", "width")
 
 
 def wide_hypotheses(low: Tensor, high: Tensor, planes: int) -> Tensor:

@@ -5,21 +5,24 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from slam.errors import ConfigError, WeightsError
+from slam.errors import ConfigError, WeightsError, check_range, shown
 from slam.io.tensor_file import read_header, read_tensors, write_tensors
 from slam.networks.encoder import EncoderConfig
 from slam.networks.motion import FlowSE3, MotionNetConfig
 from slam.networks.prior import PriorNet, PriorNetConfig
 from slam.networks.stereo import StereoNet, StereoNetConfig
+from slam.parsing import parse_json
+from slam.settings import build_config
 
 FORMAT = "v2d-slam networks"
 FORMAT_VERSION = 4
 WITHOUT_PRIOR = 3  # the version before: its prior network is untrained
+MAX_SIDE = 4096  # pixels
+MAX_WEIGHT = 1e5  # no more in half precision
 WEIGHTS_DIR = Path(__file__).parent / "weights"
 
 
@@ -36,8 +39,9 @@ class NetworkConfig:
     prior: PriorNetConfig = field(default_factory=PriorNetConfig)
 
     def __post_init__(self) -> None:
-        if self.width % 8 or self.height % 8 or self.width < 8 or self.height < 8:
+        if self.width % 8 or self.height % 8:
             raise ConfigError(f"network size must be multiples of 8, got {self.width}x{self.height}")
+        check_range(self, 8, MAX_SIDE, "width", "height")
 
 
 PROFILES = {
@@ -133,7 +137,7 @@ def read_metadata(path_or_profile: str | Path) -> dict[str, str]:
     except (ValueError, OSError) as error:
         raise WeightsError(f"{path} is damaged or no safetensors file ({error}); fetch it again") from error
     if metadata.get("format") != FORMAT:
-        raise WeightsError(f"{path} was not made for these networks (format: {metadata.get('format')!r})")
+        raise WeightsError(f"{path} was not made for these networks (format: {shown(metadata.get('format'))})")
     if metadata.get("format_version") not in (str(FORMAT_VERSION), str(WITHOUT_PRIOR)):
         raise WeightsError(
             f"{path} has format version {metadata.get('format_version')}, this program reads {FORMAT_VERSION}"
@@ -148,11 +152,8 @@ def read_config(metadata: Mapping[str, str]) -> NetworkConfig:
         WeightsError: if it has unknown or wrong entries.
     """
     try:
-        values: dict[str, Any] = json.loads(metadata["config"])
-        parts: dict[str, type] = {"encoder": EncoderConfig, "motion": MotionNetConfig}
-        parts |= {"stereo": StereoNetConfig, "prior": PriorNetConfig}
-        return NetworkConfig(**{k: parts[k](**v) if k in parts else v for k, v in values.items()})
-    except (KeyError, TypeError, ValueError, ConfigError) as error:
+        return build_config(NetworkConfig, parse_json(metadata["config"]))
+    except (KeyError, ValueError, ConfigError) as error:
         raise WeightsError(f"the weights file has no usable network configuration ({error})") from error
 
 
@@ -168,11 +169,14 @@ def load_networks(path_or_profile: str | Path) -> Networks:
     path = weights_path(path_or_profile)
     metadata = read_metadata(path)
     config = read_config(metadata)
-    networks = Networks(config, path)
     try:
+        networks = Networks(config, path)
         weights = {name: tensor.float() for name, tensor in read_tensors(path).items()}
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ConfigError) as error:
         raise WeightsError(f"{path} is damaged ({error}); fetch it again") from error
+    for name, tensor in weights.items():
+        if not bool((tensor.abs() < MAX_WEIGHT).all()):  # NaN compares false
+            raise WeightsError(f"{path} is damaged: the weights {name} are not finite; fetch it again")
     if metadata["format_version"] == str(WITHOUT_PRIOR):
         weights |= {name: value for name, value in networks.state_dict().items() if name.startswith("prior.")}
     networks.load_weights(weights, str(path))

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 
@@ -63,5 +65,42 @@ def test_a_shortened_file_is_refused(tmp_path):
     path = tmp_path / "short.safetensors"
     write_tensors(path, {"a": torch.zeros(9)})
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ValueError, match="tensor a is cut off"):
+    with pytest.raises(ValueError, match="tensor 'a' is cut off"):
         read_tensors(path)
+
+
+def test_damage_anywhere_is_seen(tmp_path):
+    """A file of before, without a checksum, is read as it is."""
+    path = tmp_path / "a.safetensors"
+    write_tensors(path, {"a": torch.arange(9.0), "b": torch.arange(6, dtype=torch.int32).view(2, 3)}, {"who": "me"})
+    whole = path.read_bytes()
+    for old, new in ((whole[-1:], b"\x7f"), (b'"me"', b'"my"'), (b"[2,3]", b"[3,2]"), (b'"a":', b'"c":')):
+        path.write_bytes(new.join(whole.rsplit(old, 1)))
+        with pytest.raises(ValueError, match="checksum is wrong"):
+            read_tensors(path)
+    path.write_bytes(whole.replace(b"crc32", b"notes"))
+    assert torch.equal(read_tensors(path)["a"], torch.arange(9.0))
+
+
+def entry(shape: list[int], begin: int, end: int) -> dict[str, object]:
+    return {"dtype": "U8", "shape": shape, "data_offsets": [begin, end]}
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ({f"t{n}": entry([64], 0, 64) for n in range(9)}, "overlaps another"),  # each would take memory of its own
+        ({"a": entry([10**15], 0, 10**15)}, "'a' is cut off"),
+        ({"a": entry([-8, -8], 0, 64)}, "damaged entry"),
+        ({"a": entry([60], 0, 60)}, "4 bytes belong to no tensor"),
+        ({"a": entry([64], 0, 64), "__metadata__": [1]}, "metadata are no texts"),
+        ({"a": entry([64], 0, 64), "__metadata__": {"format": {}}}, "metadata are no texts"),
+        ({"a": {"dtype": "U8", "shape": 64, "data_offsets": [0, 64]}}, "damaged entry"),
+        ({"a": [1]}, "damaged entry"),
+    ],
+)
+def test_headers_that_lie_are_refused_before_memory_is_taken(tmp_path, header, message):
+    text = json.dumps(header).encode()
+    (tmp_path / "a").write_bytes(len(text).to_bytes(8, "little") + text + bytes(64))
+    with pytest.raises(ValueError, match=message):
+        read_tensors(tmp_path / "a")

@@ -1,4 +1,5 @@
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -114,5 +115,45 @@ def test_impossible_sizes_are_refused():
         StereoNetConfig(planes=30)
     with pytest.raises(ConfigError, match="divide"):
         StereoNet(EncoderConfig(stereo=10), StereoNetConfig(groups=4))
-    with pytest.raises(ConfigError, match="positive"):
+    with pytest.raises(ConfigError, match="matching must be from 1 to 512, got 0"):
         replace(EncoderConfig(), matching=0)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, saved, value):
+    """One in a million: the networks would give NaN, and every frame be lost."""
+    weights = {name: tensor.contiguous().clone() for name, tensor in saved[1].items()}
+    weights["motion.unit.gates.weight"].view(-1)[7] = value
+    save_network(tmp_path / "a.safetensors", TINY, weights, {})
+    with pytest.raises(WeightsError, match=r"the weights motion\.unit\.gates\.weight are not finite; fetch it again"):
+        load_networks(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ('{"encoder": {"width_8": 100000000}}', "encoder: width_8 must be from 1 to 512, got 100000000"),
+        ('{"encoder": {"blocks_8": 1000000000}}', "encoder: blocks_8 must be from 1 to 16"),
+        ('{"motion": {"radius": 99999}}', "motion: radius must be from 1 to 8"),
+        ('{"stereo": {"groups": 7}}', "stereo.groups must divide"),
+        ('{"encoder": {"width_8": "wide"}}', "encoder.width_8 must be a whole number"),
+        ('{"encoder": [1]}', "encoder is a section of settings"),
+        ("[1, 2]", "is a section of settings"),
+        ("{" * 9000, "nested too deeply|Expecting"),
+        ('{"width": ' + 5000 * "9" + "}", "thousands of digits"),
+    ],
+)
+def test_networks_that_would_take_all_memory_are_refused(tmp_path, saved, config, message):
+    path = tmp_path / "a.safetensors"
+    weights = {k: v.contiguous() for k, v in saved[1].items()}
+    save_file(weights, str(path), metadata=read_metadata(saved[0]) | {"config": config})
+    with pytest.raises(WeightsError, match=message):
+        load_networks(path)
+
+
+def test_a_flipped_bit_is_seen(tmp_path, saved):
+    data = bytearray(saved[0].read_bytes())
+    data[-100] ^= 1
+    (tmp_path / "a.safetensors").write_bytes(data)
+    with pytest.raises(WeightsError, match="its checksum is wrong"):
+        load_networks(tmp_path / "a.safetensors")
