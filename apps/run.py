@@ -139,6 +139,8 @@ def run(options: argparse.Namespace) -> int:
         if not len(slam.store) and not stop.is_set():
             frames = f"{slam.counts.seen} frame{'s' if slam.counts.seen != 1 else ''}"
             raise SourceError(f"no map of the {frames} of {given.record.name}: {slam.why_no_map()}")
+        if len(slam.store) and not slam.counts.tracked and not earlier and not stop.is_set():
+            raise SourceError(f"no frame of {given.record.name} got a pose in the map that its first frame began")
         if earlier and not stop.is_set() and not any(len(slam.store.trajectory(n)) for n in earlier_ids(slam)):
             raise SourceError(f"no frame of {given.record.name} shows a place of {options.load_map}")
         return 0
