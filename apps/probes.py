@@ -17,9 +17,10 @@ from typing import Any
 
 from slam import __version__
 from slam.errors import listed
-from slam.io.files import PACKAGE, reason
+from slam.io.files import PACKAGE
 from slam.io.folders import is_leftover
 from slam.processes import own_python
+from slam.reading import reason
 
 CHILD_TIMEOUT_S = 90  # a first import reads hundreds of megabytes from a cold disk
 SELF_TEST_S = 2.0

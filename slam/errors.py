@@ -3,6 +3,7 @@
 import functools
 import logging
 import re
+import reprlib
 from collections.abc import Iterable
 from itertools import islice
 
@@ -10,6 +11,7 @@ log = logging.getLogger(__name__)
 
 MAX_WORD, MAX_LINE = 400, 2000  # characters of a message; a path may be long
 MAX_LISTED = 12  # names in a message
+MAX_SHOWN = 80  # characters of a value in a message
 
 
 class SlamError(Exception):
@@ -27,6 +29,19 @@ def one_line(text: str) -> str:
     text = "".join(c if c.isprintable() else " " for c in text)
     text = re.sub(rf"\S{{{MAX_WORD},}}", lambda word: f"{word[0][: MAX_WORD // 2]}...{word[0][-20:]}", text)
     return text if len(text) <= MAX_LINE else f"{text[: MAX_LINE // 2]} ... {text[-MAX_LINE // 4 :]}"
+
+
+def shown(value: object) -> str:
+    """A value for a message: of a long text or number, and of a large or deep structure, the beginning alone.
+
+    `repr` of a few lines of YAML whose aliases unfold takes all memory.
+    """
+    if isinstance(value, int) and value.bit_length() > 4 * MAX_SHOWN:
+        return f"a whole number of {value.bit_length()} bits"
+    brief = reprlib.Repr()
+    brief.maxlevel, brief.maxstring, brief.maxother, brief.maxlong = 2, MAX_SHOWN, MAX_SHOWN, 2 * MAX_SHOWN
+    text = brief.repr(value)
+    return text if len(text) <= 2 * MAX_SHOWN else f"{text[: 2 * MAX_SHOWN]}..."
 
 
 @functools.cache

@@ -13,11 +13,13 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from slam.errors import ConfigError
+from slam.errors import ConfigError, shown
 from slam.parsing import parse_yaml, yaml
+from slam.reading import read_text
 
 T = TypeVar("T")
 
+MAX_BYTES = 1 << 20  # of a file; one with every setting has 10 kB
 INHERIT = "inherit"  # key of a file: another file, relative to it, whose values this one overrides
 
 
@@ -46,7 +48,7 @@ def build_config(cls: type[T], values: Mapping[str, Any], path: str = "") -> T:
         ConfigError: as `load_config`.
     """
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{path} is a section of settings, got {values!r}")
+        raise ConfigError(f"{path} is a section of settings, got {shown(values)}")
     hints, known = get_type_hints(cls), {field.name: field for field in _fields(cls)}
     arguments = {}
     for key, value in values.items():
@@ -92,11 +94,7 @@ def _read(path: Path, heirs: tuple[Path, ...]) -> dict[str, Any]:
     if path in heirs:
         raise ConfigError(f"{path} inherits from itself: {' -> '.join(p.name for p in (*heirs, path))}")
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read configuration {path}: {getattr(error, 'strerror', None) or error}") from None
-    try:
-        values = _load_yaml(text)
+        values = _load_yaml(read_text(path, "configuration", ConfigError, MAX_BYTES))
     except ValueError as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if values is None:
@@ -107,7 +105,7 @@ def _read(path: Path, heirs: tuple[Path, ...]) -> dict[str, Any]:
     if parent is None:
         return values
     if not isinstance(parent, str):
-        raise ConfigError(f"{INHERIT} in {path} names a file, got {parent!r}")
+        raise ConfigError(f"{INHERIT} in {path} names a file, got {shown(parent)}")
     return _merged(_read(path.parent / parent, (*heirs, path)), values)
 
 
@@ -127,11 +125,11 @@ def _parse_override(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     names = key.strip().split(".")
     if not equals or not all(names):
-        raise ConfigError(f"a setting is written section.field=value, got {text!r}")
+        raise ConfigError(f"a setting is written section.field=value, got {shown(text)}")
     try:
         parsed = _load_yaml(value)
     except ValueError:
-        raise ConfigError(f"the value of {key.strip()} is not readable: {value!r}") from None
+        raise ConfigError(f"the value of {key.strip()} is not readable: {shown(value)}") from None
     for name in reversed(names):
         parsed = {name: parsed}
     return parsed
@@ -153,7 +151,7 @@ def _load_yaml(text: str) -> Any:
         while sections[-1][0] >= indent:
             sections.pop()
         if not colon or key.startswith(("-", "{", "[")):
-            raise ValueError(f"{line.strip()!r} needs PyYAML, which is not installed")
+            raise ValueError(f"{shown(line.strip())} needs PyYAML, which is not installed")
         section: dict[str, Any] = {}
         sections[-1][1][key] = _plain_scalar(value.strip()) if value.strip() else section
         sections.append((indent, section))
@@ -212,24 +210,24 @@ def _convert_choice(choices: Mapping[str, Any], value: Any, path: str) -> Any:
     for name in [str(value), *names]:
         if name in choices:
             return choices[name]
-    raise ConfigError(f"{path} must be one of {', '.join(choices)}, got {value!r}")
+    raise ConfigError(f"{path} must be one of {', '.join(choices)}, got {shown(value)}")
 
 
 def _convert_tuple(arguments: tuple[Any, ...], value: Any, path: str) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
-        raise ConfigError(f"{path} must be a list, got {value!r}")
+        raise ConfigError(f"{path} must be a list, got {shown(value)}")
     if not arguments:
         return tuple(value)
     if arguments[-1] is Ellipsis:
         arguments = (arguments[0],) * len(value)
     if len(value) != len(arguments):
-        raise ConfigError(f"{path} must have {len(arguments)} values, got {len(value)}: {value!r}")
+        raise ConfigError(f"{path} must have {len(arguments)} values, got {len(value)}: {shown(value)}")
     return tuple(_convert(hint, item, f"{path}[{i}]") for i, (hint, item) in enumerate(zip(arguments, value)))
 
 
 def _convert_mapping(arguments: tuple[Any, ...], value: Any, path: str) -> dict[Any, Any]:
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{path} must be a mapping, got {value!r}")
+        raise ConfigError(f"{path} must be a mapping, got {shown(value)}")
     key_hint, item_hint = arguments
     return {_convert(key_hint, k, path): _convert(item_hint, item, f"{path}.{k}") for k, item in value.items()}
 
@@ -237,7 +235,7 @@ def _convert_mapping(arguments: tuple[Any, ...], value: Any, path: str) -> dict[
 def _convert_scalar(hint: type, value: Any, path: str) -> Any:
     """bool only from a boolean; int and float also from text that reads as one (`1e-8`); text from any number."""
     wanted = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}[hint]
-    error = ConfigError(f"{path} must be {wanted}, got {value!r}")
+    error = ConfigError(f"{path} must be {wanted}, got {shown(value)}")
     if hint is bool:
         if not isinstance(value, bool):
             raise error

@@ -136,7 +136,7 @@ def test_unusable_files_are_refused(tmp_path):
     loop.write_text("inherit: loop.yaml\n")
     with pytest.raises(ConfigError, match="inherits from itself"):
         load_config(Whole, loop)
-    with pytest.raises(ConfigError, match=r"cannot read configuration .*none\.yaml: No such file"):
+    with pytest.raises(ConfigError, match=r"no configuration at .*none\.yaml"):
         load_config(Whole, tmp_path / "none.yaml")
     bad = tmp_path / "bad.yaml"
     bad.write_text("a: [1\n")

@@ -66,7 +66,12 @@ def text_of_matrices(columns: int) -> str:
 
 
 def write_map(path: Path) -> None:
-    view = View(1, 10**9, Image(np.zeros((16, 16, 3), np.uint8)), 50 * torch.eye(3, dtype=torch.float64))
+    view = View(
+        1,
+        10**9,
+        Image(np.zeros((16, 16, 3), np.uint8)),
+        torch.tensor([[50.0, 0, 7.5], [0, 50, 7.5], [0, 0, 1]], dtype=torch.float64),
+    )
     dense, coarse = (InvDepth(torch.ones(size), torch.ones(size)) for size in ((16, 16), (4, 4)))
     save_map(path, [Keyframe(1, view, torch.eye(4, dtype=torch.float64), dense, coarse)])
 

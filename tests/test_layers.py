@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = [
     {"errors", "parsing", "threads", "timing"},
+    {"reading"},
     {"device", "geometry", "settings", "processes"},
     {"kernels"},
     {"inv_depth"},

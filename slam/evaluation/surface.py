@@ -6,6 +6,8 @@ are the shares below a threshold, F their harmonic mean.
 Reference: Knapitsch et al., Tanks and Temples, ACM Transactions on Graphics 2017.
 """
 
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from scipy.spatial import cKDTree
 
 from slam.errors import EvaluationError, SourceError
 from slam.io.ply import read_ply
+from slam.reading import open_file, reason
 
 SAMPLES = 200_000  # points of a surface that are compared, at most
 ICP_POINTS, ICP_ITERATIONS = 50_000, 60
@@ -165,10 +168,16 @@ def thinned(points: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 
 
 def _has_faces(path: Path) -> bool:
-    with path.open("rb") as file:
-        head = file.read(65536).split(b"end_header", 1)[0]
-    words = [line.split() for line in head.splitlines() if line.startswith(b"element face")]
-    return any(len(line) > 2 and line[2] != b"0" for line in words)
+    try:
+        with open_file(path) as file:
+            head, size = file.read(65536).split(b"end_header", 1)[0], os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise SourceError(f"cannot read the surface {path}: {reason(error)}") from error
+    words = [line.split() for line in head.splitlines() if line.startswith(b"element ")]
+    counts = {line[1]: int(line[2]) for line in words if len(line) > 2 and re.fullmatch(rb"\d{1,18}", line[2])}
+    if any(count > size for count in counts.values()):  # Open3D would make room for them first
+        raise SourceError(f"{path} is cut off: it is shorter than its header says")
+    return counts.get(b"face", 0) > 0
 
 
 def _read_mesh(path: Path) -> tuple[np.ndarray, np.ndarray]:

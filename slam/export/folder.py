@@ -12,7 +12,8 @@ from pathlib import Path
 
 from slam import __version__
 from slam.errors import OutputError, UsageError
-from slam.io.files import read_json, reason
+from slam.io.files import read_json
+from slam.reading import reason
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from slam.errors import CalibrationError
+from slam.errors import CalibrationError, shown
 from slam.geometry.lens import COEFFICIENTS, RADTAN, TANGENTIAL, angle, distort, limit, undistort
 
 
@@ -38,7 +38,7 @@ class Camera:
                 f"fx={self.fx}, fy={self.fy}"
             )
         if self.model not in COEFFICIENTS:
-            raise CalibrationError(f"unknown lens model {self.model!r}; known: {', '.join(COEFFICIENTS)}")
+            raise CalibrationError(f"unknown lens model {shown(self.model)}; known: {', '.join(COEFFICIENTS)}")
         counts = COEFFICIENTS[self.model]
         if len(self.distortion) not in counts:
             wanted = " or ".join(map(str, counts))

@@ -11,9 +11,12 @@ from slam.errors import CalibrationError, warn_once
 from slam.geometry.camera import Camera
 from slam.geometry.lens import RADTAN
 from slam.io.calibration_text import described
-from slam.io.files import read_text, write_text
+from slam.io.files import write_text
 from slam.io.lens_names import lens_of
 from slam.io.plausible import check_plausible
+from slam.reading import read_text
+
+MAX_BYTES = 16 << 20  # of a file; transforms.json of nerfstudio takes 1 kB for each image
 
 
 def camera_of(
@@ -59,7 +62,7 @@ def read_calibration(path: str | Path, size: tuple[int, int] | None = None, turn
         CalibrationError: if the file is missing, of no known kind, incomplete, not a camera, or for other images.
     """
     path = Path(path)
-    text = read_text(path, "calibration", CalibrationError)
+    text = read_text(path, "calibration", CalibrationError, MAX_BYTES)
     says = described(text, path)
     width, height = says.size or size or (0, 0)
     if not width:

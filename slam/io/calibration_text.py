@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from slam.errors import CalibrationError, warn_once
+from slam.errors import CalibrationError, shown, warn_once
 from slam.geometry.lens import DOUBLE_SPHERE, EUCM, FISHEYE, FOV, OMNI
 from slam.io.lens_names import joined, kind_of
 from slam.parsing import parse_json, parse_yaml
@@ -180,7 +180,7 @@ def _size(values: dict[str, Any], path: Path) -> tuple[int, int] | None:
         if key in values:
             numbers = _numbers(values[key], path)
             if len(numbers) != 2:
-                raise CalibrationError(f"{path}: {key} needs width and height, got {values[key]!r}")
+                raise CalibrationError(f"{path}: {key} needs width and height, got {shown(values[key])}")
             found.append(numbers)
     for pair in SIZE_PAIRS:
         given = [values.get(name) for name in pair]
@@ -277,14 +277,14 @@ def _numbers(value: object, path: Path) -> list[float]:
 
 def _items(value: object, path: Path) -> list[Any]:
     if not isinstance(value, list):
-        raise CalibrationError(f"{path}: expected a list of numbers, got {value!r}")
+        raise CalibrationError(f"{path}: expected a list of numbers, got {shown(value)}")
     return value
 
 
 def _floats(values: object, path: Path) -> list[float]:
     """Finite floats; PyYAML reads 1e-3 as text, so text is converted too."""
     if not isinstance(values, Sequence) or isinstance(values, str):
-        raise CalibrationError(f"{path}: expected a list of numbers, got {values!r}")
+        raise CalibrationError(f"{path}: expected a list of numbers, got {shown(values)}")
     floats = []
     for value in values:
         try:
@@ -292,7 +292,7 @@ def _floats(values: object, path: Path) -> list[float]:
         except (TypeError, ValueError):
             floats.append(math.nan)
         if not math.isfinite(floats[-1]):
-            raise CalibrationError(f"{path}: {value!r} is not a finite number")
+            raise CalibrationError(f"{path}: {shown(value)} is not a finite number")
     return floats
 
 

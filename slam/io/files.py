@@ -1,18 +1,18 @@
-"""Whole files or none: atomic writing, and text with errors a user understands."""
+"""Whole files or none: atomic writing; JSON; files that are installed."""
 
-import codecs
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from slam.errors import OutputError, SlamError, SourceError
+from slam.errors import OutputError, SourceError
 from slam.parsing import parse_json
+from slam.reading import read_text, reason
 
 PACKAGE = Path(__file__).resolve().parents[1]
-MAX_TEXT_BYTES = 512 << 20  # a pose of 100 bytes, 30 a second, for two days
+MAX_JSON_BYTES = 64 << 20  # a keyframe takes 2 kB in its list
 
 
 def shipped(name: str) -> Path:
@@ -61,30 +61,6 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def read_text(path: Path, what: str, error: Callable[[str], SlamError] = SourceError) -> str:
-    """The text of a file, UTF-8 or, by its first bytes, UTF-16; `what` names it in the message.
-
-    Raises:
-        error: if the file is missing, not readable, not text, or longer than any such text.
-    """
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_TEXT_BYTES + 1)
-    except FileNotFoundError as cause:
-        raise error(f"no {what} at {path}") from cause
-    except (OSError, ValueError) as cause:  # ValueError: a zero byte in the path
-        raise error(f"cannot read the {what} {path}: {reason(cause)}") from cause
-    if len(data) > MAX_TEXT_BYTES:
-        raise error(f"{path} is no {what}: it is longer than {MAX_TEXT_BYTES >> 20} MiB")
-    try:
-        text = data.decode(_encoding(data))
-    except UnicodeDecodeError as cause:
-        raise error(f"{path} is not a {what}: it is not text (UTF-8; save it as that)") from cause
-    if "\0" in text:
-        raise error(f"{path} is not a {what}: it is not text")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
 def read_json(path: Path, kind: type) -> Any:
     """The values of a JSON file that holds a `kind` (dict, list).
 
@@ -92,26 +68,12 @@ def read_json(path: Path, kind: type) -> Any:
         SourceError: if it is missing, damaged, or holds something else.
     """
     try:
-        values = parse_json(read_text(path, "JSON file"))
+        values = parse_json(read_text(path, "JSON file", limit=MAX_JSON_BYTES))
     except ValueError as error:
         raise SourceError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(values, kind):
         raise SourceError(f"{path} must hold a {kind.__name__}, it holds a {type(values).__name__}")
     return values
-
-
-def _encoding(data: bytes) -> str:
-    """UTF-8 unless a mark, as editors on Windows write it, or a zero as one of the first two bytes says UTF-16."""
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "utf-16"
-    if data[1:2] == b"\0" and len(data) % 2 == 0:
-        return "utf-16-le"
-    return "utf-16-be" if data[:1] == b"\0" and data[1:2] != b"\0" and len(data) % 2 == 0 else "utf-8-sig"
-
-
-def reason(error: Exception) -> str:
-    """What the operating system said, without number and path."""
-    return getattr(error, "strerror", None) or str(error)
 
 
 def _umask() -> int:

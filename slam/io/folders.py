@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from slam.errors import SourceError
-from slam.io.files import reason
+from slam.reading import reason
 
 LEFTOVERS = {"thumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "@eadir"}
 

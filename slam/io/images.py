@@ -10,12 +10,14 @@ import cv2
 import numpy as np
 
 from slam.errors import OutputError, SourceError
-from slam.io.files import reason, write_bytes
+from slam.io.files import write_bytes
 from slam.io.image_data import decoded
+from slam.reading import read_bytes, reason
 
 DEPTH_SCALE = 5000.0  # PNG value of one metre (TUM RGB-D); 65535 is 13.1 m, 0 is unknown
 JPEG_QUALITY = 95
 MAX_UINT16 = 65535
+MAX_BYTES = 512 << 20  # of a file: the largest size that is read, with 16 bits a colour and not compressed
 
 
 def write_color(path: Path, image: np.ndarray) -> None:
@@ -133,7 +135,7 @@ def _encode(path: Path, pixels: np.ndarray) -> None:
 
 def _decode(path: Path, flags: int) -> np.ndarray:
     try:
-        return decoded(path.read_bytes(), flags)
+        return decoded(read_bytes(path, MAX_BYTES), flags)
     except OSError as error:
         raise SourceError(f"cannot read the image {path}: {reason(error)}") from error
     except ValueError as error:

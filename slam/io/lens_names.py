@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from slam.errors import CalibrationError
+from slam.errors import CalibrationError, shown
 from slam.geometry.lens import COEFFICIENTS, DOUBLE_SPHERE, EUCM, FISHEYE, FOV, OMNI, RADTAN
 
 NONE, RADIAL, RADIAL_FISHEYE, UCM = "none", "radial", "radial_fisheye", "ucm"  # special cases of the models
@@ -59,7 +59,7 @@ def lens_of(
         raise CalibrationError(f"{name}: expected fx fy cx cy, got {len(pinhole)} numbers")
     wrong = [value for value in (*pinhole, *values) if not math.isfinite(value)]
     if wrong:
-        raise CalibrationError(f"{name}: {wrong[0]!r} is not a finite number")
+        raise CalibrationError(f"{name}: {shown(wrong[0])} is not a finite number")
     known, complete = _coefficients(kind, values, name)
     return known, pinhole, complete
 
@@ -71,7 +71,7 @@ def kind_of(model: str, name: str) -> str:
         if key.removeprefix(prefix) in MODELS:
             return MODELS[key.removeprefix(prefix)]
     raise CalibrationError(
-        f"{name}: lens model {model!r} is not supported, only radial-tangential, fisheye (equidistant, "
+        f"{name}: lens model {shown(model)} is not supported, only radial-tangential, fisheye (equidistant, "
         "Kannala-Brandt), FOV, omnidirectional (Mei), double sphere and EUCM; calibrate with one of these "
         "(v2d-calibrate does the first), or undistort the images first"
     )

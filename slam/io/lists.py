@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from slam.errors import SourceError, warn_once
+from slam.errors import SourceError, shown, warn_once
 from slam.io.stamps import SECOND_NS, epoch_unit_ns, gap_remark, is_number, order_of, other_unit_ns, to_ns
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ def in_time(
     """
     for number, text in stamps:
         if not is_number(text):
-            raise SourceError(f"{file}, line {number}: {text!r} is no time; expected {expected}")
+            raise SourceError(f"{file}, line {number}: {shown(text)} is no time; expected {expected}")
     texts = [text for _, text in stamps]
     if texts:
         unit_ns = epoch_unit_ns(texts) or other_unit_ns(texts) or unit_ns

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from slam.errors import SourceError
-from slam.io.files import reason, replacing
+from slam.io.files import replacing
+from slam.reading import read_bytes, reason
 
 log = logging.getLogger(__name__)
 
+MAX_BYTES = 1 << 30  # of a file: 40 million points with colours and normals
 MAX_HEADER_BYTES = 65536
 _TYPES = {
     **{"char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "<i2", "int16": "<i2"},
@@ -71,7 +73,7 @@ def read_ply(path: Path) -> PointCloud:
         SourceError: if the file is missing, damaged, shorter than it says, or another kind of PLY.
     """
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, MAX_BYTES)
     except OSError as error:
         raise SourceError(f"cannot read the point cloud {path}: {reason(error)}") from error
     end = data.find(b"end_header\n", 0, MAX_HEADER_BYTES)

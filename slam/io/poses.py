@@ -13,12 +13,12 @@ import numpy as np
 
 from slam.errors import SourceError
 from slam.frames import Trajectory
-from slam.io.files import read_text
 from slam.io.lists import columns as columns_of
 from slam.io.lists import content_lines, in_time
 from slam.io.quaternion import matrix_from_quat_xyzw
 from slam.io.stamps import SECOND_NS
 from slam.io.trajectory import COLUMNS, MAX_VALUE, MIN_QUATERNION_NORM
+from slam.reading import read_text
 
 log = logging.getLogger(__name__)
 

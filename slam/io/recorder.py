@@ -9,10 +9,10 @@ from slam.errors import OutputError, UsageError
 from slam.frames import Frame
 from slam.geometry.camera import Camera
 from slam.io.calibration import write_calibration
-from slam.io.files import reason
 from slam.io.images import write_color, write_depth
 from slam.io.run_record import RecordingRecord
 from slam.io.trajectory import format_time_ns
+from slam.reading import open_file, reason
 from slam.threads import Worker
 
 log = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ def check_free(path: Path) -> None:
 def has_sensor_depth(path: Path) -> bool:
     """True if a `Recorder` made this recording of a camera that measures depth."""
     try:
-        with open(path / "depth.txt", "rb") as file:
+        with open_file(path / "depth.txt") as file:
             return file.readline(len(SENSOR_NOTE) + 2).strip() == SENSOR_NOTE.encode()
     except OSError:
         return False

@@ -12,11 +12,13 @@ import numpy as np
 import yaml
 
 from slam.errors import OutputError
-from slam.io.files import reason, write_text
+from slam.io.files import write_text
+from slam.reading import read_text, reason
 
 log = logging.getLogger(__name__)
 
 LATEST = "latest"
+MAX_POINTER_BYTES = 1024
 LOGGED = 3  # missing files that are logged one by one
 
 
@@ -114,7 +116,7 @@ def latest_run(root: Path = Path("results")) -> Path:
     """
     pointer = root / LATEST
     if pointer.is_file():  # a text pointer, where links need rights
-        pointer = root / pointer.read_text(encoding="utf-8").strip()
+        pointer = root / read_text(pointer, "name of a run", OutputError, MAX_POINTER_BYTES).strip()
     if not pointer.is_dir():
         raise OutputError(f"{root / LATEST} points to no run; name a run directory")
     return pointer.resolve()

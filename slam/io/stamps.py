@@ -8,6 +8,8 @@ import re
 from collections.abc import Sequence
 from decimal import Decimal
 
+from slam.errors import shown
+
 SECOND_NS = 10**9
 UNITS_NS = (SECOND_NS, 10**6, 10**3, 1)
 UNIT_NAMES = {SECOND_NS: "seconds", 10**6: "milliseconds", 10**3: "microseconds", 1: "nanoseconds"}
@@ -64,10 +66,10 @@ def times_ns(texts: Sequence[str], unit_ns: int) -> list[int]:
 def to_ns(text: str, unit_ns: int) -> int:
     """One number of a unit as nanoseconds; raises ValueError as `times_ns`."""
     if not is_number(text):
-        raise ValueError(f"{text!r} is no time in {UNIT_NAMES[unit_ns]}")
+        raise ValueError(f"{shown(text)} is no time in {UNIT_NAMES[unit_ns]}")
     value = int((Decimal(text) * unit_ns).to_integral_value())
     if abs(value) >= 2**63:
-        raise ValueError(f"{text!r} is no time in {UNIT_NAMES[unit_ns]} (a wrong column?)")
+        raise ValueError(f"{shown(text)} is no time in {UNIT_NAMES[unit_ns]} (a wrong column?)")
     return value
 
 

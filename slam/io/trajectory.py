@@ -12,10 +12,11 @@ import numpy as np
 
 from slam.errors import OutputError, SourceError
 from slam.frames import Trajectory
-from slam.io.files import read_text, reason, write_text
+from slam.io.files import write_text
 from slam.io.lists import columns, content_lines, in_time
 from slam.io.quaternion import matrix_from_quat_xyzw, quat_xyzw_from_matrix
 from slam.io.stamps import SECOND_NS, to_ns
+from slam.reading import read_text, reason
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from slam.errors import OutputError
 from slam.frames import Image, Keyframe
 from slam.inv_depth import InvDepth
-from slam.io.files import reason
+from slam.reading import reason
 
 
 class Archive:

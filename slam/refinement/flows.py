@@ -11,10 +11,10 @@ from slam.errors import OutputError, SourceError
 from slam.frames import Image
 from slam.geometry.camera import pixel_grid, sample, scaled_intrinsics
 from slam.geometry.flow import in_image, reproject
-from slam.io.files import reason
 from slam.io.tensor_file import read_header, read_tensors, write_tensors
 from slam.matching.correspondence import Correspondence
 from slam.matching.matcher import Shown
+from slam.reading import reason
 from slam.refinement.clip import Clip
 from slam.threads import Helpers
 

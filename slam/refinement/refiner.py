@@ -23,12 +23,12 @@ from slam.evaluation.consistency import reprojection_px
 from slam.frames import Keyframe
 from slam.geometry.camera import scaled_intrinsics
 from slam.inv_depth import UNMEASURED_SIGMA, InvDepth
-from slam.io.files import reason
 from slam.io.tensor_file import read_header, read_tensors, write_tensors
 from slam.matching.correspondence import Correspondence
 from slam.matching.learned_flow import LearnedFlow
 from slam.matching.movers import Evidence, depth_evidence, flow_evidence, static_probability
 from slam.networks.prior import STRIDE, PriorNet, enlarged
+from slam.reading import reason
 from slam.refinement.acceptance import HeldOut, held_out_errors, is_better
 from slam.refinement.clip import Clip, spread_depth
 from slam.refinement.constraints import AT_ONCE, Constraints, averaged

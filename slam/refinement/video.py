@@ -8,7 +8,7 @@ from pathlib import Path
 
 from slam.errors import OutputError
 from slam.frames import Keyframe, Trajectory
-from slam.io.files import reason
+from slam.reading import reason
 from slam.refinement.clip import stretches
 from slam.refinement.fine_tuning import TunedHead
 from slam.refinement.refiner import RefineConfig, Refined, Refiner, Tools

@@ -12,8 +12,9 @@ import yaml
 from slam.errors import SourceError, listed
 from slam.geometry.camera import Camera
 from slam.io.calibration import read_calibration
-from slam.io.files import read_text, shipped
+from slam.io.files import shipped
 from slam.io.folders import entries
+from slam.reading import read_text
 from slam.sources.archives import extract
 from slam.sources.download import download
 

@@ -21,8 +21,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from slam.errors import SourceError
-from slam.io.files import reason
 from slam.io.folders import entries, is_leftover
+from slam.reading import open_file, reason
 from slam.sources.images import IMAGE_SUFFIXES
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ def archive_kind(path: Path) -> str | None:
     if not path.is_file():
         return None
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             head = file.read(512)
     except OSError as error:
         raise SourceError(f"cannot read {path}: {reason(error)}") from error

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from slam.reading import open_file
+
 ISO_FIRST = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp")  # boxes that MP4 and MOV begin with
 EBML, SEGMENT = 0x1A45DFA3, 0x18538067
 
@@ -34,7 +36,7 @@ class Box:
 def examine(path: Path) -> Container:
     """Look at the structure of a video file; raises OSError."""
     size = path.stat().st_size
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         head = file.read(64)
         if head[4:8] in ISO_FIRST:
             return _iso(file, size)

@@ -12,8 +12,9 @@ import numpy as np
 from slam.errors import CalibrationError, SourceError, UsageError
 from slam.geometry.camera import Camera
 from slam.io.calibration_text import load_yaml
-from slam.io.files import read_text
+from slam.io.image_size import check_pixels
 from slam.io.images import read_depth
+from slam.reading import open_file, read_text, reason
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +40,15 @@ def read_npy(path: Path, form: "DepthFormat") -> np.ndarray:
         SourceError: if the file is missing, damaged, or no such array.
     """
     try:
-        depth = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        open_file(path).close()  # of a pipe NumPy waits for the end
+        depth = np.load(path, mmap_mode="r", allow_pickle=False)  # else it makes room for what a damaged header says
+        if not isinstance(depth, np.ndarray) or depth.ndim != 2 or not np.issubdtype(depth.dtype, np.number):
+            raise SourceError(f"{path} is no depth image: expected an array of rows and columns of numbers")
+        check_pixels(depth.shape[1], depth.shape[0])
+    except OSError as error:
+        raise SourceError(f"cannot read the depth {path}: {reason(error)}") from error
+    except (ValueError, TypeError, EOFError, OverflowError, SyntaxError, MemoryError) as error:  # of its header
         raise SourceError(f"cannot read the depth {path}: {error}") from error
-    if not isinstance(depth, np.ndarray) or depth.ndim != 2 or not np.issubdtype(depth.dtype, np.number):
-        raise SourceError(f"{path} is no depth image: expected an array of rows and columns of numbers")
     metres = depth.astype(np.float32) / np.float32(form.scale)
     return np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(0))
 

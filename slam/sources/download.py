@@ -14,7 +14,7 @@ import pooch
 from tqdm import tqdm
 
 from slam.errors import SourceError
-from slam.io.files import reason
+from slam.reading import reason
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ import numpy as np
 from slam.errors import CalibrationError, SourceError
 from slam.frames import Trajectory
 from slam.io.calibration_text import load_yaml
-from slam.io.files import read_text
 from slam.io.poses import read_stamped
+from slam.reading import read_text
 from slam.sources.image_lists import read_image_list
 from slam.sources.layout import Recording, first_existing, require
 from slam.sources.sequence import ListedImage

@@ -13,8 +13,8 @@ import numpy as np
 
 from slam.errors import SourceError
 from slam.geometry.camera import Camera, pixel_grid
-from slam.io.files import read_text
 from slam.io.poses import FramePoses, floats, from_matrices, from_quaternions, number_rows
+from slam.reading import read_text
 from slam.sources.depth_format import DepthFormat
 from slam.sources.layout import Recording, numbered, require
 from slam.sources.sequence import DEFAULT_FPS, ListedImage, frame_time_ns

@@ -5,11 +5,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
 
-from slam.errors import SourceError
-from slam.io.files import read_text
+from slam.errors import SourceError, shown
 from slam.io.folders import is_file, is_leftover
 from slam.io.lists import columns, content_lines, in_time, stamp_and_rest
 from slam.io.stamps import SECOND_NS
+from slam.reading import read_text
 from slam.sources.images import IMAGE_SUFFIXES
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ def read_image_list(file: Path, folder: Path, unit_ns: int = SECOND_NS) -> list[
     for number, line in content_lines(read_text(file, "list of images")):
         stamp, rest = stamp_and_rest(line)
         if not rest:
-            raise SourceError(f"{file}, line {number}: expected {EXPECTED}, got {line!r}")
+            raise SourceError(f"{file}, line {number}: expected {EXPECTED}, got {shown(line)}")
         stamps.append((number, stamp))
         names.append(rest)
     if not names:

@@ -12,9 +12,9 @@ from slam.errors import SourceError
 from slam.frames import Trajectory
 from slam.geometry.camera import Camera
 from slam.io.calibration import camera_of
-from slam.io.files import read_text
 from slam.io.poses import FramePoses, floats, number_rows, read_matrix_rows
 from slam.io.trajectory import parse_time_ns
+from slam.reading import read_text
 from slam.sources.images import images_in
 from slam.sources.layout import Recording, at_rate, first_existing, require
 from slam.sources.names import natural_key

@@ -15,8 +15,8 @@ from slam.frames import Trajectory
 from slam.geometry.camera import Camera
 from slam.io.calibration import camera_of
 from slam.io.calibration_text import load_yaml
-from slam.io.files import read_text
 from slam.io.poses import read_stamped
+from slam.reading import read_text
 from slam.sources.depth_format import DepthFormat
 from slam.sources.image_lists import read_image_list
 from slam.sources.layout import Recording, require

@@ -15,15 +15,17 @@ import numpy as np
 from slam.errors import CalibrationError, SourceError
 from slam.geometry.camera import Camera
 from slam.io.calibration import camera_of
-from slam.io.files import read_json, reason
+from slam.io.files import MAX_JSON_BYTES, read_json
 from slam.io.images import read_unchanged
 from slam.io.poses import OPENCV_FROM_OPENGL, FramePoses, from_quaternions
+from slam.reading import read_bytes, reason
 from slam.sources.depth_format import DepthFormat
 from slam.sources.layout import Recording, first_existing, numbered, require, usual_intrinsics
 from slam.sources.sequence import DEFAULT_FPS, ListedImage, frame_time_ns
 
 NAMES = ("metadata.json", "metadata")
 FOLDERS = ("rgbd", "rgb")
+MAX_BYTES = 64 << 20  # of a compressed depth map
 DECODERS = ("lzfse", "liblzfse")  # packages for the depth of `rgbd/`; either will do
 
 
@@ -89,7 +91,7 @@ def read_compressed(path: Path, form: DepthFormat) -> np.ndarray:
         )
     assert form.camera is not None
     try:
-        data = decoder.decompress(path.read_bytes())
+        data = decoder.decompress(read_bytes(path, MAX_BYTES))
         depth = np.frombuffer(data, np.float32).reshape(form.camera.height, form.camera.width)
     except OSError as error:
         raise SourceError(f"cannot read the depth {path}: {reason(error)}") from error
@@ -161,7 +163,10 @@ def _images(path: Path) -> list[tuple[int, Path]]:
 def _metadata_file(path: Path) -> Path | None:
     for name in NAMES:
         if (path / name).is_file():
-            content = (path / name).read_bytes()
+            try:
+                content = read_bytes(path / name, MAX_JSON_BYTES)
+            except OSError:
+                continue  # whoever reads it says what is wrong with it
             if content.lstrip()[:1] == b"{" and b'"poses"' in content and b'"K"' in content:
                 return path / name
     return None

@@ -11,6 +11,8 @@ import numpy as np
 
 from slam.errors import SourceError
 from slam.frames import Frame
+from slam.io.image_size import check_pixels
+from slam.reading import open_file
 from slam.sources.archives import archive_kind
 from slam.sources.container import examine
 from slam.sources.faults import Faults
@@ -128,6 +130,8 @@ class VideoSource:
     def _opened(self) -> cv2.VideoCapture:
         if not self._path.exists():
             raise SourceError(f"no video at {self._path}")
+        if not (self._path.is_file() or self._path.is_dir()):  # FFmpeg would wait for the end of a pipe
+            raise SourceError(f"{self._path} is no file: copy its content into one")
         if self._path.is_dir():
             raise SourceError(f"{self._path} is a folder, not a video file; for a folder of images use --images")
         archive = archive_kind(self._path)
@@ -147,6 +151,11 @@ class VideoSource:
             raise SourceError(self._unreadable()) from error
         if not capture.isOpened():
             raise SourceError(self._unreadable())
+        try:
+            check_pixels(*stated_size(capture))
+        except ValueError as error:
+            capture.release()
+            raise SourceError(f"{self.name} is not read: {error}") from error
         return capture
 
     def _unreadable(self) -> str:
@@ -209,6 +218,12 @@ class VideoSource:
             log.warning("%s ended after %d of %d frames: is the file damaged?", self.name, index, expected)
 
 
+def stated_size(capture: cv2.VideoCapture) -> tuple[int, int]:
+    """Width and height that a video or stream states before a frame of it is decoded; 0 where it states none."""
+    width, height = capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
+    return int(width), int(height)
+
+
 def _convert(name: str) -> str:
     """What turns a video into one that everything reads."""
     return f"bring it to H.264: ffmpeg -i {name} -c:v libx264 -crf 16 converted.mp4"
@@ -223,7 +238,7 @@ def _rotation_deg(capture: cv2.VideoCapture) -> int:
 
 def _other_kind(path: Path) -> str:
     """What a file is that is no video, and what to do; empty if it may be one."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         head = file.read(512)
     if not head:
         return "it is empty; copy it again"

@@ -10,9 +10,11 @@ from urllib.parse import urlsplit
 import cv2
 
 from slam.errors import SourceError, UsageError
+from slam.io.image_size import check_pixels
 from slam.sources.cameras import public_name
 from slam.sources.live import CameraImage, CameraImages, LiveSource, Patience, Size, check_asked
 from slam.sources.sequence import OWN_CAMERA, CameraChoice
+from slam.sources.video import stated_size
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +74,10 @@ class WebcamSource(LiveSource):
             try:
                 if "://" in self.name and capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0:
                     raise SourceError(f"{self.name} is a video file, not a camera: use --video")
+                try:
+                    check_pixels(*stated_size(capture))
+                except ValueError as error:
+                    raise SourceError(f"the images of {self.name} are not read: {error}") from error
                 while capture.grab():
                     time_ns = time.monotonic_ns() + self._epoch_ns
                     decoded, bgr = capture.retrieve()

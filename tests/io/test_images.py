@@ -1,8 +1,5 @@
 """Images keep their colours, depths their metres."""
 
-import struct
-import zlib
-
 import cv2
 import numpy as np
 import pytest
@@ -183,13 +180,11 @@ def test_colours_of_every_mode(tmp_path, mode: str, name: str, options: dict):
 
 
 def test_a_damaged_png_is_refused_before_it_is_decoded(tmp_path, capfd):
-    """libpng would tell every error to the terminal itself, and take a gigabyte for a damaged size."""
+    """libpng would tell every error to the terminal itself."""
     write_color(tmp_path / "a.png", image())
     whole = (tmp_path / "a.png").read_bytes()
-    header = struct.pack(">II", 30000, 30000) + whole[24:29]
-    huge = whole[:16] + header + struct.pack(">I", zlib.crc32(b"IHDR" + header)) + whole[33:]
     flipped = [whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in range(16, len(whole) - 12, 97)]
-    for data in (huge, *flipped, whole[:-12], whole[:20]):
+    for data in (*flipped, whole[:-12], whole[:20]):
         (tmp_path / "a.png").write_bytes(data)
         with pytest.raises(SourceError, match="it is damaged"):
             read_color(tmp_path / "a.png")

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from slam.errors import SourceError
-from slam.io.files import reason
-from slam.sources.bags.storage import RawMessage, Topic, lz4_decompress, zstd_decompress
+from slam.reading import open_file, reason
+from slam.sources.bags.storage import RawMessage, Topic, lz4_decompress, read_part, zstd_decompress
 
 MAGIC = b"\x89MCAP0\r\n"
 FOOTER, SCHEMA, CHANNEL, MESSAGE, CHUNK, STATISTICS, DATA_END = 2, 3, 4, 5, 6, 11, 15  # kinds of records
@@ -67,7 +67,7 @@ class McapFile:
                 if kind == DATA_END:
                     return
                 if kind == CHUNK:
-                    yield from sorted(self._inside(file.read(size), contents, names), key=lambda m: m.time_ns)
+                    yield from sorted(self._inside(read_part(file, size), contents, names), key=lambda m: m.time_ns)
                 else:
                     yield from _message(kind, file, size, contents, names)
 
@@ -90,7 +90,7 @@ class McapFile:
         for kind, size in self._records(file, begin):
             if kind == FOOTER:
                 break
-            _learn(kind, file.read(size), contents)
+            _learn(kind, read_part(file, size), contents)
         return contents if contents.is_counted and contents.channels else None
 
     def _scanned(self, file: BinaryIO) -> Contents:
@@ -98,7 +98,7 @@ class McapFile:
         for kind, size in self._records(file, len(MAGIC)):
             if kind == DATA_END:
                 break
-            data = file.read(size)
+            data = read_part(file, size)
             if kind == CHUNK:
                 stream = io.BytesIO(self._decompressed(data))
                 for inner, inner_size in self._records(stream, 0):
@@ -147,7 +147,7 @@ class McapFile:
 
     def _file(self) -> BinaryIO:
         try:
-            return open(self.path, "rb")
+            return open_file(self.path)
         except OSError as error:
             raise SourceError(f"cannot read {self.path}: {reason(error)}") from error
 
@@ -160,9 +160,9 @@ def _message(
         channel, _, time_ns, _ = struct.unpack("<HIQQ", stream.read(22))
         name = contents.channels.get(channel, ("", 0, ""))[0]
         if name in names:
-            yield RawMessage(name, time_ns, stream.read(size - 22))
+            yield RawMessage(name, time_ns, read_part(stream, size - 22))
     elif kind in (SCHEMA, CHANNEL):
-        _learn(kind, stream.read(size), contents)
+        _learn(kind, read_part(stream, size), contents)
 
 
 def _learn(kind: int, data: bytes, contents: Contents) -> None:

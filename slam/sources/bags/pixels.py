@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from slam.errors import shown
 from slam.io.image_data import decoded
 from slam.sources.bags.messages import Message, MessageError
 
@@ -144,7 +145,7 @@ def _raw(image: Any) -> np.ndarray:
     """(H, W) or (H, W, channels) of uint8, uint16 or float32, of this computer's order of bytes."""
     encoding = str(image.encoding).lower()
     if encoding != "32fc1" and encoding not in ENCODINGS:
-        raise MessageError(f"the encoding {image.encoding!r} is not supported ({', '.join(ENCODINGS)})")
+        raise MessageError(f"the encoding {shown(image.encoding)} is not supported ({', '.join(ENCODINGS)})")
     channels, size = (1, 4) if encoding == "32fc1" else ENCODINGS[encoding][:2]
     height, width, step = int(image.height), int(image.width), int(image.step)
     row = width * channels * size
@@ -165,7 +166,7 @@ def _decoded(image: Any, begin: int = 0) -> np.ndarray:
     try:
         pixels = decoded(bytes(image.data[begin:]), cv2.IMREAD_UNCHANGED)
     except ValueError as error:
-        raise MessageError(f"an image of the format {str(image.format)!r} cannot be decoded: {error}") from error
+        raise MessageError(f"an image of the format {shown(str(image.format))} cannot be decoded: {error}") from error
     if pixels.dtype not in (np.uint8, np.uint16):
         raise MessageError(f"its values are of the type {pixels.dtype}")
     return pixels

@@ -3,7 +3,6 @@
 Reference: http://wiki.ros.org/Bags/Format/2.0
 """
 
-import bz2
 import io
 import re
 import struct
@@ -14,8 +13,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from slam.errors import SourceError
-from slam.io.files import reason
-from slam.sources.bags.storage import RawMessage, Topic, lz4_decompress
+from slam.reading import open_file, reason
+from slam.sources.bags.storage import RawMessage, Topic, bz2_decompress, lz4_decompress, read_part
 
 MAGIC = b"#ROSBAG V2.0\n"
 MESSAGE, HEADER, INDEX, CHUNK, CHUNK_INFO, CONNECTION = 2, 3, 4, 5, 6, 7  # kinds of records
@@ -138,8 +137,8 @@ class Rosbag1:
             if compression == "lz4":
                 return lz4_decompress(data)
             if compression == "bz2":
-                return bz2.decompress(data)
-        except (ValueError, OSError, EOFError) as error:
+                return bz2_decompress(data)
+        except ValueError as error:
             self.damage = f"a chunk is damaged ({error})"
             return b""
         if compression != "none":
@@ -168,7 +167,7 @@ class Rosbag1:
 
     def _file(self) -> BinaryIO:
         try:
-            return open(self.path, "rb")
+            return open_file(self.path)
         except OSError as error:
             raise SourceError(f"cannot read {self.path}: {reason(error)}") from error
 
@@ -189,4 +188,4 @@ def _fields(data: bytes) -> dict[str, bytes]:
 
 def _data(stream: BinaryIO, record: Record) -> bytes:
     stream.seek(record.begin)
-    return stream.read(record.size)
+    return read_part(stream, record.size)

@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from slam.errors import SourceError
+from slam.reading import open_file, reason
 from slam.sources.bags.storage import RawMessage, Topic
 
 MAGIC = b"SQLite format 3\0"
@@ -20,10 +21,10 @@ class SqliteBag:
         self.path = path
         self.damage = ""
         try:
-            with open(path, "rb") as file:
+            with open_file(path) as file:
                 magic = file.read(len(MAGIC))
         except OSError as error:
-            raise SourceError(f"cannot read {path}: {error.strerror}") from error
+            raise SourceError(f"cannot read {path}: {reason(error)}") from error
         if not magic:
             raise SourceError(f"{path} is empty")
         if magic != MAGIC:

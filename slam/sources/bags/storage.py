@@ -4,12 +4,13 @@ The storage is read here and not by `rosbags`: its readers refuse a recording wi
 and stop at the first damage. Messages themselves are taken apart by `rosbags`.
 """
 
+import bz2
 import importlib
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from slam.errors import SourceError
 from slam.sources.names import natural_key
@@ -20,6 +21,7 @@ STORAGES = {
     ".mcap": "slam.sources.bags.mcap:McapFile",
 }
 REALSENSE_TOPIC = re.compile(r"/device_\d+/sensor_\d+/")
+MAX_CHUNK = 256 << 20  # bytes of a record, compressed or not: the largest image that is read, in 24 bits
 EXTRA = "pip install 'v2d-slam[ros]'"
 
 
@@ -128,23 +130,46 @@ def library(name: str) -> Any:
 
 
 def zstd_decompress(data: bytes) -> bytes:
-    """Undo zstd; raises ValueError if the data is damaged."""
+    """Undo zstd; raises ValueError if the data is damaged, or becomes more than MAX_CHUNK."""
     try:
         zstd = importlib.import_module("compression.zstd")  # from Python 3.14 on
     except ImportError:
         zstd = library("backports.zstd")
     try:
-        return bytes(zstd.decompress(data))
+        return bounded(zstd.ZstdDecompressor(), data)
     except zstd.ZstdError as error:
         raise ValueError(str(error)) from error
 
 
 def lz4_decompress(data: bytes) -> bytes:
-    """Undo LZ4 frames; raises ValueError if the data is damaged."""
+    """Undo LZ4 frames; raises ValueError as `zstd_decompress`."""
     try:
-        return bytes(library("lz4.frame").decompress(data))
+        return bounded(library("lz4.frame").LZ4FrameDecompressor(), data)
     except (RuntimeError, EOFError) as error:
         raise ValueError(str(error)) from error
+
+
+def bz2_decompress(data: bytes) -> bytes:
+    """Undo bzip2; raises ValueError as `zstd_decompress`."""
+    try:
+        return bounded(bz2.BZ2Decompressor(), data)
+    except (OSError, EOFError) as error:
+        raise ValueError(str(error)) from error
+
+
+def bounded(decompressor: Any, data: bytes) -> bytes:
+    """What a decompressor makes of data, which must be whole; raises ValueError if it is more than MAX_CHUNK."""
+    out = bytes(decompressor.decompress(data, MAX_CHUNK))
+    if not decompressor.eof:
+        raise ValueError("it is cut off" if len(out) < MAX_CHUNK else f"it becomes more than {MAX_CHUNK >> 20} MiB")
+    return out
+
+
+def read_part(stream: BinaryIO, size: int) -> bytes:
+    """The next bytes of a bag; raises SourceError if they are more than MAX_CHUNK."""
+    if size > MAX_CHUNK:
+        raise SourceError(f"a record of {size / 2**20:.0f} MiB is none of a camera: the recording is damaged")
+    return stream.read(size)
 
 
 def _open(file: Path) -> Storage:
