@@ -23,14 +23,17 @@ def open_file(path: Path) -> BinaryIO:
     Raises:
         OSError: if it cannot be opened, or is a folder, a pipe or a device, which may never end.
     """
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))  # a pipe would wait
-    mode = stat.S_IFMT(os.fstat(handle).st_mode)
+    file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115  given to the caller
+    mode = stat.S_IFMT(os.fstat(file.fileno()).st_mode)
     if mode != stat.S_IFREG:
-        os.close(handle)
-        if mode == stat.S_IFDIR:
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        file.close()
         raise OSError(errno.EINVAL, f"it is {KINDS.get(mode, 'something else')}, not a file; copy its content into one")
-    return os.fdopen(handle, "rb")
+    return file
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open as `open` does; of a pipe at once, though nobody writes into it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def read_bytes(path: Path, limit: int) -> bytes:

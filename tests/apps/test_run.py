@@ -409,7 +409,7 @@ def failure(arguments: list[str], code: int, capsys: pytest.CaptureFixture[str])
         (["--sequence", "{rec}", "--device", "toaster"], 2, "--device toaster is not known; it is auto, cpu, cuda"),
         (["--sequence", "{rec}", "--device", "cuda:77"], 2, "--device cuda:77 cannot be used here"),
         (["--sequence", "{rec}", "--config", "{tmp}/bad.yaml"], 2, "unknown setting correspondence.dis.patches"),
-        (["--sequence", "{rec}", "--config", "{tmp}/none.yaml"], 2, "cannot read configuration"),
+        (["--sequence", "{rec}", "--config", "{tmp}/none.yaml"], 2, "no configuration at"),
         (["--sequence", "{rec}", "--config", "{tmp}/text/notes.txt"], 2, "must be a mapping"),
         (
             ["--sequence", "{rec}", "--config", "{classical}", "--weights", "{tmp}/foreign.safetensors"],
