@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 1 << 18
 CACHE_VARIABLE = "XDG_CACHE_HOME"
+MAX_NAME_BYTES = 1 << 20  # of a file in a tar, and what else is said of it
 TAR_MAGIC = (257, b"ustar")  # offset, bytes
 UNPACKED = {  # first bytes of what is unpacked here
     b"PK\x03\x04": "ZIP",
@@ -164,6 +165,8 @@ def extract(archive: Path, folder: Path, flat: bool = True, limits: Limits = LIM
     except DAMAGE as error:
         raise SourceError(f"the archive {archive} is damaged: {error}; download it again") from error
     except OSError as error:
+        if error.errno is None:  # of the decompressors of gzip and bzip2, not of the system
+            raise SourceError(f"the archive {archive} is damaged: {error}; download it again") from error
         raise SourceError(f"cannot unpack {archive} to {folder}: {reason(error)}") from error
     return folder
 
@@ -207,13 +210,19 @@ def _unpack(archive: Path, folder: Path, budget: _Budget) -> None:
         with zipfile.ZipFile(archive) as file:
             budget.check_room(folder.parent, sum(info.file_size for info in file.infolist()))
             _store(_zip_entries(file, archive), folder, archive, budget)
-    elif tarfile.is_tarfile(archive):
-        with tarfile.open(archive) as tar:
-            _store(_tar_entries(tar, archive), folder, archive, budget)
-    elif (command := SINGLE.get(archive_kind(archive) or "")) is not None and not TAR_NAME.search(archive.name):
-        raise SourceError(f"{archive} is no archive but a single compressed file; unpack it: {command} '{archive}'")
-    else:
-        raise SourceError(f"{archive} is neither a tar nor a zip file, or damaged; download it again")
+        return
+    try:
+        tar = tarfile.open(archive, tarinfo=_Member)  # noqa: SIM115  closed below
+    except tarfile.ReadError as error:
+        command = SINGLE.get(archive_kind(archive) or "")
+        if command is not None and not TAR_NAME.search(archive.name):
+            what = f"is no archive but a single compressed file; unpack it: {command} '{archive}'"
+        else:
+            what = "is neither a tar nor a zip file, or damaged; download it again"
+        raise SourceError(f"{archive} {what}") from error
+    with tar:
+        _store(_tar_entries(tar, archive), folder, archive, budget)
+        _check_end(tar)
 
 
 def _store(content: ENTRIES, folder: Path, archive: Path, budget: _Budget) -> None:
@@ -249,6 +258,31 @@ def _tar_entries(tar: tarfile.TarFile, archive: Path) -> ENTRIES:
         if not (member.isfile() or member.isdir()):
             raise SourceError(f"{archive} holds a link or device ({member.name}); it is not unpacked")
         yield member.name, member.size, None if member.isdir() else functools.partial(_content, tar, member)
+
+
+class _Member(tarfile.TarInfo):
+    """A file of a tar. Its long name, which stands before it, is read at once, and may be a bomb."""
+
+    def _proc_member(self, tarfile_: tarfile.TarFile) -> tarfile.TarInfo:  # meant to be overridden
+        if not (self.isfile() or self.isdir()) and self.size > MAX_NAME_BYTES:
+            raise tarfile.ReadError(f"a name of {self.size} bytes")
+        member: tarfile.TarInfo = super()._proc_member(tarfile_)  # type: ignore[misc]
+        return member
+
+
+def _check_end(tar: tarfile.TarFile) -> None:
+    """Read a tar to its end: what was cut off between two files, and the checksum behind compressed data, show there.
+
+    Raises:
+        tarfile.ReadError: if there is no end.
+        OSError, EOFError, zlib.error, lzma.LZMAError: if a checksum is wrong, or the compressed data is cut off.
+    """
+    assert tar.fileobj is not None
+    tar.fileobj.seek(tar.offset)
+    if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError("its list of files has no end: it is cut off, or damaged")
+    while tar.fileobj.read(CHUNK_BYTES):
+        pass  # zeros
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:

@@ -6,7 +6,7 @@ import os
 import re
 import time
 import urllib.error
-import urllib.request
+from email.message import Message
 from pathlib import Path
 from typing import IO
 
@@ -14,7 +14,8 @@ import pooch
 from tqdm import tqdm
 
 from slam.errors import SourceError
-from slam.reading import reason
+from slam.reading import read_text, reason
+from slam.sources.web import is_web, opened, words
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +23,7 @@ ATTEMPTS = 5  # in a row without a new byte
 TIMEOUT_S = 30.0
 PAUSE_S = 2.0  # before another attempt
 CHUNK_BYTES = 1 << 18
+MAX_TAG_BYTES = 1 << 16
 
 
 def download(url: str, file: Path, sha256: str | None = None, progress: bool = True, pause_s: float = PAUSE_S) -> Path:
@@ -37,7 +39,7 @@ def download(url: str, file: Path, sha256: str | None = None, progress: bool = T
     Raises:
         SourceError: if the server refuses, the connection fails for good, the disk is full, or the hash differs.
     """
-    if not url.lower().startswith(("http://", "https://")):
+    if not is_web(url):
         raise SourceError(f"cannot download {url}: only http and https")
     pooch.get_logger().setLevel("WARNING")
     downloader = _ResumingDownloader(file.with_name(file.name + ".part"), progress, pause_s)
@@ -56,7 +58,7 @@ class _ResumingDownloader:
 
     def __init__(self, part: Path, progress: bool, pause_s: float) -> None:
         self.part = part
-        self.tag = part.with_name(part.name + ".tag")  # which version of the file the part is of
+        self.tag = part.with_name(part.name + ".tag")  # the URL and the version of the file that the part is of
         self.progress = progress
         self.pause_s = pause_s
 
@@ -70,10 +72,10 @@ class _ResumingDownloader:
                 problem = "the connection ended early"
             except urllib.error.HTTPError as error:
                 if error.code < 500:
-                    raise SourceError(f"cannot download {url}: the server says {error.code} {error.reason}") from error
-                problem = f"the server says {error.code} {error.reason}"
+                    raise SourceError(f"cannot download {url}: {words(error)}") from error
+                problem = words(error)
             except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
-                problem = str(getattr(error, "reason", error)) or type(error).__name__
+                problem = words(error)
             attempts = 1 if self._size() > before else attempts + 1
             if attempts >= ATTEMPTS:
                 raise SourceError(
@@ -89,43 +91,54 @@ class _ResumingDownloader:
         return self.part.stat().st_size if self.part.exists() else 0
 
     def _fetch_rest(self, url: str) -> bool:
-        """Append what is missing; True if the file is whole."""
-        offset = self._size()
-        headers = {"User-Agent": "v2d-slam", "Accept-Encoding": "identity"}
-        if offset:
-            headers["Range"] = f"bytes={offset}-"
-            if self.tag.exists():
-                headers["If-Range"] = self.tag.read_text(encoding="latin-1")
+        """Append what is missing; True if the file is whole.
+
+        A part is gone on with only if it is known which version of the file under this address it is of.
+        """
+        tag = self._tag_of_part(url)
+        offset = self._size() if tag else 0
+        headers = {"Range": f"bytes={offset}-", "If-Range": tag} if offset else {}
         try:
-            response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S)
+            response = opened(url, TIMEOUT_S, headers)
         except urllib.error.HTTPError as error:
             if error.code != 416 or not offset:
                 raise
-            if _total(error.headers.get("Content-Range")) == offset:
+            if _total(error.headers.get("Content-Range")) == offset and _tag(error.headers) in (tag, ""):
                 return True  # all was there already
-            self.part.unlink()  # a part of something else
+            self._forget()  # a part of something else
             return False
         with response:
             if response.status != 206:  # the server sends the whole file: it cannot resume, or has a newer version
                 offset = 0
-                length = response.headers.get("Content-Length")
-                total = int(length) if length else None
+                length = response.headers.get("Content-Length") or ""
+                total = int(length) if length.isdecimal() else None
             else:
-                total = _total(response.headers.get("Content-Range"))
-                if not (response.headers.get("Content-Range") or "").startswith(f"bytes {offset}-"):
-                    self.part.unlink()
+                content_range = response.headers.get("Content-Range") or ""
+                total = _total(content_range)
+                if not content_range.startswith(f"bytes {offset}-") or _tag(response.headers) not in (tag, ""):
+                    self._forget()
                     return False
-            self._remember(response.headers)
+            if not offset:
+                self._remember(url, _tag(response.headers))
             self._append(response, offset, total)
         return total is None or self._size() == total
 
-    def _remember(self, headers: http.client.HTTPMessage) -> None:
-        etag = headers.get("ETag") or ""
-        tag = headers.get("Last-Modified") if not etag or etag.startswith("W/") else etag  # a weak tag cannot resume
+    def _tag_of_part(self, url: str) -> str:
+        """Which version of a URL the part is of; empty if that is not known."""
+        if not self.tag.exists():
+            return ""
+        known_url, _, tag = read_text(self.tag, "tag of a download", limit=MAX_TAG_BYTES).strip().partition("\n")
+        return tag if known_url == url else ""
+
+    def _remember(self, url: str, tag: str) -> None:
         if tag:
-            self.tag.write_text(tag, encoding="latin-1")
+            self.tag.write_text(f"{url}\n{tag}\n", encoding="utf-8")
         else:
             self.tag.unlink(missing_ok=True)
+
+    def _forget(self) -> None:
+        self.part.unlink(missing_ok=True)
+        self.tag.unlink(missing_ok=True)
 
     def _append(self, response: IO[bytes], offset: int, total: int | None) -> None:
         name = self.part.name.removesuffix(".part")
@@ -136,6 +149,13 @@ class _ResumingDownloader:
             while chunk := response.read(CHUNK_BYTES):
                 file.write(chunk)
                 bar.update(len(chunk))
+
+
+def _tag(headers: Message) -> str:
+    """What tells the versions of a file apart; empty if the server does not say, or by a weak tag, which cannot."""
+    etag = headers.get("ETag") or ""
+    tag = headers.get("Last-Modified") or "" if not etag or etag.startswith("W/") else etag
+    return tag if tag.isprintable() else ""
 
 
 def _total(content_range: str | None) -> int | None:

@@ -4,10 +4,7 @@ import logging
 import shutil
 import tempfile
 import time
-import urllib.error
-import urllib.request
 import weakref
-from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -16,11 +13,13 @@ from slam.errors import SourceError, UsageError
 from slam.sources.download import download
 from slam.sources.sequence import ALL_FRAMES, OWN_CAMERA, CameraChoice, FrameWindow
 from slam.sources.video import VideoSource
+from slam.sources.web import FAILURES, is_web, opened, words
 
 log = logging.getLogger(__name__)
 
 TIMEOUT_S = 20.0  # without an answer, or another byte
 ENDLESS_S = 60.0  # what states no size and has not ended after so long is a live stream
+ENDLESS_BYTES = 4 << 30  # or after so much
 CHUNK_BYTES = 1 << 18
 
 
@@ -41,7 +40,7 @@ class WebVideoSource(VideoSource):
             SourceError: if it cannot be fetched, is no video, or has no end.
             CalibrationError: if the calibration is unreadable or for other images.
         """
-        if not url.lower().startswith(("http://", "https://")):
+        if not is_web(url):
             raise UsageError(f"--video {url} is neither a file nor http(s)://; for a live stream use --camera")
         folder = Path(tempfile.mkdtemp(prefix="v2d-"))
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)  # also at the end of the program
@@ -50,7 +49,7 @@ class WebVideoSource(VideoSource):
 
 def is_video_file(url: str) -> bool:
     """True if there is a file under an address of the web, which has an end, and not a camera, which has none."""
-    if not url.lower().startswith(("http://", "https://")):
+    if not is_web(url):
         return False
     try:
         with _answer(url) as answer:
@@ -87,30 +86,23 @@ def _keep(answer: IO[bytes], url: str, file: Path) -> None:
         with file.open("wb") as kept:
             while chunk := answer.read(CHUNK_BYTES):
                 kept.write(chunk)
-                if time.monotonic() - begin_s > ENDLESS_S:
+                if time.monotonic() - begin_s > ENDLESS_S or kept.tell() > ENDLESS_BYTES:
                     raise SourceError(
-                        f"{url} states no size and has not ended within {ENDLESS_S:g} s: for a live stream use "
-                        "--camera, a large file fetch first"
+                        f"{url} states no size and has not ended within {ENDLESS_S:g} s or {ENDLESS_BYTES >> 30} GiB: "
+                        "for a live stream use --camera, a large file fetch first"
                     )
-    except (OSError, HTTPException) as error:
-        raise SourceError(f"cannot fetch {url}: {_words(error)}") from error
+    except FAILURES as error:
+        raise SourceError(f"cannot fetch {url}: {words(error)}") from error
 
 
 def _answer(url: str) -> Any:
     """The answer of the server, its data not read yet; raises SourceError."""
-    request = urllib.request.Request(url, headers={"User-Agent": "v2d-slam", "Accept-Encoding": "identity"})
     try:
-        return urllib.request.urlopen(request, timeout=TIMEOUT_S)
-    except urllib.error.HTTPError as error:
-        raise SourceError(f"cannot fetch {url}: the server says {error.code} {error.reason}") from error
-    except (OSError, HTTPException, ValueError) as error:
-        raise SourceError(f"cannot fetch {url}: {_words(error)}") from error
+        return opened(url, TIMEOUT_S)
+    except FAILURES as error:
+        raise SourceError(f"cannot fetch {url}: {words(error)}") from error
 
 
 def _is_playlist(kind: str) -> bool:
     """True of HLS and DASH, which FFmpeg plays as streams."""
     return "mpegurl" in kind or "dash+xml" in kind
-
-
-def _words(error: Exception) -> str:
-    return str(getattr(error, "reason", "") or error) or type(error).__name__

@@ -1,9 +1,11 @@
 """Downloads resume, archives are unpacked with suspicion; all on this computer's loopback address."""
 
+import gzip
 import hashlib
 import http.server
 import io
 import os
+import random
 import stat
 import tarfile
 import threading
@@ -16,6 +18,7 @@ import pytest
 from slam.errors import SourceError
 from slam.sources.archives import extract
 from slam.sources.download import download
+from slam.sources.web_video import WebVideoSource
 
 DATA = bytes(range(256)) * 4000  # about 1 MB
 
@@ -27,7 +30,7 @@ class Server(http.server.ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.data, self.tag, self.ranges = DATA, '"one"', True
+        self.data, self.tag, self.ranges, self.heeds_if_range = DATA, '"one"', True, True
         self.cuts, self.cut_bytes, self.failures = 0, 300_000, 0
         self.asked: list[str | None] = []  # the Range header of each request
         self.sent = 0
@@ -46,13 +49,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         server, wanted = self.server, self.headers.get("Range")
         server.asked.append(wanted)
+        if self.path.startswith("/to/"):
+            self.send_response(302)
+            self.send_header("Location", self.path.removeprefix("/to/"))
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
         if self.path != "/data.bin":
             return self.send_error(404)
         if server.failures:
             server.failures -= 1
             return self.send_error(503)
         start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
-        if not server.ranges or self.headers.get("If-Range", server.tag) != server.tag:
+        is_new = server.heeds_if_range and self.headers.get("If-Range", server.tag) != server.tag
+        if not server.ranges or is_new:
             start = 0
         if start >= len(server.data):
             self.send_response(416)
@@ -64,7 +73,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(server.data) - 1}/{len(server.data)}")
         self.send_header("Content-Length", str(len(body)))
-        self.send_header("ETag", server.tag)
+        if server.tag:
+            self.send_header("ETag", server.tag)
         self.end_headers()
         if server.cuts:
             server.cuts -= 1
@@ -124,11 +134,32 @@ def test_interrupted_download_resumes_in_the_next_call(tmp_path, server):
     assert [p.name for p in tmp_path.iterdir()] == ["data.bin"]
 
 
+def leave_part(server: Server, file: Path, data: bytes, tag: str = '"one"') -> None:
+    """As an interrupted download of a version of the file does."""
+    file.with_name(f"{file.name}.part").write_bytes(data)
+    file.with_name(f"{file.name}.part.tag").write_text(f"{server.url}\n{tag}\n")
+
+
 def test_changed_file_starts_over(tmp_path, server):
     """A part of the old version must not be completed by the new one."""
-    (tmp_path / "data.bin.part").write_bytes(b"old" * 1000)
-    (tmp_path / "data.bin.part.tag").write_text('"zero"')
+    leave_part(server, tmp_path / "data.bin", b"old" * 1000, '"zero"')
     assert fetch(server, tmp_path / "data.bin").read_bytes() == DATA
+
+
+def test_a_part_of_unknown_origin_is_not_gone_on_with(tmp_path, server):
+    """Of no tag; of another address under the same name; a server that ignores If-Range, or sends a middle it was not
+    asked for by its new tag."""
+    (tmp_path / "a.part").write_bytes(b"old" * 1000)
+    assert fetch(server, tmp_path / "a").read_bytes() == DATA and server.asked == [None]
+    leave_part(server, tmp_path / "b", b"old" * 1000)
+    (tmp_path / "b.part.tag").write_text(f'{server.url}/other\n"one"\n')
+    assert fetch(server, tmp_path / "b").read_bytes() == DATA and server.asked[1:] == [None]
+    leave_part(server, tmp_path / "c", b"old" * 1000, '"zero"')
+    server.heeds_if_range = False
+    assert fetch(server, tmp_path / "c").read_bytes() == DATA and server.asked[2:] == ["bytes=3000-", None]
+    server.tag = ""
+    server.cuts = 1
+    assert fetch(server, tmp_path / "d").read_bytes() == DATA and server.asked[4:] == [None, None]
 
 
 def test_server_without_ranges_starts_over(tmp_path, server):
@@ -137,9 +168,9 @@ def test_server_without_ranges_starts_over(tmp_path, server):
 
 
 def test_complete_part_is_taken_and_too_long_one_replaced(tmp_path, server):
-    (tmp_path / "data.bin.part").write_bytes(DATA)
+    leave_part(server, tmp_path / "data.bin", DATA)
     assert fetch(server, tmp_path / "data.bin").read_bytes() == DATA and server.sent == 0
-    (tmp_path / "b.bin.part").write_bytes(DATA + b"x")
+    leave_part(server, tmp_path / "b.bin", DATA + b"x")
     assert fetch(server, tmp_path / "b.bin").read_bytes() == DATA
 
 
@@ -162,6 +193,18 @@ def test_refusals(tmp_path, server):
     (tmp_path / "file").write_text("")
     with pytest.raises(SourceError, match="cannot store"):
         fetch(server, tmp_path / "file" / "a")
+
+
+@pytest.mark.parametrize("to", ["ftp://127.0.0.1/a.mp4", "file:///etc/passwd", "data:text/plain,x"])
+def test_redirects_stay_on_the_web(tmp_path, server, to):
+    """For a download and for a video; one within the web is followed."""
+    away = server.url.replace("data.bin", f"to/{to}")
+    for fetch_it in (lambda: download(away, tmp_path / "a", progress=False, pause_s=0.0), lambda: WebVideoSource(away)):
+        with pytest.raises(SourceError, match=r"which is not followed: it is not http or https|is not allowed"):
+            fetch_it()
+    within = server.url.replace("data.bin", f"to/{server.url}")
+    assert download(within, tmp_path / "b", progress=False).read_bytes() == DATA
+    assert [p.name for p in tmp_path.iterdir()] == ["b"]
 
 
 def test_no_server(tmp_path, server):
@@ -244,6 +287,56 @@ def test_evil_zips_leave_nothing(tmp_path):
         with pytest.raises(SourceError, match=message):
             extract(tmp_path / "a.zip", tmp_path / "scene")
     assert [p.name for p in tmp_path.iterdir()] == ["a.zip"]
+
+
+def noise_tar(path: Path, mode: str) -> tuple[Path, bytes]:
+    """A tar of ten files of noise, and its bytes."""
+    with tarfile.open(path, mode) as tar:
+        for n in range(10):
+            info = tarfile.TarInfo(f"{n}.bin")
+            info.size = 5000
+            tar.addfile(info, io.BytesIO(random.Random(n).randbytes(5000)))
+    return path, path.read_bytes()
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])
+def test_compressed_tars_are_checked_to_the_last_byte(tmp_path, mode):
+    """Where no hash is known, the checksum at the end of the compressed data tells: tar itself stops before it."""
+    archive, whole = noise_tar(tmp_path / "a.tar", mode)
+    spoilt = {"checksum": whole[:-8] + bytes(b ^ 1 for b in whole[-8:-4]) + whole[-4:], "end": whole[:-6]}
+    if mode == "w:bz2":
+        spoilt["checksum"] = whole[:-5] + bytes(b ^ 1 for b in whole[-5:])
+    for data in spoilt.values():
+        archive.write_bytes(data)
+        with pytest.raises(SourceError, match=r"a\.tar is damaged: .*; download it again"):
+            extract(archive, tmp_path / "scene")
+    archive.write_bytes(whole)
+    assert len(files_below(extract(archive, tmp_path / "scene"))) == 10
+
+
+def test_a_tar_without_its_end_is_refused(tmp_path):
+    """Cut between two files; a damaged header in the middle, at which a reader stops without a word."""
+    archive, whole = noise_tar(tmp_path / "a.tar", "w:")
+    step = 512 + 5120
+    for data in (
+        whole[: 5 * step],
+        whole[: 5 * step + 100],
+        whole[: 5 * step] + b"\xff" * 512 + whole[5 * step + 512 :],
+    ):
+        archive.write_bytes(data)
+        with pytest.raises(SourceError, match=r"a\.tar is damaged: its list of files has no end"):
+            extract(archive, tmp_path / "scene")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.tar"]
+
+
+def test_a_name_of_gigabytes_is_a_bomb(tmp_path):
+    """A long name is read as a whole before the file that it is of."""
+    name = tarfile.TarInfo("././@LongLink")
+    name.type, name.size = tarfile.GNUTYPE_LONGNAME, 3 << 30
+    with gzip.open(tmp_path / "a.tgz", "wb", compresslevel=1) as file:
+        file.write(tarfile.TarInfo("a.txt").tobuf() + name.tobuf() + bytes(8 << 20))
+    with pytest.raises(SourceError, match=r"a\.tgz is damaged: a name of 3221225472 bytes"):
+        extract(tmp_path / "a.tgz", tmp_path / "scene")
 
 
 def test_damaged_archives(tmp_path):
