@@ -93,7 +93,7 @@ def angle(radius: Tensor, coefficients: Sequence[float], model: str = RADTAN) ->
     low, high = torch.zeros_like(radius), torch.full_like(radius, limit(coefficients, model)[0])
     for _ in range(BISECTIONS):
         middle = 0.5 * (low + high)
-        is_nearer = _profile(middle, coefficients, model) < radius
+        is_nearer = profile(middle, coefficients, model) < radius
         low, high = torch.where(is_nearer, middle, low), torch.where(is_nearer, high, middle)
     return 0.5 * (low + high)
 
@@ -106,17 +106,24 @@ def limit(coefficients: Sequence[float], model: str = RADTAN) -> tuple[float, fl
     """
     end = HALF_SPACE if model in (RADTAN, FOV) else torch.pi
     theta = torch.linspace(0, end, PROFILE_STEPS + 1, dtype=torch.float64)
-    radius = _profile(theta, coefficients, model)
+    radius = profile(theta, coefficients, model)
     grows = (radius.diff() > 0) & radius[1:].isfinite()
     last = PROFILE_STEPS if bool(grows.all()) else int((~grows).int().argmax())
     return float(theta[last]), float(radius[last])
 
 
-def _profile(theta: Tensor, coefficients: Sequence[float], model: str) -> Tensor:
-    """Distance from the axis of the distorted points of rays at these angles from it."""
+def profile(theta: Tensor, coefficients: Sequence[float], model: str) -> Tensor:
+    """Distance from the axis of the distorted points of rays at these angles (radians) from it, by the symmetric part
+    of a lens."""
     symmetric = list(coefficients)
     if model in TANGENTIAL and symmetric:
         first = TANGENTIAL[model]
         symmetric[first : first + 2] = 0.0, 0.0
     rays = torch.stack([theta.sin(), torch.zeros_like(theta), theta.cos()], -1)
     return project(rays, symmetric, model)[..., 0]
+
+
+def central_slope(coefficients: Sequence[float], model: str = RADTAN) -> float:
+    """Of the radius by the angle at the axis: 1 where focal lengths mean what they do for a pinhole."""
+    small = torch.tensor(1e-6, dtype=torch.float64)
+    return float(profile(small, coefficients, model) / small)

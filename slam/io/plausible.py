@@ -6,7 +6,19 @@ import torch
 
 from slam.errors import CalibrationError, warn_once
 from slam.geometry.camera import Camera
-from slam.geometry.lens import RADTAN, angle, limit
+from slam.geometry.lens import (
+    DOUBLE_SPHERE,
+    EUCM,
+    FOV,
+    HALF_SPACE,
+    OMNI,
+    RADTAN,
+    TANGENTIAL,
+    angle,
+    central_slope,
+    limit,
+    profile,
+)
 
 OFF_CENTRE, FAR_OFF_CENTRE = 0.11, 0.25  # principal point from the middle, share of the side: doubtful, impossible
 OTHER_SIZE = 0.2  # both coordinates off by the same factor, at least this: made for another resolution
@@ -15,6 +27,16 @@ TURNED = 0.04  # distance from the middle of the images turned by 90 degrees, sh
 UNEQUAL, VERY_UNEQUAL = 1.1, 2.0  # fx to fy
 NARROW_DEG, VERY_NARROW_DEG = 10.0, 2.0  # field of view along the longer side
 WIDE_DEG, VERY_WIDE_DEG = 120.0, 160.0  # without distortion
+SHORTEST = 0.085  # focal length to the longer side: a pinhole of 161 degrees, a fisheye of 280 has 0.2
+MIN_STRENGTH, MAX_STRENGTH = 0.2, 2.0  # distance from the middle: to the angle, and to that of a pinhole
+MAX_SLANT = 0.2  # of the border by tangential distortion: lenses of bad make reach 0.05
+PARAMETERS = {FOV: ("w",), OMNI: ("xi",), DOUBLE_SPHERE: ("xi", "alpha"), EUCM: ("alpha", "beta")}
+RANGES = {  # of these, in which the models mean anything; xi of Mei's grows for lenses that are hardly wide
+    FOV: ((-math.pi, math.pi),),
+    OMNI: ((-0.9, 100.0),),
+    DOUBLE_SPHERE: ((-1.0, 2.0), (0.0, 1.0)),
+    EUCM: ((0.0, 1.0), (0.01, 100.0)),
+}
 NORMALISED = 3.0  # focal length and principal point below this are shares of the image, not pixels
 
 
@@ -25,8 +47,10 @@ def check_plausible(camera: Camera, name: str) -> None:
         CalibrationError: naming what cannot be.
     """
     _check_principal_point(camera, name)
+    _check_coefficients(camera, name)
     _check_focal_length(camera, name)
     _check_folding(camera, name)
+    _check_strength(camera, name)
 
 
 def _check_principal_point(camera: Camera, name: str) -> None:
@@ -67,8 +91,8 @@ def _check_focal_length(camera: Camera, name: str) -> None:
             "images were stretched"
         )
     size, focal = (camera.width, camera.fx) if camera.width >= camera.height else (camera.height, camera.fy)
-    half = torch.tensor(0.5 * size / focal, dtype=torch.float64)
     is_pinhole = camera.model == RADTAN
+    half = torch.tensor(0.5 * size / focal, dtype=torch.float64)
     field_deg = 2 * math.degrees(float(half.atan() if is_pinhole else angle(half, camera.distortion, camera.model)))
     words = (
         f"{name}: a focal length of {focal:g} px sees {field_deg:.0f} degrees along the {size} px of the longer side"
@@ -77,6 +101,46 @@ def _check_focal_length(camera: Camera, name: str) -> None:
         raise CalibrationError(f"{words}, which no such lens does: give pixels of images of this size")
     if field_deg < NARROW_DEG or (is_pinhole and field_deg > WIDE_DEG):
         warn_once(f"{words}: is it that of images of this size?")
+    shortest = SHORTEST * size / central_slope(camera.distortion, camera.model)
+    if focal < shortest:
+        raise CalibrationError(
+            f"{name}: a focal length of {focal:g} px is too short for the {size} px of the longer side: with these "
+            f"coefficients even a fisheye has more than {shortest:.3g} px; give pixels of images of this size"
+        )
+
+
+def _check_coefficients(camera: Camera, name: str) -> None:
+    names, ranges = PARAMETERS.get(camera.model, ()), RANGES.get(camera.model, ())
+    for what, (low, high), value in zip(names, ranges, camera.distortion):
+        if not low <= value <= high:
+            raise CalibrationError(
+                f"{name}: {what} of a {camera.model} lens is from {low:g} to {high:g}, not {value:g}"
+            )
+
+
+def _check_strength(camera: Camera, name: str) -> None:
+    """Within the image a lens draws a ray neither much nearer to the axis than one that is proportional to the angle,
+    nor much further from it than a pinhole."""
+    if not camera.is_distorted:
+        return
+    side = 0.5 * min(camera.width / camera.fx, camera.height / camera.fy)
+    theta = angle(torch.linspace(0.05, 1.0, 20, dtype=torch.float64) * side, camera.distortion, camera.model)
+    radius = profile(theta, camera.distortion, camera.model) / central_slope(camera.distortion, camera.model)
+    low = float((radius / theta).min())
+    high = float(torch.where(theta < HALF_SPACE, radius / theta.tan(), 0.0).max())
+    if not (low > MIN_STRENGTH and high < MAX_STRENGTH):
+        factor = low if not low > MIN_STRENGTH else high
+        raise CalibrationError(
+            f"{name}: this distortion moves what is in the image to {factor:.3g} times its distance from the middle, "
+            f"no lens does beyond {MIN_STRENGTH:g} to {MAX_STRENGTH:g}: check the order of the coefficients"
+        )
+    first = TANGENTIAL.get(camera.model)
+    slant = 3 * side * max(map(abs, camera.distortion[first : first + 2]), default=0.0) if first is not None else 0.0
+    if slant > MAX_SLANT:
+        raise CalibrationError(
+            f"{name}: the tangential distortion moves the border of the image by {100 * slant:.0f} % of its distance "
+            f"from the middle, no lens does by more than {100 * MAX_SLANT:g} %: p1 and p2 are the third and fourth"
+        )
 
 
 def _check_folding(camera: Camera, name: str) -> None:

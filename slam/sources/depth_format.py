@@ -1,7 +1,6 @@
 """How data sets store depth, and whether what is read can be metres."""
 
 import logging
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,12 +18,15 @@ from slam.reading import open_file, read_text, reason
 log = logging.getLogger(__name__)
 
 SCALE_KEYS = ("depth_scale", "png_depth_scale", "depthmapfactor", "depth_factor")  # in files beside a recording
+SCALES = (1.0, 1e6)  # metres in floats; micrometres in 16 bits, of an endoscope
+SCALE_WORDS = "the value of one metre, from 1 (metres) over 1000 (millimetres) to 1000000"
 USUAL_SCALES = (1000.0, 5000.0)  # millimetres; the TUM benchmark
 SAMPLES = 7  # depth maps looked at before a run
 # Median and far end of a depth map of a room, metres. A room of 2 m in millimetres, read at 5000 to the metre, has a
 # median of 0.4 m and nothing beyond 1 m; a close look at a desk has something behind it.
 NEAR_MEDIAN, NEAR_FAR, FAR_MEDIAN = 0.65, 1.4, 10.0
 FAR_QUANTILE = 0.98
+POSSIBLE_M = (1e-3, 1e4)  # of a median at a stated scale: an endoscope at a wall, a plane over a valley
 STATED_SLACK = 100.0  # by which both may be passed where the scale was said
 
 
@@ -71,8 +73,8 @@ class DepthFormat:
         """
         if scale is None:
             return self
-        if not (math.isfinite(scale) and scale > 0):
-            raise UsageError(f"--depth-scale is the value of one metre, above 0, got {scale:g}")
+        if not SCALES[0] <= scale <= SCALES[1]:  # NaN compares false
+            raise UsageError(f"--depth-scale is {SCALE_WORDS}, got {scale:g}")
         if self.is_stated and name and scale != self.scale:
             log.warning("--depth-scale %g is used, though %s has %g to the metre", scale, name, self.scale)
         return replace(self, scale=scale, is_stated=True)
@@ -89,17 +91,32 @@ def stated_scale(folder: Path) -> float | None:
         except (SourceError, CalibrationError):
             continue  # whoever reads the calibration says what is wrong with it
         if scale is not None:
-            return scale
+            return checked_scale(scale, folder / name)
     return None
+
+
+def checked_scale(scale: float, file: Path) -> float:
+    """The value of one metre that a file says.
+
+    Raises:
+        SourceError: if it is none.
+    """
+    if not SCALES[0] <= scale <= SCALES[1]:
+        inverse = f" ({scale:g} metres to a value are {1 / scale:g})" if 0 < scale < 1 else ""
+        raise SourceError(f"{file}: a depth scale is {SCALE_WORDS}, got {scale:g}{inverse}")
+    return scale
 
 
 def check_scale(name: str, files: Sequence[Path], form: DepthFormat) -> None:
     """Warn where depth read by a mere convention is not that of a room or of anything near it, and where depth of any
-    scale is beyond what a sensor measures.
+    scale is beyond what a sensor measures; refuse a scale by which it is beyond anything.
 
     Args:
         name: the recording, for the message.
         files: its depth images.
+
+    Raises:
+        SourceError: naming the scale.
     """
     if form.read is not read_png or not files:
         return
@@ -116,6 +133,11 @@ def check_scale(name: str, files: Sequence[Path], form: DepthFormat) -> None:
         return
     median = float(np.median([np.median(known) for known in maps]))
     far = float(np.median([np.quantile(known, FAR_QUANTILE) for known in maps]))
+    if form.is_stated and not POSSIBLE_M[0] <= median <= POSSIBLE_M[1]:
+        raise SourceError(
+            f"the depth of {name} has a median of {median:.2g} m at {form.scale:g} to the metre, no sensor's is below "
+            f"{POSSIBLE_M[0]:g} or above {POSSIBLE_M[1]:g} m: give the value of one metre by --depth-scale"
+        )
     slack = STATED_SLACK if form.is_stated else 1.0
     is_near = median < NEAR_MEDIAN / slack and far < NEAR_FAR / slack
     if median <= FAR_MEDIAN * slack and not is_near:
@@ -154,4 +176,4 @@ def _scale_in(content: Any) -> float | None:
 
 
 def _is_scale(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value > 1
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value != 1

@@ -16,7 +16,7 @@ from slam.io.calibration import camera_of
 from slam.io.files import read_json
 from slam.io.folders import is_file
 from slam.io.poses import OPENCV_FROM_OPENGL, FramePoses, from_matrices
-from slam.sources.depth_format import DepthFormat, read_npy
+from slam.sources.depth_format import DepthFormat, checked_scale, read_npy
 from slam.sources.images import IMAGE_SUFFIXES
 from slam.sources.layout import Recording, at_rate, first_existing, require, usual_intrinsics
 from slam.sources.names import natural_key
@@ -56,7 +56,7 @@ def recording(path: Path) -> Recording:
         return _poses([frame for _, frame in present], str(file))
 
     depth = next((image.depth for image in images if image.depth is not None), None)
-    return Recording(path, images, cameras, None if depth is None else _depth_format(content, depth), truth)
+    return Recording(path, images, cameras, None if depth is None else _depth_format(content, depth, file), truth)
 
 
 def read_transforms(file: Path) -> dict[str, Any]:
@@ -135,9 +135,10 @@ def _depth(file: Path, frame: dict[str, Any]) -> Path | None:
     return path if name and is_file(path) else None
 
 
-def _depth_format(content: dict[str, Any], first: Path) -> DepthFormat:
+def _depth_format(content: dict[str, Any], first: Path, file: Path) -> DepthFormat:
     metres = content.get("depth_unit_scale_factor") or content.get("integer_depth_scale")  # in one unit
-    scale = 1 / metres if isinstance(metres, (int, float)) and math.isfinite(metres) and metres > 0 else None
+    is_given = isinstance(metres, (int, float)) and math.isfinite(metres) and metres > 0
+    scale = checked_scale(1 / metres, file) if is_given else None  # type: ignore[operator]
     if first.suffix == ".npy":
         return DepthFormat(scale or 1.0, is_stated=True, read=read_npy)
     return DepthFormat(scale or MILLIMETRES, is_stated=scale is not None)

@@ -16,12 +16,14 @@ from slam.geometry.camera import Camera
 from slam.io.calibration import check_size, fitted, read_calibration
 from slam.io.folders import is_file
 from slam.io.images import read_color, read_full_depth
+from slam.io.plausible import VERY_NARROW_DEG, VERY_WIDE_DEG, check_plausible
 from slam.sources.depth_format import DepthFormat, check_scale
 from slam.sources.faults import Faults
 from slam.sources.registration import Registration
 
 log = logging.getLogger(__name__)
 
+HFOV_DEG = (VERY_NARROW_DEG, VERY_WIDE_DEG)  # that a user may give
 GUESSED_HFOV_DEG = 60.0  # typical of webcams and phone video, along the longer side
 DEFAULT_FPS = 30.0
 MAX_FPS = 1000.0
@@ -64,8 +66,11 @@ class CameraChoice:
     def __post_init__(self) -> None:
         if self.calib is not None and self.hfov_deg is not None:
             raise UsageError("--calib and --hfov exclude each other: give one")
-        if self.hfov_deg is not None and not 1.0 <= self.hfov_deg < 180.0:
-            raise UsageError(f"--hfov must be from 1 to below 180 degrees, got {self.hfov_deg}")
+        if self.hfov_deg is not None and not HFOV_DEG[0] <= self.hfov_deg <= HFOV_DEG[1]:
+            raise UsageError(
+                f"--hfov must be from {HFOV_DEG[0]:g} to {HFOV_DEG[1]:g} degrees, got {self.hfov_deg:g}: the lens is "
+                "taken for one without distortion; of a wider one give --calib"
+            )
         if self.undistort_hfov_deg is not None and not 1.0 <= self.undistort_hfov_deg < 180.0:
             raise UsageError(f"--undistort-hfov must be from 1 to below 180 degrees, got {self.undistort_hfov_deg}")
 
@@ -97,6 +102,7 @@ class CameraChoice:
     ) -> Camera:
         if self.known is not None:
             check_size(self.known, width, height, f"the camera of the earlier run of {name}")
+            check_plausible(self.known, f"the camera of the earlier run of {name}")
             return self.known
         if self.calib is not None:
             return read_calibration(self.calib, (width, height), turned_deg)

@@ -317,7 +317,7 @@ def test_euroc_sensor(tmp_path):
     [
         ((), lens.RADTAN),
         (CAMERA.distortion, lens.RADTAN),
-        ((0.1, 0.2, 0.3, 1e-17), lens.RADTAN),
+        ((0.1, 0.2, 0.03, 1e-17), lens.RADTAN),
         ((0.1, 0.02, 0.0, 1e-17, 0.01, 0.1, 0.01, 1e-3), lens.RADTAN),
         ((0.1, 0.02, 0.003, 1e-17), lens.FISHEYE),
         ((0.9,), lens.FOV),

@@ -62,6 +62,10 @@ def test_names_of_models(caplog, name, intrinsics, coefficients, model, distorti
         ("radtan", (float("nan"), 0, 0, 0), "nan is not a finite number"),
         ("radtan", (-2.5, 0, 0, 0), "folds the image back 122 px from its middle"),
         ("equidistant", (-2.5, 0, 0, 0), "folds the image back"),
+        ("radtan", (1000, 0, 0, 0), r"to 6\.\d+ times its distance from the middle, no lens does beyond 0.2 to 2"),
+        ("radtan", (0, 0, 0.5, 0), "the tangential distortion moves the border of the image by 72 %"),
+        ("equidistant", (100, 0, 0, 0), "times its distance from the middle"),
+        ("fov", (9.0,), "w of a fov lens is from -3.14159 to 3.14159, not 9"),
     ],
 )
 def test_lenses_that_are_refused(name, coefficients, message):
@@ -85,11 +89,39 @@ def test_lenses_that_are_refused(name, coefficients, message):
         ((640, 480), (500, 1200, 320, 240), "fx 500 and fy 1200 are not of one lens"),
         ((640, 480), (50, 50, 320, 240), "sees 162 degrees along the 640 px of the longer side"),
         ((640, 480), (50000, 50000, 320, 240), "sees 1 degrees along"),
+        ((640, 480), (1e6, 1e6, 320, 240), "a focal length of 1e\\+06 px sees 0 degrees along the 640 px"),
+        ((640, 480), (1e-3, 1e-3, 320, 240), "a focal length of 0.001 px sees 180 degrees along"),
+        ((640, 480), (500, 500, 5000, 240), "far from their middle"),
+        ((640, 480), (500, 500, 320, -1e9), "far from their middle"),
     ],
 )
 def test_numbers_that_are_no_cameras(size, intrinsics, message):
     with pytest.raises(CalibrationError, match=message):
         camera_of("", *size, intrinsics, (), "c.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "intrinsics", "coefficients", "message"),
+    [
+        ("equidistant", (1e-3, 1e-3, 320, 240), (0, 0, 0, 0), "folds the image|is too short"),
+        (
+            "equidistant",
+            (30, 30, 320, 240),
+            (0.5, 0.5, 0.5, 0.5),
+            "a focal length of 30 px is too short for",
+        ),
+        ("equidistant", (1e6, 1e6, 320, 240), (0, 0, 0, 0), "sees 0 degrees along"),
+        ("fov", (1.0, 1.0, 320, 240), (1e-9,), r"even a fisheye has more than 54\.4 px"),
+        ("mei", (1e6, 1e6, 320, 240), (1e3, 0, 0, 0, 0), "xi of a omni lens is from -0.9 to 100, not 1000"),
+        ("ds", (300, 300, 320, 240), (0.1, 5.0), "alpha of a double_sphere lens is from 0 to 1, not 5"),
+        ("eucm", (300, 300, 320, 240), (0.5, -3.0), "beta of a eucm lens is from 0.01 to 100, not -3"),
+        ("eucm", (1.0, 1.0, 320, 240), (0.5, 1.0), "is too short"),
+    ],
+)
+def test_absurd_lenses_of_other_models_are_refused(name, intrinsics, coefficients, message):
+    """Finite, of the right number, and nothing that was ever made: no motion fits the rays of such a lens."""
+    with pytest.raises(CalibrationError, match=message):
+        camera_of(name, 640, 480, intrinsics, coefficients, "c.yaml")
 
 
 @pytest.mark.parametrize(
@@ -125,9 +157,57 @@ def test_what_is_doubtful_is_said_once(caplog, size, intrinsics, coefficients, m
         ),
         ((720, 960), (720.5, 720.5, 361.2, 478.8), ()),
         ((2964, 2000), (3997.684, 3997.684, 1176.728, 1011.728), ()),
+        ((640, 480), (504.0, 504.0, 320.1, 240.5), (5.27, 3.55, 6.9e-5, -1.1e-5, 0.183, 5.61, 5.26, 0.951)),
+        ((6000, 4000), (30000.0, 30000.0, 2990.0, 2010.0), ()),
     ],
-    ids=["tum", "euroc", "kitti 0", "kitti object", "kitti 4", "kinect", "kitti raw", "phone", "middlebury"],
+    ids=[
+        "tum",
+        "euroc",
+        "kitti 0",
+        "kitti object",
+        "kitti 4",
+        "kinect",
+        "kitti raw",
+        "phone",
+        "middlebury",
+        "time of flight, rational",
+        "telephoto",
+    ],
 )
 def test_real_cameras_pass_without_a_word(caplog, size, intrinsics, coefficients):
     camera_of("", *size, intrinsics, coefficients, str(size))
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "intrinsics", "coefficients"),
+    [
+        (
+            "equidistant",
+            (512, 512),
+            (190.9785, 190.9733, 254.9317, 256.8974),
+            (0.0035, 0.0007, -0.0021, 0.0002),
+        ),
+        ("equidistant", (848, 800), (284.98, 286.10, 425.24, 398.47), (-0.0073, 0.0436, -0.0413, 0.0076)),
+        ("equidistant", (1280, 1280), (262.0, 262.0, 639.5, 639.5), (0.0, 0.0, 0.0, 0.0)),
+        ("mei", (752, 480), (1158.0, 1153.0, 385.0, 238.0), (1.98, -0.016, 1.65, 0.0004, 0.0005)),
+        ("mei", (1400, 1400), (1336.3, 1335.8, 716.9, 705.8), (2.2134, 0.0168, 1.6548, 0.0004, 0.0004)),
+        ("ds", (512, 512), (158.28, 158.27, 254.96, 256.33), (-0.1727, 0.5933)),
+        ("eucm", (512, 512), (191.0, 191.0, 254.96, 256.33), (0.6291, 1.0418)),
+        ("", (1920, 1440), (876.0, 876.5, 959.2, 719.8), (-0.2487, 0.0837, 0.0006, -0.0004, -0.0142)),
+        ("fov", (640, 480), (256.0, 255.0, 319.0, 241.0), (0.9219,)),
+    ],
+    ids=[
+        "tum-vi",
+        "t265",
+        "280 degrees",
+        "vins mei",
+        "kitti-360",
+        "basalt ds",
+        "basalt eucm",
+        "action camera",
+        "tum mono",
+    ],
+)
+def test_real_fisheyes_pass(name, size, intrinsics, coefficients):
+    camera_of(name, *size, intrinsics, coefficients, f"{name} {size}")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from apps.run import main
-from slam.errors import UsageError
+from slam.errors import SourceError, UsageError
 from slam.io.run import Run
 from slam.sources import SourceSpec, open_source, resolved
 from slam.sources.reopen import recorded_spec, reopened
@@ -50,12 +50,39 @@ def test_a_scale_against_the_recordings_own_is_told(room, caplog):
     assert [r.message for r in caplog.records] == [f"--depth-scale 500 is used, though {path} has 1000 to the metre"]
 
 
-@pytest.mark.parametrize("scale", [1, 3e6])
+@pytest.mark.parametrize("scale", [2, 5])
 def test_a_scale_that_is_said_and_cannot_be_is_doubted(room, caplog, scale):
     list(TumSource(room(5000), with_depth=True, depth_scale=scale))
     assert [r.message.split("has a median of ")[1] for r in caplog.records] == [
         f"{2.5 * 5000 / scale:.2g} m at {scale:g} to the metre: is that right?"
     ]
+
+
+@pytest.mark.parametrize("scale", [0.001, 1e7, float("inf"), -5])
+def test_a_scale_that_nobody_has_is_refused_at_the_start(room, scale):
+    with pytest.raises(UsageError, match=r"--depth-scale is the value of one metre, from 1 .* got"):
+        TumSource(room(5000), with_depth=True, depth_scale=scale)
+
+
+def test_a_scale_that_makes_no_depth_of_a_sensor_is_refused_at_the_start(room, scenes):
+    path = room(5000)
+    with pytest.raises(SourceError, match=r"a median of 1\.2e\+04 m at 1 to the metre, no sensor's is below 0.001"):
+        TumSource(path, with_depth=True, depth_scale=1)
+    for stamp in STAMPS:
+        scenes.save(path / f"depth/{stamp}.png", np.full((scenes.HEIGHT, scenes.WIDTH), 60, np.uint16))
+    with pytest.raises(SourceError, match=r"a median of 6e-05 m at 1e\+06 to the metre"):
+        TumSource(path, with_depth=True, depth_scale=1e6)
+
+
+@pytest.mark.parametrize(
+    ("scale", "hint"), [("0.001", r"\(0.001 metres to a value are 1000"), ("1000000000", ""), ("-3", "")]
+)
+def test_a_scale_of_a_file_that_nobody_has_is_refused(room, scale, hint):
+    """Another would be used in its place without a word."""
+    path = room(1000)
+    (path / "config.yaml").write_text(f"cam:\n  png_depth_scale: {scale}\n")
+    with pytest.raises(SourceError, match=rf"config\.yaml: a depth scale is the value of one metre, from 1 .*{hint}"):
+        TumSource(path, with_depth=True)
 
 
 def test_depth_as_it_should_be_is_not_doubted(room, caplog):
@@ -95,8 +122,11 @@ def test_a_scale_for_no_depth_is_refused(room, scenes, tmp_path):
     for spec, message in (
         (SourceSpec(str(path), depth_scale=1000), r"--depth-scale 1000 is for recordings whose depth is used"),
         (SourceSpec(str(images), "images", depth_scale=1000), r"--depth-scale 1000 is for"),
-        (SourceSpec(str(path), with_depth=True, depth_scale=0), r"--depth-scale is the value of one metre, above 0"),
-        (SourceSpec(str(path), with_depth=True, depth_scale=float("nan")), r"above 0, got nan"),
+        (
+            SourceSpec(str(path), with_depth=True, depth_scale=0),
+            r"--depth-scale is the value of one metre, from 1 ",
+        ),
+        (SourceSpec(str(path), with_depth=True, depth_scale=float("nan")), r"to 1000000, got nan"),
     ):
         with pytest.raises(UsageError, match=message):
             open_source(spec)

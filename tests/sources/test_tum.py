@@ -196,7 +196,7 @@ def test_guessed_calibration_says_so(tmp_path, scenes, caplog):
 def test_calib_and_hfov_exclude_each_other(tmp_path):
     with pytest.raises(UsageError, match=r"--calib and --hfov exclude each other"):
         CameraChoice(calib=tmp_path, hfov_deg=60.0)
-    with pytest.raises(UsageError, match=r"--hfov must be from 1 to below 180 degrees, got 180"):
+    with pytest.raises(UsageError, match=r"--hfov must be from 2 to 160 degrees, got 180"):
         CameraChoice(hfov_deg=180.0)
 
 
