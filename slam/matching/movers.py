@@ -16,13 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from slam.geometry.camera import pixel_grid
-from slam.geometry.flow import depth_jacobian, in_image, reproject
+from slam.kernels.flow_deviations import LEAST_WEIGHT, flow_deviations
 from slam.solvers.gauss_newton import redescending_weight
 
-FLOW_SIGMA = 0.0625  # cells: standard deviation of flow of full weight; a quarter of a pixel
-MOST_TYPICAL = 0.25  # cells: residual of a pair as a whole that is put down to the poses; a pixel
-RAYLEIGH_MEDIAN = 1.1774  # of the length of a vector, standard deviations of its coordinates
-LEAST_WEIGHT = 1e-3  # of a flow, when its variance is divided by it
 PRIOR_SIGMA = 0.2  # relative standard deviation of the depth of a single picture, where it fits the frame well
 CONTRADICTED = 3.0  # standard deviations at which a cell is as likely to move as to stand still
 STILL = 4.0  # log odds of a cell that nothing contradicts, or of which nothing is known
@@ -56,40 +52,15 @@ class StaticCells:
 def flow_evidence(
     inv_depth: Tensor, relative_sigma: Tensor, uv_ij: Tensor, weight: Tensor, T_ji: Tensor, K: Tensor
 ) -> Evidence:
-    """Measured flow of E pairs of views against the flow that depth and pose induce.
+    """Measured flow of E pairs of views against the flow that depth and pose induce; where a flow has no weight or the
+    depth is 0, nothing is said.
 
-    A residual counts by its Mahalanobis distance under the covariance diag(FLOW_SIGMA^2 / weight + m^2) + s s^T. Here s
-    is the way along the epipolar line for one sigma of the depth, and m the median residual of the pair, as a standard
-    deviation: the poses are not exact. Beyond MOST_TYPICAL they are wrong, and most cells are contradicted.
-
-    Args:
-        inv_depth: (E, h, w) of views i at cells; 0 is unknown: nothing is said.
-        relative_sigma: (E, h, w) standard deviation of that, relative to it.
-        uv_ij: (E, h, w, 2) measured positions in views j, cells.
-        weight: (E, h, w, 2) confidence of their u and v in [0, 1]; where both are 0 nothing is said.
-        T_ji: (E, 4, 4) view j from view i.
-        K: (3, 3) or (E, 3, 3) intrinsics at cells.
+    Args: as `flow_deviations`.
 
     Returns:
         what views j say of the cells of views i.
     """
     return _evidence(*flow_deviations(inv_depth, relative_sigma, uv_ij, weight, T_ji, K))
-
-
-def flow_deviations(
-    inv_depth: Tensor, relative_sigma: Tensor, uv_ij: Tensor, weight: Tensor, T_ji: Tensor, K: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The Mahalanobis distances (E, h, w) of `flow_evidence`, in standard deviations, and where they are known."""
-    E, h, w = inv_depth.shape
-    T_ji, K = T_ji.to(inv_depth), K.to(inv_depth).expand(E, 3, 3)
-    uv, q, in_front = reproject(inv_depth, T_ji, K)
-    shift = depth_jacobian(q, T_ji, K) * (relative_sigma * inv_depth)[..., None]  # s, cells
-    residual = uv_ij - uv
-    speaks = (weight > 0).any(-1) & (inv_depth > 0) & in_front & in_image(uv_ij, h, w)
-    variance = residual.new_full((), FLOW_SIGMA**2)
-    typical = FLOW_SIGMA * _median(_deviations(residual, shift, variance), speaks)[..., None] / RAYLEIGH_MEDIAN
-    variance = variance / weight.clamp_min(LEAST_WEIGHT) + typical.clamp_max(MOST_TYPICAL).square()
-    return _deviations(residual, shift, variance), speaks
 
 
 def consensus(
@@ -166,14 +137,6 @@ def static_probability(flow: Evidence, i: Tensor, frames: int, depth: Evidence |
     moving = F.max_pool2d(torch.sigmoid(-log_odds), 2 * DILATION + 1, 1, DILATION)[:, 0]
     suspect = (moving > 0.5).float().mean((1, 2)) > MAX_MASKED
     return StaticCells(torch.where(suspect[:, None, None], 1.0, 1 - moving), suspect)
-
-
-def _deviations(residual: Tensor, shift: Tensor, variance: Tensor) -> Tensor:
-    """(E, h, w) Mahalanobis distance of residuals (E, h, w, 2) under diag(variance) + shift shift^T."""
-    unexplained = (residual.square() / variance).sum(-1)
-    along = (residual * shift / variance).sum(-1)
-    explained = along.square() / (1 + (shift.square() / variance).sum(-1))  # Sherman & Morrison
-    return (unexplained - explained).clamp_min(0).sqrt()
 
 
 def _evidence(deviations: Tensor, speaks: Tensor) -> Evidence:

@@ -12,6 +12,7 @@ from slam.inv_depth import InvDepth
 from slam.kernels.bundle_terms import bundle_terms
 from slam.kernels.compile import runs_as_loop, tensors_only
 from slam.kernels.depth_agreement import depth_agreement
+from slam.kernels.flow_deviations import flow_deviations
 from slam.kernels.lucas_kanade import UNKNOWN, photometric_step
 from slam.kernels.normal_equations import normal_equations
 from slam.kernels.reprojection import reproject_with_trust
@@ -89,6 +90,18 @@ def test_reprojection_and_trust(both, edges, unsure: bool):
     torch.testing.assert_close(uv, uv_b, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(trust, trust_b, rtol=1e-4, atol=1e-5)
     assert (trust[2] == 0).any() and (trust > 0.1).any() and (not unsure or (trust[0] < 0.9).any())
+
+
+def test_deviations_of_flow(both, edges):
+    """Also of cells of unknown depth and without weight, and of an edge of which nothing is known."""
+    edges["inv_depth"][0, 2] = 0
+    edges["weight"][1, 3], edges["weight"][1, 4, :, 0] = 0, 0
+    edges["target_uv"][2] = -5.0
+    given = [edges[name] for name in ("inv_depth", "sigma", "target_uv", "weight", "start", "K")]
+    (deviation, deviation_b), (known, known_b) = both(flow_deviations, *given)
+    assert torch.equal(known, known_b) and known[:2].float().mean() > 0.5 and not known[0, 2].any()
+    assert not known[1, 3].any() and known[1, 4].any() and not known[2].any()
+    torch.testing.assert_close(deviation[known], deviation_b[known], rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("huber_px", [None, 0.3])

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from slam.geometry import se3
 from slam.geometry.camera import pixel_grid
+from slam.kernels.flow_deviations import FLOW_SIGMA
 from slam.matching.movers import (
     CONTRADICTED,
-    FLOW_SIGMA,
     MIN_PARTNERS,
     STILL,
     Evidence,
