@@ -34,7 +34,7 @@ def photometric_step(gray_i: Tensor, gray_j: Tensor, uv: Tensor, patch_px: int, 
 
     Returns:
         shift_px (E, h, w, 2), how much farther the patches lie in j, pixels; variance (E, h, w, 2) of what one pixel
-        of the patch says about it, pixels^2.
+        of the patch says about it, pixels^2, of u while v is unknown and of v while u is: a slanted edge tells neither.
     """
     E, h, w, _ = uv.shape
     stride, far = gray_i.shape[1] // h, 2.0 * max(gray_i.shape[1:])
@@ -78,14 +78,14 @@ def _steps_by_tensors(
     cov = moments[:, 1:, 1:] - moments[:, 1:, :1] * moments[:, :1, 1:]  # (E, CHANNELS, CHANNELS, h, w)
     by_level = cov[:, :LEVEL, LEVEL:] / (cov[:, LEVEL:, LEVEL:] + float(FLOOR_CONTRAST))
     cov = cov[:, :LEVEL, :LEVEL] - by_level * cov[:, LEVEL:, :LEVEL]
-    energy = torch.stack([cov[:, GX, GX], cov[:, GY, GY]], -1)
-    xx, yy = (energy + float(FLOOR_ENERGY)).unbind(-1)
+    xx, yy = cov[:, GX, GX] + float(FLOOR_ENERGY), cov[:, GY, GY] + float(FLOOR_ENERGY)
     xy, rx, ry = cov[:, GX, GY], cov[:, GX, DIFFERENCE], cov[:, GY, DIFFERENCE]
     determinant = xx * yy - xy * xy
     dx, dy = (yy * rx - xy * ry) / determinant, (xx * ry - xy * rx) / determinant
     misfit = (cov[:, DIFFERENCE, DIFFERENCE] - dx * rx - dy * ry).clamp_min(0) + noise**2
     unknown = (count < MIN_COVER * patch_px**2)[..., None]
     shift_px = torch.stack([dx, dy], -1)
+    energy = torch.stack([determinant / yy, determinant / xx], -1) - float(FLOOR_ENERGY)
     variance = misfit[..., None] / (energy.clamp_min(0) + 0.05 * float(FLOOR_ENERGY))
     return shift_px.masked_fill(unknown, 0.0), variance.masked_fill(unknown, float(UNKNOWN))
 
@@ -270,5 +270,5 @@ def _solve(cov: np.ndarray, noise: float, shift: np.ndarray, variance: np.ndarra
     misfit = max(cov[DIFFERENCE, DIFFERENCE] - dx * rx - dy * ry, np.float32(0)) + np.float32(noise * noise)
     shift[0], shift[1] = dx, dy
     floor = np.float32(0.05) * FLOOR_ENERGY
-    variance[0] = misfit / (max(cov[GX, GX], np.float32(0)) + floor)
-    variance[1] = misfit / (max(cov[GY, GY], np.float32(0)) + floor)
+    variance[0] = misfit / (max(determinant / yy - FLOOR_ENERGY, np.float32(0)) + floor)
+    variance[1] = misfit / (max(determinant / xx - FLOOR_ENERGY, np.float32(0)) + floor)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from slam.errors import ConfigError, check_range
 from slam.frames import Image
+from slam.kernels.lucas_kanade import FLOOR_ENERGY
 from slam.matching.correspondence import KEPT_IMAGES
 
 EXPOSURE_STEPS = 3  # fits of gain and offset, each without what fitted the last one badly
@@ -106,11 +107,10 @@ class DisFlow:
     def _encoded(self, image: Image) -> DisFeatures:
         smooth = cv2.GaussianBlur(image.gray.astype(np.float32), (0, 0), 0.7)
         window = (self.config.patch_px, self.config.patch_px)
-        energy = np.stack(
-            [cv2.blur(np.square(cv2.Sobel(smooth, cv2.CV_32F, dx, 1 - dx, scale=1 / 8)), window) for dx in (1, 0)],
-            -1,
-        )
-        energy = cell_centres(energy, self.stride)
+        gx, gy = (cv2.Sobel(smooth, cv2.CV_32F, dx, 1 - dx, scale=1 / 8) for dx in (1, 0))
+        xx, yy, xy = (cv2.blur(product, window) for product in (gx * gx, gy * gy, gx * gy))
+        alone = [xx - xy * xy / (yy + FLOOR_ENERGY), yy - xy * xy / (xx + FLOOR_ENERGY)]  # the other one unknown
+        energy = cell_centres(np.stack(alone, -1).clip(0), self.stride)
         return DisFeatures(image.gray, energy / (energy + self.config.texture))
 
     def start(self, features_i: Sequence[DisFeatures], features_j: Sequence[DisFeatures]) -> DisState:
