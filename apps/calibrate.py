@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from apps.common import add_verbosity, guarded, set_up_logging, stop_on_signals
+from apps.common import add_verbosity, parsed, program, stop_on_signals
 from slam.errors import CalibrationError, UsageError
 
 if TYPE_CHECKING:
@@ -49,9 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    options = build_parser().parse_args(argv)
-    set_up_logging(options)
-    return guarded("v2d-calibrate", lambda: run(options))
+    return program("v2d-calibrate", lambda: run(parsed(build_parser(), argv)), argv is None)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -6,10 +6,12 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn
 
+from apps.environment import check_environment, lacks_memory
+from apps.streams import forgiving_streams
 from slam.errors import SlamError
 
 STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -19,8 +21,8 @@ SIGNALLED = 128  # exit code, plus the number of the signal: as shells have it
 class Interrupted(KeyboardInterrupt):
     """A signal has ended the program; what it was doing adds words on what there is of it to `args`."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__()
+    def __init__(self, number: int, *words: str) -> None:
+        super().__init__(*words)
         self.number = number
 
 
@@ -46,6 +48,34 @@ def set_up_logging(options: argparse.Namespace) -> None:
         )
 
 
+def program(name: str, job: Callable[[], int], owns_process: bool) -> int:
+    """What a program does, from its command line on; its exit code. Words that nobody takes end nothing, signals and
+    expected failures become one line.
+
+    Args:
+        owns_process: False where it is called by another: what was interrupted then goes the usual way to its end.
+    """
+    with forgiving_streams(), interrupted_by_signals():
+        code = guarded(name, lambda: checked(job))
+        if owns_process and code > SIGNALLED:
+            sys.stdout.flush()
+            os._exit(code)  # threads of libraries that still work would crash it at a usual end
+        return code
+
+
+def checked(job: Callable[[], int]) -> int:
+    """Do a job in an environment in which it can be done."""
+    check_environment()
+    return job()
+
+
+def parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """The options of a command line, with logging set up as they say."""
+    options = parser.parse_args(argv)
+    set_up_logging(options)
+    return options
+
+
 def guarded(program: str, job: Callable[[], int]) -> int:
     """Run a job; an expected failure becomes one line and its exit code."""
     try:
@@ -58,29 +88,50 @@ def guarded(program: str, job: Callable[[], int]) -> int:
         words = [f"{program}: interrupted by {signal.Signals(number).name}", *map(str, interruption.args)]
         print("; ".join(words), file=sys.stderr)
         return SIGNALLED + number
+    except Exception as error:
+        if not lacks_memory(error):
+            raise
+        print(
+            f"{program}: there is not enough memory, or its limit (ulimit) is too low: {error!r:.200}", file=sys.stderr
+        )
+        return 1
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C, SIGTERM and SIGHUP (its terminal was closed) set; a second Ctrl-C interrupts at once."""
+def stop_on_signals(again: Callable[[int], None] | None = None) -> Iterator[threading.Event]:
+    """An event that Ctrl-C, SIGTERM and SIGHUP (its terminal was closed) set.
+
+    Args:
+        again: is called, with the number of the signal, at each Ctrl-C after that; None: it interrupts at once.
+    """
     stop = threading.Event()
 
     def request(number: int, _: Any) -> None:
+        if number == signal.SIGINT and stop.is_set():
+            (again or interrupt)(number)
         stop.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
     with handled(request):
         yield stop
+
+
+def interrupt(number: int) -> None:
+    """End what is done, as Ctrl-C does; raises Interrupted."""
+    raise Interrupted(number)
+
+
+def leave(number: int) -> NoReturn:
+    """End the process within a handler, without its end: threads of libraries that still work would crash it there."""
+    with suppress(OSError):
+        os.write(2, f"interrupted by {signal.Signals(number).name}, at once\n".encode())
+    os._exit(SIGNALLED + number)
 
 
 @contextmanager
 def interrupted_by_signals() -> Iterator[None]:
     """Within it SIGTERM and SIGHUP end what is done as Ctrl-C does."""
 
-    def interrupt(number: int, _: Any) -> None:
-        raise Interrupted(number)
-
-    with handled(interrupt):
+    with handled(lambda number, _: interrupt(number)):
         yield
 
 

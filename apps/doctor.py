@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from apps.common import guarded
+from apps.common import program
 from apps.probes import Finding, all_findings
 
 ENDINGS = """Exit codes: 0 a recording can be tracked and mapped here without a display, 1 it cannot: see the lines
@@ -22,8 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    options = build_parser().parse_args(argv)
-    return guarded("v2d-doctor", lambda: run(options.json))
+    return program("v2d-doctor", lambda: run(build_parser().parse_args(argv).json), argv is None)
 
 
 def run(as_json: bool) -> int:

@@ -6,22 +6,13 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from apps.common import add_verbosity, guarded, set_up_logging
+from apps.common import add_verbosity, parsed, program
 from slam.errors import OutputError, UsageError
-from slam.evaluation.plots import plot_trajectory
-from slam.evaluation.report import table, trajectory_report
-from slam.evaluation.run_depth import depth_report
-from slam.evaluation.run_surface import surface_report
-from slam.evaluation.time_offset import find_time_offset
-from slam.frames import Trajectory
-from slam.io.files import read_json
-from slam.io.images import DEPTH_SCALE
-from slam.io.run import Run
-from slam.io.run_directory import RunDirectory
-from slam.io.trajectory import parse_time_ns, read_tum
-from slam.sources.groundtruth import read_groundtruth
-from slam.sources.reopen import frame_times
+
+if TYPE_CHECKING:
+    from slam.frames import Trajectory
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +20,8 @@ MAX_OFFSET_NS = 4 * 10**18  # with a stamp of today still within 64 bits
 
 
 def build_parser() -> argparse.ArgumentParser:
+    from slam.io.images import DEPTH_SCALE
+
     parser = argparse.ArgumentParser(prog="v2d-eval", description=__doc__)
     parser.add_argument("run", type=Path, help="run directory, or a trajectory file in TUM format")
     parser.add_argument(
@@ -71,13 +64,24 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
-    options = build_parser().parse_args(argv)
-    set_up_logging(options)
-    return guarded("v2d-eval", lambda: evaluate(options))
+    return program("v2d-eval", lambda: evaluate(parsed(build_parser(), argv)), argv is None)
 
 
 def evaluate(options: argparse.Namespace) -> int:
     """Read, score, print, write; returns the exit code."""
+    from slam.evaluation.plots import plot_trajectory
+    from slam.evaluation.report import table, trajectory_report
+    from slam.evaluation.run_depth import depth_report
+    from slam.evaluation.run_surface import surface_report
+    from slam.frames import Trajectory
+    from slam.io.files import read_json
+    from slam.io.images import DEPTH_SCALE
+    from slam.io.run import Run
+    from slam.io.run_directory import RunDirectory
+    from slam.io.trajectory import read_tum
+    from slam.sources.groundtruth import read_groundtruth
+    from slam.sources.reopen import frame_times
+
     if not 0 <= options.max_difference <= 3600 or not 0 <= options.min_confidence <= 1:
         raise UsageError(
             "--max-difference must be in 0..3600 s and --min-confidence in 0..1, "
@@ -132,6 +136,8 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def parse_offset(text: str) -> int | None:
     """Nanoseconds, None for "auto"; raises UsageError."""
+    from slam.io.trajectory import parse_time_ns
+
     if text == "auto":
         return None
     try:
@@ -143,8 +149,10 @@ def parse_offset(text: str) -> int | None:
     return offset_ns
 
 
-def found_offset_ns(estimate: Trajectory, truth: Trajectory) -> int:
+def found_offset_ns(estimate: "Trajectory", truth: "Trajectory") -> int:
     """The offset by which the speeds of both agree best, told."""
+    from slam.evaluation.time_offset import find_time_offset
+
     found = find_time_offset(estimate, truth)
     log.info(
         "time offset %.3f s, added to the stamps of the run (correlation of the speeds %.2f over %.1f s)",

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from apps.common import add_verbosity, guarded, interrupted_by_signals, set_up_logging
+from apps.common import add_verbosity, parsed, program
 from slam.errors import UsageError
 
 
@@ -41,10 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    options = build_parser().parse_args(argv)
-    set_up_logging(options)
-    with interrupted_by_signals():
-        return guarded("v2d-export", lambda: run_export(options))
+    return program("v2d-export", lambda: run_export(parsed(build_parser(), argv)), argv is None)
 
 
 def run_export(options: argparse.Namespace) -> int:

@@ -320,27 +320,30 @@ def small_run() -> Finding:
     worked, words = child(WARM_UP, WARM_UP_TIMEOUT_S)
     if not worked:
         remedy = "reinstall v2d-slam, or report this line"
-        if "no locator available" in words:
-            remedy = "no folder for compiled kernels can be written: set NUMBA_CACHE_DIR to one"
         return Finding("small map", False, words, remedy, needed=True)
     result = json.loads(words)
-    compiled = f"compiled in {result['compile_s']:.1f} s, kept for later runs" if result["compile_s"] else "ready"
+    kept = "kept for later runs" if result["kept"] else "and again in every run: no folder keeps them"
+    compiled = f"compiled in {result['compile_s']:.1f} s, {kept}" if result["compile_s"] else "ready"
     line = f"{result['points']} points from {result['keyframes']} keyframes, kernels {compiled}"
-    good = result["points"] > 0
-    return Finding("small map", good, line, "" if good else "mapping does not work: report this", needed=True)
+    remedy = "" if result["kept"] else "set NUMBA_CACHE_DIR to a folder that can be written"
+    if not result["points"]:
+        return Finding("small map", False, line, "mapping does not work: report this", needed=True)
+    return Finding("small map", True, line, remedy, needed=True)
 
 
 def warm_up() -> dict[str, Any]:
     """Track and map a few rendered frames, which compiles all kernels of the default that no earlier run compiled.
 
     Returns:
-        `compile_s` spent on that, 0 where all were there; `keyframes` and `points` of the map.
+        `compile_s` spent on that, 0 where all were there; whether they are `kept`; `keyframes` and `points` of the map.
     """
     import torch
     from numba.core import event
 
     from slam.build import build_slam
     from slam.config import SlamConfig
+    from slam.kernels.compile import is_compiled
+    from slam.kernels.pose_steps import pose_steps
     from slam.mapping.fusion import fused_cloud
     from slam.sources.demo import DemoConfig, DemoSource
 
@@ -352,7 +355,12 @@ def warm_up() -> dict[str, Any]:
         slam.run(source)
         cloud = fused_cloud(slam.store.keyframes, config.fusion)
     keyframes = len(slam.store)
-    return {"compile_s": timer.duration if timer.done else 0.0, "keyframes": keyframes, "points": len(cloud.points)}
+    return {
+        "compile_s": timer.duration if timer.done else 0.0,
+        "kept": is_compiled(pose_steps),
+        "keyframes": keyframes,
+        "points": len(cloud.points),
+    }
 
 
 def _installed(package: str) -> str | None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apps.common import add_verbosity, guarded, set_up_logging, stop_on_signals
+from apps.common import add_verbosity, parsed, program, stop_on_signals
 from slam.errors import OutputError, RefinementError, SourceError, UsageError
 
 if TYPE_CHECKING:
@@ -55,9 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    options = build_parser().parse_args(argv)
-    set_up_logging(options)
-    return guarded("v2d-refine", lambda: refine(options))
+    return program("v2d-refine", lambda: refine(parsed(build_parser(), argv)), argv is None)
 
 
 def refine(options: argparse.Namespace) -> int:

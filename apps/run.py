@@ -3,11 +3,13 @@
 import argparse
 import logging
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from apps.common import add_verbosity, guarded, set_up_logging, stop_on_signals
+from apps.common import Interrupted, add_verbosity, leave, parsed, program, stop_on_signals
 from apps.inputs import add_inputs, kept, open_input, recorded
 from apps.viewing import add_viewing, find_window, take_screenshot, watched
 from slam.errors import OutputError, SlamError, SourceError
@@ -21,9 +23,11 @@ log = logging.getLogger(__name__)
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads starve the other workers
 
-ENDINGS = """Ctrl-C, SIGTERM and SIGHUP end a run early and in order: everything is written, the exit code is 0.
-Other codes: 1 the camera, the recording, a file or the disk failed (what there is, is written), 2 the command line is
-wrong."""
+STOPPED = "stopped by the user"  # how a run ended
+STOPPED_AT_ONCE = "stopped by the user, and again: the map was not adjusted at its end"
+ENDINGS = """Ctrl-C, SIGTERM and SIGHUP end a run early and in order: everything is written, the exit code is 0. A
+second Ctrl-C writes what there is without adjusting it, a third leaves at once: exit code 130. Other codes: 1 the
+camera, the recording, a file or the disk failed (what there is, is written), 2 the command line is wrong."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -53,15 +57,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    options = build_parser().parse_args(argv)
-    set_up_logging(options)
-    return guarded("v2d-slam", lambda: run(options))
+    return program("v2d-slam", lambda: run(parsed(build_parser(), argv)), argv is None)
 
 
 def run(options: argparse.Namespace) -> int:
     """Build the parts, track the source, write and report the results."""
     from slam.build import build_slam
     from slam.config import SlamConfig, dump_config, load_config
+    from slam.io.files import check_writable
     from slam.io.map_file import load_map
     from slam.report import Report
     from slam.threads import limit_threads
@@ -70,6 +73,8 @@ def run(options: argparse.Namespace) -> int:
     limit_threads()
     config = load_config(SlamConfig, options.config, [*options.set, *shortcuts(options)])
     earlier = [] if options.load_map is None else load_map(options.load_map)
+    for file in filter(None, (options.save_map, options.screenshot)):
+        check_writable(file)
     window = find_window(options)
     given = open_input(options)
     source, recorder = given.source, None
@@ -101,12 +106,19 @@ def run(options: argparse.Namespace) -> int:
         if window is not None:
             live.add(estimates)
 
+    hurry = threading.Event()  # by a second Ctrl-C
+
+    def again(number: int) -> None:
+        if hurry.is_set():
+            leave(number)
+        hurry.set()
+
     def track_and_report() -> int:
         error: SlamError | None = None
         end = "crashed"
         try:
-            slam.run(source, publish, take_poses, stop.is_set, lambda: live.gate.wait(stop.is_set))
-            end = "stopped by the user" if stop.is_set() else "complete"
+            slam.run(source, publish, take_poses, stop.is_set, lambda: live.gate.wait(stop.is_set), hurry.is_set)
+            end = "complete" if not stop.is_set() else STOPPED_AT_ONCE if hurry.is_set() else STOPPED
         except SlamError as failure:  # the camera or the file broke off: keep what there is
             error, end = failure, str(failure)
         finally:
@@ -127,11 +139,13 @@ def run(options: argparse.Namespace) -> int:
                 no_map = keep_map(options.save_map, slam)  # also of a run that failed
                 error = error or no_map
             slam.store.close()
-        if not options.quiet:
-            print(summary)
-        if options.screenshot is not None and len(slam.store):
+        if options.screenshot is not None and len(slam.store) and not hurry.is_set():
             no_image = take_screenshot(report.directory.path, options.screenshot)
             error = error or no_image
+        if not options.quiet:
+            print(summary)
+        if hurry.is_set():
+            raise Interrupted(signal.SIGINT, f"what there was is in {report.directory.path}")
         if error is not None:
             raise error
         if report.directory.missing:
@@ -145,7 +159,7 @@ def run(options: argparse.Namespace) -> int:
             raise SourceError(f"no frame of {given.record.name} shows a place of {options.load_map}")
         return 0
 
-    with stop_on_signals() as stop:
+    with stop_on_signals(again) as stop:
         return track_and_report() if window is None else watched(window, live, stop, track_and_report)
 
 

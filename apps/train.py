@@ -3,30 +3,28 @@
 import argparse
 import logging
 import math
-import signal
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
+from apps.common import program, stop_on_signals
 from apps.videos import add_videos, check_videos, videos_of
-from slam.device import chosen_device
-from slam.errors import OutputError, SlamError, UsageError
-from slam.networks.storage import PROFILES
-from slam.settings import load_config
-from slam.training.card import model_card
-from slam.training.clips import ClipMaker, ClipPool, fill
-from slam.training.distributed import join
-from slam.training.rendered import RenderedClips, RenderedPairs, validation_clips
-from slam.training.trainer import STAGES, TrainConfig, Trainer
-from slam.training.validation import validate_motion, validate_prior, validate_stereo
+from slam.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    from slam.training.clips import ClipMaker
+    from slam.training.trainer import Trainer
 
 SAVING_S = 60.0  # seconds of --stop-after kept for a validation in progress and the files
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
+    from slam.networks.storage import PROFILES
+    from slam.training.trainer import STAGES
+
     p = argparse.ArgumentParser(prog="v2d-train", description=__doc__)
     p.add_argument("--stage", choices=STAGES, default="motion")
     p.add_argument("--profile", choices=sorted(PROFILES), default="fast")
@@ -51,8 +49,28 @@ def build_parser() -> argparse.ArgumentParser:
     return p
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace) -> int:
+    """Train one stage, until signals stop it."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
+    with stop_on_signals() as stopped:
+        train(arguments, stopped.is_set)
+    return 0
+
+
+def train(arguments: argparse.Namespace, stopped: Callable[[], bool]) -> None:
     """Train one stage."""
+    import torch
+
+    from slam.device import chosen_device
+    from slam.networks.storage import PROFILES
+    from slam.settings import load_config
+    from slam.training.card import model_card
+    from slam.training.clips import ClipPool, fill
+    from slam.training.distributed import join
+    from slam.training.rendered import RenderedClips, RenderedPairs, validation_clips
+    from slam.training.trainer import TrainConfig, Trainer
+    from slam.training.validation import validate_motion, validate_prior, validate_stereo
+
     config = load_config(TrainConfig, arguments.config, [f"stage={arguments.stage}", *arguments.set])
     network = PROFILES[arguments.profile]
     check_videos(arguments, config.stage)
@@ -78,12 +96,9 @@ def run(arguments: argparse.Namespace) -> None:
 
         folders = [RgbdFolder.read(folder, network.width * network.height) for folder in arguments.data]
         render = Mixture(RgbdClips(folders), render, arguments.data_share)
-    stopped: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda n, _: stopped.append(n))
 
     def stop() -> bool:
-        return bool(stopped) or time.monotonic() > end
+        return stopped() or time.monotonic() > end
 
     selfsup = None
     if config.stage == "selfsup":
@@ -103,7 +118,7 @@ def run(arguments: argparse.Namespace) -> None:
     if selfsup is None or config.selfsup.replay_every:
         fill(trainer.pool, config.pool_start, trainer.make_clip, stop)
 
-    def validate(trainer: Trainer) -> dict[str, float]:
+    def validate(trainer: "Trainer") -> dict[str, float]:
         held_out = validation_clips(arguments.out / "validation", rendered)
         current = trainer.swap_average()
         networks = trainer.networks
@@ -123,15 +138,9 @@ def run(arguments: argparse.Namespace) -> None:
     trainer.fit(arguments.out, arguments.minutes, arguments.steps, validate=validate, stop=stop)
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
-    try:
-        run(build_parser().parse_args())
-    except SlamError as error:
-        print(f"v2d-train: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return program("v2d-train", lambda: run(build_parser().parse_args(argv)), argv is None)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from apps.common import add_verbosity, guarded, set_up_logging, stop_on_signals
+from apps.common import add_verbosity, leave, parsed, program, stop_on_signals
 from apps.viewing import import_window, load_page
 from slam.errors import UsageError
 
@@ -33,9 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    options = build_parser().parse_args(argv)
-    set_up_logging(options)
-    return guarded("v2d-view", lambda: view(options))
+    return program("v2d-view", lambda: view(parsed(build_parser(), argv)), argv is None)
 
 
 def view(options: argparse.Namespace) -> int:
@@ -53,12 +51,12 @@ def view(options: argparse.Namespace) -> int:
     if has_frames(run.path / REFINED):
         log.info("there is refined depth of this run, which v2d-view %s shows", run.path / REFINED)
     if page is not None:
-        with stop_on_signals() as stop:
+        with stop_on_signals(leave) as stop:
             page(Playback(run)).show(stop.is_set)
         return 0
     window = import_window()
     if options.screenshot is None:
-        with stop_on_signals() as stop:
+        with stop_on_signals(leave) as stop:
             window(Playback(run), width, height).show(stop.is_set)
         return 0
     from slam.viewer.offscreen import render

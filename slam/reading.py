@@ -12,6 +12,7 @@ from slam.errors import SlamError, SourceError
 
 MAX_TEXT_BYTES = 256 << 20  # poses of 100 bytes, 30 a second, for a day
 MAX_LINES = 2_500_000  # of a text: the same
+FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))  # of a disk, or a user's share of it
 KINDS = {  # of what is no file, by the bits of its mode
     stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
 }  # fmt: skip
@@ -86,5 +87,6 @@ def _encoding(data: bytes) -> str:
 
 
 def reason(error: Exception) -> str:
-    """What the operating system said, without number and path."""
-    return getattr(error, "strerror", None) or str(error)
+    """What the operating system said, without number and path, and what to do."""
+    remedy = "; free some space" if getattr(error, "errno", None) in FULL else ""
+    return f"{getattr(error, 'strerror', None) or error}{remedy}"

@@ -51,12 +51,14 @@ class Slam:
         on_poses: Callable[[list[Estimate]], None] = lambda estimates: None,
         stopped: Callable[[], bool] = lambda: False,
         pause: Callable[[], None] = lambda: None,
+        hurried: Callable[[], bool] = lambda: False,
     ) -> None:
         """Track and map a source to its end, or until `stopped`; see `Feed`.
 
         Args:
             publish: given the state after each frame; must not wait.
             on_poses: given new estimates as first made, in order of time.
+            hurried: see `finish`.
 
         Raises:
             SlamError: what the source or a thread died of; the map so far stays in `store`.
@@ -77,7 +79,7 @@ class Slam:
         finally:
             feed.close()
             self.counts.skipped = feed.skipped  # those after the last good frame too
-            self.finish()
+            self.finish(hurried)
 
     def feed(self, image: np.ndarray, time_s: float, depth: np.ndarray | None = None) -> list[Estimate]:
         """`step` for arrays.
@@ -126,9 +128,9 @@ class Slam:
                 self._switch_reference()
             return [estimate]
 
-    def finish(self) -> None:
+    def finish(self, hurried: Callable[[], bool] = lambda: False) -> None:
         """Wait for the backend, take its last results, also if it died of something, which is raised; then complete the
-        dense depth, and adjust the whole map together."""
+        dense depth, and adjust the whole map together, as long as it is not `hurried`."""
         try:
             self._end_with_keyframe()
             last = self.backend.close()
@@ -136,17 +138,19 @@ class Slam:
             self._apply(self.backend.results())
             raise
         self._apply(last)
-        self._apply([self.parts.backend.densify_rest()])
-        self._apply([self.parts.backend.calibrate_at_last()])
-        self._apply([self.parts.backend.join_rest()])
-        helpers = Helpers(2 if self.record.threads else 0)  # tracking and backend have nothing else to do
+        backend, helpers = self.parts.backend, Helpers(2 if self.record.threads else 0)  # the other threads are idle
         with closing(helpers):
+            rest = [backend.densify_rest, backend.calibrate_at_last, backend.join_rest]
             if self.config.final_refine and len(self.store) > 2:
-                self._apply([self.parts.backend.adjust_all(self.parts.aligning, helpers)])
-            with self.times.measure("place again"):
-                matchers = self.localiser.matcher, self.parts.aligning
-                for estimate in self._kept.placed_again(*matchers, self.store, helpers):
-                    self.store.record(estimate)
+                rest.append(lambda: backend.adjust_all(self.parts.aligning, helpers))
+            for job in rest:
+                if not hurried():
+                    self._apply([job()])
+            if not hurried():
+                with self.times.measure("place again"):
+                    matchers = self.localiser.matcher, self.parts.aligning
+                    for estimate in self._kept.placed_again(*matchers, self.store, helpers):
+                        self.store.record(estimate)
         if self.backend.windows_skipped:
             log.warning("the backend had no time for %d keyframes when they were made", self.backend.windows_skipped)
 

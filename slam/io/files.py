@@ -13,6 +13,7 @@ from slam.reading import read_text, reason
 
 PACKAGE = Path(__file__).resolve().parents[1]
 MAX_JSON_BYTES = 64 << 20  # a keyframe takes 2 kB in its list
+PROBE_BYTES = 1 << 16  # a disk that is full takes no more
 
 
 def shipped(name: str) -> Path:
@@ -32,8 +33,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """A binary file that appears under `path` when the block ends well, and leaves no trace when it fails.
 
     Raises:
-        OutputError: if the file system refuses (no folder, no permission, disk full).
+        OutputError: if the file system refuses (no folder, no permission, disk full), or it is a folder or device.
     """
+    _check_kind(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
@@ -48,6 +50,21 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         raise OutputError(f"cannot write {path}: {reason(error)}") from error
     finally:
         Path(temporary).unlink(missing_ok=True)  # gone already where it was moved
+
+
+def check_writable(path: Path) -> None:
+    """Refuse early a file that could not be written at the end of a long job; its folder is made.
+
+    Raises:
+        OutputError: if it is a folder or device, or there is no permission or no room there.
+    """
+    _check_kind(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent) as file:
+            file.write(b"\0" * PROBE_BYTES)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {reason(error)}") from error
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -74,6 +91,14 @@ def read_json(path: Path, kind: type) -> Any:
     if not isinstance(values, kind):
         raise SourceError(f"{path} must hold a {kind.__name__}, it holds a {type(values).__name__}")
     return values
+
+
+def _check_kind(path: Path) -> None:
+    """Refuse to replace what is no file; raises OutputError."""
+    if os.path.isdir(path):  # as the functions of Path do not, this takes a folder that may not be searched for none
+        raise OutputError(f"cannot write {path}: it is a folder, name a file in it")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OutputError(f"cannot write {path}: it is no file; name one that can be replaced")
 
 
 def _umask() -> int:

@@ -7,12 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slam.errors import MapError, OutputError
+from slam.errors import MapError
 from slam.frames import Image, Keyframe, Keypoints, View
 from slam.inv_depth import InvDepth
 from slam.io.tensor_file import read_header, read_tensors, write_tensors
 from slam.io.trajectory import MAX_VALUE
-from slam.reading import reason
 
 FORMAT, VERSION, ONE_MAP = "v2d-slam map", "3", "2"  # the latter without map_ids
 MAX_HALF = 65504.0
@@ -64,11 +63,7 @@ def save_map(path: str | Path, keyframes: Sequence[Keyframe]) -> None:
         "keypoint_uv": torch.from_numpy(np.concatenate([found.uv for found in keypoints])),
         "keypoint_descriptors": torch.from_numpy(np.concatenate([found.descriptors for found in keypoints])).half(),
     }
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_tensors(path, tensors, {"format": FORMAT, "version": VERSION})
-    except OSError as error:
-        raise OutputError(f"cannot write the map {path}: {reason(error)}") from error
+    write_tensors(path, tensors, {"format": FORMAT, "version": VERSION})
 
 
 def load_map(path: str | Path) -> list[Keyframe]:

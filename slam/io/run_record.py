@@ -64,7 +64,7 @@ class RecordingRecord:
 class Outcome:
     """How a run ended and what its backend did."""
 
-    end: str  # "complete", "stopped by the user", "crashed", or what went wrong
+    end: str  # "complete", "stopped by the user" (", and again": unadjusted), "crashed", or what went wrong
     loops: int = 0  # between active keyframes
     adjustments_skipped: int = 0  # of the whole map, too large for that while the run went on
     backend_windows_skipped: int = 0  # keyframes of a camera that the backend had no time for when they were made

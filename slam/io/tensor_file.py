@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from slam.errors import shown
+from slam.io.files import replacing
 from slam.parsing import parse_json
 from slam.reading import open_file
 
@@ -40,7 +41,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     """Write tensors of any device by name, and texts by name. Replaces the file atomically.
 
     Raises:
-        OSError: if the file cannot be written.
+        OutputError: if the file cannot be written.
     """
     names = {dtype: name for name, dtype in DTYPES.items()}
     header: dict[str, Any] = {METADATA: dict(metadata or {})}
@@ -53,12 +54,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     header[METADATA][CHECKSUM] = str(zlib.crc32(_encoded(header), checksum))
     text = _encoded(header)
     text += b" " * (-len(text) % 8)
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
+    with replacing(path) as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for _, tensor in ordered:  # one at a time: they can be large
             file.write(_bytes_of(tensor))
-    partial.replace(path)
 
 
 def read_header(path: Path) -> tuple[dict[str, str], dict[str, Any]]:

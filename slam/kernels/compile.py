@@ -1,13 +1,16 @@
 """How the loops are compiled: without the GIL, on one core, kept on the disk for the next start; and when they run."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numba
 import torch
+from numba.core.caching import FunctionCache
 from torch import Tensor
+
+from slam.errors import warn_once
 
 REASSOCIATED = frozenset({"nsz", "arcp", "contract", "reassoc"})  # sums in any order: vector instructions
 FINITE = REASSOCIATED | {"nnan", "ninf"}  # and no NaN or infinity comes in
@@ -22,7 +25,42 @@ def compiled(fastmath: frozenset[str] = frozenset(), part: bool = False) -> Call
             twice, optimised by itself and with its caller, and which of them runs depends on whether this process
             compiled it or read it from the disk: the same input would not give the same bytes.
     """
-    return numba.njit(nogil=True, cache=True, fastmath=set(fastmath), error_model="numpy", forceinline=part)
+    options: dict[str, Any] = {"nogil": True, "fastmath": set(fastmath), "error_model": "numpy", "forceinline": part}
+
+    def decorated(function: Callable[..., Any]) -> Any:
+        loop = numba.njit(**options)(function)
+        with suppress(RuntimeError):  # there is no folder for it: of the home, of the package, of NUMBA_CACHE_DIR
+            loop._cache = _Kept(function)  # in place of `cache=True`, which ends the program where it fails
+            return loop
+        _not_kept("no folder for them can be written")
+        return loop
+
+    return decorated
+
+
+class _Kept(FunctionCache):  # type: ignore[misc]
+    """Code on the disk, while that can be read and written."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        if self.cache_path.startswith("~"):  # a user without a home: that would be a folder of the working directory
+            raise RuntimeError("no home")
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """The code; None where there is none, or none that can be read."""
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # whatever a damaged pickle does
+            with suppress(OSError):
+                self.flush()
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep the code, where there is room and permission."""
+        try:
+            super().save_overload(sig, data)
+        except Exception as error:  # also of a damaged list of what is there
+            _not_kept(error)
 
 
 _loops_wanted = True  # by the whole process
@@ -44,9 +82,18 @@ def has_loops(kind: Tensor) -> bool:
     return _loops_wanted and kind.device.type == "cpu"
 
 
+def _not_kept(why: Exception | str) -> None:
+    words = getattr(why, "strerror", None) or str(why)
+    warn_once(
+        f"compiled loops are not kept for the next start, which then takes longer: {words}; NUMBA_CACHE_DIR names "
+        "another folder for them"
+    )
+
+
 def is_compiled(loop: Any) -> bool:
     """True if a loop left its code on the disk when it ran here before."""
-    return any(Path(loop.stats.cache_path).glob(f"*.{loop.py_func.__name__}-*.nbi"))
+    folder = loop.stats.cache_path
+    return folder is not None and any(Path(folder).glob(f"*.{loop.py_func.__name__}-*.nbi"))
 
 
 def runs_as_loop(kind: Tensor, *given: Tensor) -> bool:

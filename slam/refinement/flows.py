@@ -7,14 +7,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from slam.errors import OutputError, SourceError
+from slam.errors import SourceError
 from slam.frames import Image
 from slam.geometry.camera import pixel_grid, sample, scaled_intrinsics
 from slam.geometry.flow import in_image, reproject
 from slam.io.tensor_file import read_header, read_tensors, write_tensors
 from slam.matching.correspondence import Correspondence
 from slam.matching.matcher import Shown
-from slam.reading import reason
 from slam.refinement.clip import Clip
 from slam.threads import Helpers
 
@@ -57,10 +56,7 @@ class Flows:
         Raises:
             OutputError: if it cannot be written.
         """
-        try:
-            write_tensors(path, vars(self), {"key": key})
-        except OSError as error:
-            raise OutputError(f"cannot keep the flow in {path}: {reason(error)}; free some space") from error
+        write_tensors(path, vars(self), {"key": key})
 
     @staticmethod
     def load(path: Path, key: str) -> "Flows | None":

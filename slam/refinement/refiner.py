@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from slam.config import DEFAULT_PIXELS
-from slam.errors import OutputError, SourceError, check_range
+from slam.errors import SourceError, check_range
 from slam.evaluation.consistency import reprojection_px
 from slam.frames import Keyframe
 from slam.geometry.camera import scaled_intrinsics
@@ -28,7 +28,6 @@ from slam.matching.correspondence import Correspondence
 from slam.matching.learned_flow import LearnedFlow
 from slam.matching.movers import Evidence, depth_evidence, flow_evidence, static_probability
 from slam.networks.prior import STRIDE, PriorNet, enlarged
-from slam.reading import reason
 from slam.refinement.acceptance import HeldOut, held_out_errors, is_better
 from slam.refinement.clip import Clip, spread_depth
 from slam.refinement.constraints import AT_ONCE, Constraints, averaged
@@ -325,11 +324,7 @@ class Refiner:
             raise SourceError(f"{path} is damaged ({error}); delete {self.folder}") from error
 
     def _keep(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        path = self.folder / f"{name}.safetensors"
-        try:
-            write_tensors(path, tensors, {"key": self.key})
-        except OSError as error:
-            raise OutputError(f"cannot write {path}: {reason(error)}; free some space and start again") from error
+        write_tensors(self.folder / f"{name}.safetensors", tensors, {"key": self.key})
 
 
 def never() -> bool:

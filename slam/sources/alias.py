@@ -43,7 +43,7 @@ def resolve_sequence(name: str, data_root: Path | None = None, fetch: bool = Fal
     Raises:
         SourceError: if it is neither; says where it looked, what is there and which names are known.
     """
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))  # not Path's, which raises where there is no home
     if path.exists():
         return path
     known, inner = _known_sequence(name)

@@ -3,6 +3,7 @@
 The kind of a file is told by its first bytes, not by its name.
 """
 
+import atexit
 import functools
 import hashlib
 import logging
@@ -127,9 +128,30 @@ def unpacked(archive: Path, limits: Limits = LIMITS) -> Path:
 
 
 def cache_folder() -> Path:
-    """Where archives are unpacked: below $XDG_CACHE_HOME, else ~/.cache."""
-    given = os.environ.get(CACHE_VARIABLE)
-    return (Path(given) if given else Path.home() / ".cache") / "v2d-slam" / "archives"
+    """Where archives are unpacked: below $XDG_CACHE_HOME, else ~/.cache; for this process alone where that cannot be
+    written."""
+    folder = Path(os.environ.get(CACHE_VARIABLE) or os.path.expanduser("~/.cache")) / "v2d-slam" / "archives"
+    if not folder.is_absolute():  # a user without a home
+        return _own_cache(folder, "it is no absolute path")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        return _own_cache(folder, reason(error))
+    return folder
+
+
+@functools.cache
+def _own_cache(folder: Path, why: str) -> Path:
+    """A cache that goes with this process."""
+    own = Path(tempfile.mkdtemp(prefix="v2d-archives-"))
+    atexit.register(shutil.rmtree, own, ignore_errors=True)
+    log.warning(
+        "archives are unpacked for this run alone (%s: %s); %s=FOLDER names a place to keep them, which v2d-refine and "
+        "v2d-export read again",
+        *(folder, why, CACHE_VARIABLE),
+    )
+    return own
 
 
 def extract(archive: Path, folder: Path, flat: bool = True, limits: Limits = LIMITS) -> Path:

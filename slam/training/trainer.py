@@ -17,6 +17,7 @@ from torch import Tensor
 from slam.errors import ConfigError, OutputError, WeightsError
 from slam.geometry import se3
 from slam.geometry.camera import scaled_intrinsics
+from slam.io.files import replacing
 from slam.networks.encoder import FeatureMaps, StereoMaps
 from slam.networks.prior import STRIDE
 from slam.networks.storage import (
@@ -323,13 +324,11 @@ class Trainer:
         }
         notes = {f"train_{k}": f"{v:.0f}" for k, v in vars(self.counts).items()}
         notes |= {"recordings": json.dumps(self.recordings)} if self.recordings else {}
-        partial = folder / "checkpoint.partial"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            torch.save(checkpoint, partial)
-            partial.replace(folder / "checkpoint.pt")
+            with replacing(folder / "checkpoint.pt") as file:
+                torch.save(checkpoint, file)
             save_network(folder / "weights.safetensors", self.network, self.average, notes)
-        except (OSError, RuntimeError) as error:  # torch has its own for a full disk
+        except RuntimeError as error:  # torch has its own for a full disk
             raise OutputError(f"cannot write the checkpoint to {folder}: {error}") from error
 
     def load(self, path: Path, minutes: float = math.inf) -> None:

@@ -248,7 +248,7 @@ def test_a_result_or_nothing_given_as_the_run_is_refused(refined_path, tmp_path,
 # what the disk refuses
 
 
-def full(path: object, *rest: object, **others: object) -> None:
+def full(*rest: object, **others: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
@@ -271,7 +271,7 @@ def test_a_full_disk_leaves_the_result_that_there_was(refined_path, done_at_once
 
 
 def test_a_disk_that_is_full_while_it_works_is_said(run_path, monkeypatch, capsys):
-    monkeypatch.setattr("slam.refinement.refiner.write_tensors", full)
+    monkeypatch.setattr("slam.io.files.tempfile.mkstemp", full)
     before = files(run_path)
     assert refine.main([str(run_path), *QUICK]) == 1
     assert "No space left on device; free some space" in one_line(capsys)

@@ -65,7 +65,7 @@ def test_a_full_disk_is_noted_and_the_rest_written(tmp_path, caplog):
     run = RunDirectory(tmp_path / "run")
     assert not run.write("map.ply", full)
     assert run.write_text("notes.txt", "x")
-    assert run.missing == {"map.ply": "No space left on device"}
+    assert run.missing == {"map.ply": "No space left on device; free some space"}
     assert "map.ply is missing: No space left on device" in caplog.text
     assert run.write("map.ply", lambda path: path.write_text("now") and None)
     assert run.missing == {}

@@ -1,9 +1,14 @@
 import ast
+import importlib
+import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
+from numba.core import caching
 
 import slam.kernels
+from slam.errors import warn_once
 from slam.kernels.compile import is_compiled
 
 
@@ -33,3 +38,39 @@ def test_a_loop_called_by_loops_is_compiled_into_them():
     assert len(marked) > 30
     inner = {name for name in called if name in marked}
     assert inner and {name for name in inner if not marked[name]} == set()
+
+
+LOOP = "from slam.kernels.compile import compiled\n\n@compiled()\ndef second(x):\n    return x[1]\n"
+
+
+@pytest.mark.parametrize("trouble", ["nowhere", "full", "damaged"])
+def test_a_loop_that_cannot_be_kept_works_all_the_same(tmp_path, monkeypatch, caplog, trouble):
+    """No folder may be written; the disk is full when the code is kept; what was kept is damaged."""
+    warn_once.cache_clear()
+    name = f"loops_{trouble}"
+    (tmp_path / f"{name}.py").write_text(LOOP)
+    monkeypatch.syspath_prepend(tmp_path)
+    if trouble == "nowhere":
+
+        def refused(*_: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        for locator in (caching.UserProvidedCacheLocator, caching.InTreeCacheLocator, caching.UserWideCacheLocator):
+            monkeypatch.setattr(locator, "ensure_cache_path", refused)
+    if trouble == "full":
+
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(caching.IndexDataCacheFile, "save", full)
+    loop = importlib.import_module(name).second
+    if trouble == "damaged":
+        Path(loop.stats.cache_path).mkdir(exist_ok=True)
+        line = loop.py_func.__code__.co_firstlineno
+        version = f"py{sys.version_info[0]}{sys.version_info[1]}"
+        (Path(loop.stats.cache_path) / f"{name}.second-{line}.{version}.nbi").write_bytes(b"\x80")
+    assert loop(np.arange(3)) == 1
+    assert is_compiled(loop) == (trouble == "damaged")
+    if trouble != "damaged":
+        (warning,) = caplog.messages
+        assert warning.startswith("compiled loops are not kept") and "NUMBA_CACHE_DIR" in warning

@@ -202,3 +202,15 @@ def test_kinds_are_told_by_content(tmp_path, scenes, images):
         assert archive_kind(file) is None
     (tmp_path / "a.txt").write_text("1 2 3\n" * 300)
     assert archive_kind(tmp_path / "a.txt") is None
+
+
+@pytest.mark.parametrize("cache", ["file/below", "relative"])
+def test_without_a_cache_that_can_be_written_an_archive_is_read_all_the_same(
+    tmp_path, images, monkeypatch, caplog, cache
+):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / cache) if "/" in cache else cache)
+    archive = packed(images, tmp_path / f"{cache[:4]}.zip", "zip")
+    for _ in range(2):
+        assert len(list(open_source(SourceSpec(str(archive), fps=10.0)))) == 3
+    assert caplog.text.count("unpacked for this run alone") == 1 and "XDG_CACHE_HOME=FOLDER" in caplog.text

@@ -16,6 +16,7 @@ from apps import train
 from slam.errors import ConfigError
 from slam.networks.storage import PROFILES, load_networks
 from slam.settings import load_config
+from slam.training import rendered
 from slam.training.trainer import TrainConfig
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +47,7 @@ SMALL = ["clips=1", "views=2", "edges=2", "iters=1", "pool_start=1", "augment.cr
 @pytest.fixture
 def short_clips(monkeypatch) -> None:
     """Three views instead of six, and one clip for validation."""
-    monkeypatch.setattr(train, "RenderedClips", partial(train.RenderedClips, views=3))
+    monkeypatch.setattr(rendered, "RenderedClips", partial(rendered.RenderedClips, views=3))
     monkeypatch.setattr("slam.training.rendered.VALIDATION_CLIPS", 1)
 
 

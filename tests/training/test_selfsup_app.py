@@ -20,6 +20,7 @@ from slam.io.run import Run, write_keyframes, write_record, write_trajectories
 from slam.io.run_directory import RunDirectory
 from slam.io.run_record import RunRecord, SourceRecord
 from slam.networks.storage import load_networks
+from slam.training import rendered
 from slam.training.video import Video
 
 SMALL = ["clips=1", "views=2", "pool_start=1", "selfsup.targets=1", "augment.crop_height=48", "augment.crop_width=64"]
@@ -28,7 +29,7 @@ SMALL = ["clips=1", "views=2", "pool_start=1", "selfsup.targets=1", "augment.cro
 @pytest.fixture
 def short_clips(monkeypatch) -> None:
     """Two views instead of six, and one clip for validation."""
-    monkeypatch.setattr(train, "RenderedClips", partial(train.RenderedClips, views=2))
+    monkeypatch.setattr(rendered, "RenderedClips", partial(rendered.RenderedClips, views=2))
     monkeypatch.setattr("slam.training.rendered.VALIDATION_CLIPS", 1)
 
 
