@@ -71,7 +71,8 @@ def test_nobody_else_starts_python():
     found = []
     for file in (f for folder in ("slam", "apps", "tools") for f in (ROOT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            is_flag = isinstance(node, ast.Constant) and node.value in ("-m", "-c")
+            words = node.elts if isinstance(node, ast.List) else []  # of a command
+            is_flag = any(isinstance(word, ast.Constant) and word.value in ("-m", "-c") for word in words)
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             names += [a.name for a in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
             pools = {"multiprocessing", "torch.multiprocessing", "ProcessPoolExecutor"} & set(names)
