@@ -3,8 +3,10 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +23,7 @@ from slam.frames import (
     Status,
     Trajectory,
     Update,
+    View,
     Window,
 )
 from slam.geometry import se3
@@ -33,13 +36,20 @@ from slam.mapping.transforms import carried_along, rescaled
 log = logging.getLogger(__name__)
 
 
+class ArchivedView(NamedTuple):
+    """Of a keyframe that left the active map."""
+
+    frame_id: int
+    time_ns: int
+
+
 class KeyframeStore:
     """Keyframes in order of time, and every frame's pose relative to its reference keyframe."""
 
     def __init__(self, archive: Path | None = None) -> None:
         """`archive`: folder for keyframes that leave the active map; None: a temporary one."""
         self._keyframes: dict[int, Keyframe] = {}
-        self._archived: dict[int, Keyframe] = {}  # as they were when they left; their arrays are maps of files
+        self._archived: dict[int, ArchivedView] = {}  # what is asked of them while they lie on the disk
         self._anchors: dict[int, Anchor] = {}  # of those; a new dict at each change
         self._archive = Archive(archive)
         self._log = FrameLog()
@@ -68,12 +78,20 @@ class KeyframeStore:
         return MappingProxyType(self._keyframes)
 
     def everything(self) -> tuple[Keyframe, ...]:
-        """All keyframes ever, oldest first; the arrays of those that left are paged in from the disk."""
+        """All keyframes ever, oldest first; the arrays of those that left are paged in from the disk. Without those
+        whose files somebody removed: a WARNING says so."""
         placements = self.snapshot().placements()
-        everything = dict(self._keyframes)
-        for n, keyframe in self._archived.items():
-            at, keyframe = placements[n], recalibrated_by(keyframe, self._changes)
+        everything, gone = dict(self._keyframes), []
+        for n in self._archived:
+            try:
+                keyframe = recalibrated_by(self._archive.load(n), self._changes)
+            except OutputError as error:
+                gone.append(error)
+                continue
+            at = placements[n]
             everything[n] = rescaled(keyframe, torch.from_numpy(at.T_wc), at.scale / keyframe.scale, at.map_id)
+        if gone:
+            log.warning("%s; the map is without %d of them", gone[0], len(gone))
         return tuple(everything[n] for n in sorted(everything))
 
     def add(self, keyframe: Keyframe) -> Keyframe:
@@ -128,7 +146,8 @@ class KeyframeStore:
             OutputError: if the disk refuses; the keyframe then stays.
         """
         keyframe = self._keyframes[keyframe_id]
-        self._archived[keyframe_id] = self._archive.stored(keyframe)
+        self._archive.store(keyframe)
+        self._archived[keyframe_id] = ArchivedView(keyframe.view.frame_id, keyframe.view.time_ns)
         own = Placement(keyframe.T_wc.numpy(), keyframe.scale, keyframe.map_id)
         left = {n: a.placement(own) for n, a in self._anchors.items() if a.keyframe_id == keyframe_id}
         left[keyframe_id] = own
@@ -212,7 +231,7 @@ class KeyframeStore:
     def frame_poses(self) -> FramePoses:
         """Poses of all frames in order of time, in the worlds of their maps."""
         placements = self.snapshot().placements()
-        own = {k.view.frame_id: placements[k.id].T_wc for k in (*self._keyframes.values(), *self._archived.values())}
+        own = {view.frame_id: placements[n].T_wc for n, view in self._views()}
         frames = self._log.poses(placements)
         for n, frame_id in enumerate(frames.frame_id.tolist()):
             frames.T_wc[n] = own.get(frame_id, frames.T_wc[n])
@@ -221,13 +240,18 @@ class KeyframeStore:
     def keyframe_trajectory(self, map_id: int | None = None) -> Trajectory:
         """Poses of all keyframes that this run made in a map; None: in that with most frames."""
         placements = self.snapshot().placements()
-        every = self._keyframes | self._archived
-        shown_id = self.map_ids()[0] if map_id is None and every else map_id
-        own = [every[n] for n in sorted(every) if every[n].view.frame_id >= 0 and placements[n].map_id == shown_id]
+        if map_id is None and placements:
+            map_id = self.map_ids()[0]
+        own = [(n, v) for n, v in self._views() if v.frame_id >= 0 and placements[n].map_id == map_id]
         return Trajectory(
-            np.array([k.view.time_ns for k in own], dtype=np.int64),
-            np.array([placements[k.id].T_wc for k in own], dtype=np.float64).reshape(-1, 4, 4),
+            np.array([view.time_ns for _, view in own], dtype=np.int64),
+            np.array([placements[n].T_wc for n, _ in own], dtype=np.float64).reshape(-1, 4, 4),
         )
+
+    def _views(self) -> list[tuple[int, View | ArchivedView]]:
+        """Ids and views of all keyframes, oldest first."""
+        views = {n: k.view for n, k in self._keyframes.items()} | self._archived
+        return sorted(views.items(), key=itemgetter(0))
 
     def snapshot(self) -> Snapshot:
         """The map as it is, with the last estimate; cheap, nothing is copied."""

@@ -1,6 +1,7 @@
 """Which keyframes leave the map, and where they go."""
 
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,7 +60,9 @@ def test_a_witness_must_see_the_same_surface_and_as_finely(world, wall_and_box, 
 def test_archived_keyframes_are_the_same_and_hold_no_files_open(tmp_path, seen_often):
     """A run of hours evicts thousands; a program may have 1024 files open."""
     archive, before = Archive(tmp_path / "old"), len(os.listdir("/dev/fd"))
-    stored = [archive.stored(replace(seen_often[n % 7], id=n)) for n in range(30)]
+    for n in range(30):
+        archive.store(replace(seen_often[n % 7], id=n))
+    stored = [archive.load(n) for n in range(30)]
     assert len(os.listdir("/dev/fd")) == before
     for k, old in zip(stored, seen_often, strict=False):
         assert np.array_equal(k.view.image.rgb, old.view.image.rgb) and k.keypoints is None
@@ -74,14 +77,22 @@ def test_archived_keyframes_are_the_same_and_hold_no_files_open(tmp_path, seen_o
 def test_the_folder_goes_with_the_archive(seen_often):
     """Whatever a run died of."""
     archive = Archive()
-    archive.stored(seen_often[0])
+    archive.store(seen_often[0])
     assert archive.folder is not None and any(archive.folder.iterdir())
     folder = archive.folder
     del archive
     assert not folder.exists()
 
 
+def test_a_keyframe_whose_files_are_gone_is_named(tmp_path: Path, seen_often):
+    archive = Archive(tmp_path / "old")
+    archive.store(seen_often[0])
+    shutil.rmtree(tmp_path / "old")
+    with pytest.raises(OutputError, match=r"cannot read old keyframes from .*old"):
+        archive.load(seen_often[0].id)
+
+
 def test_a_disk_that_refuses_is_named(tmp_path: Path, seen_often):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"cannot write old keyframes to .*file"):
-        Archive(tmp_path / "file" / "old").stored(seen_often[0])
+        Archive(tmp_path / "file" / "old").store(seen_often[0])
