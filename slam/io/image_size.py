@@ -19,6 +19,10 @@ WINDOWS = re.compile(rb"dataWindow\0box2i\0.{4}(.{16})", re.DOTALL)
 RADIANCE = re.compile(rb"[-+]Y (\d{1,9}) [-+]X (\d{1,9})")
 
 
+class TooLargeError(ValueError):
+    """An image has more than MAX_PIXELS."""
+
+
 def check_size(data: bytes) -> None:
     """Refuse an image file that states no size, or one that is not to be decoded.
 
@@ -32,9 +36,9 @@ def check_size(data: bytes) -> None:
 
 
 def check_pixels(width: int, height: int) -> None:
-    """Refuse a size of more than MAX_PIXELS; raises ValueError."""
+    """Refuse a size of more than MAX_PIXELS; raises TooLargeError."""
     if width * height > MAX_PIXELS:
-        raise ValueError(
+        raise TooLargeError(
             f"it is {width}x{height}: images of more than {MAX_PIXELS // 10**6} million pixels are not read; make it "
             "smaller"
         )

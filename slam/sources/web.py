@@ -5,6 +5,7 @@ import urllib.request
 from collections.abc import Mapping
 from http.client import HTTPException, HTTPMessage
 from typing import IO, Any
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from slam.errors import SourceError
 
@@ -18,12 +19,13 @@ def is_web(url: str) -> bool:
 
 
 def opened(url: str, timeout_s: float, headers: Mapping[str, str] | None = None) -> Any:
-    """The answer of a server, its data not read yet.
+    """The answer of a server, its data not read yet; `user:password@` of the address is for a server that asks.
 
     Raises:
         SourceError: if the server sends us to anything but http and https.
         OSError, HTTPException, ValueError: whatever else goes wrong; `words` says it.
     """
+    url, passwords = _without_user(url)
     opener = urllib.request.OpenerDirector()  # not build_opener: that also opens ftp, files and data in the address
     for handler in (
         urllib.request.ProxyHandler(),
@@ -33,10 +35,22 @@ def opened(url: str, timeout_s: float, headers: Mapping[str, str] | None = None)
         urllib.request.HTTPErrorProcessor(),
         urllib.request.UnknownHandler(),
         _WebRedirects(),
+        *passwords,
     ):
         opener.add_handler(handler)
     request = urllib.request.Request(url, headers={**USER_AGENT, **(headers or {})})
     return opener.open(request, timeout=timeout_s)
+
+
+def _without_user(url: str) -> tuple[str, list[urllib.request.BaseHandler]]:
+    """An address without `user:password@`, and what answers a server that asks for them."""
+    parts = urlsplit(url)
+    if parts.username is None:
+        return url, []
+    known = urllib.request.HTTPPasswordMgrWithDefaultRealm()
+    url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    known.add_password(None, url, unquote(parts.username), unquote(parts.password or ""))
+    return url, [urllib.request.HTTPDigestAuthHandler(known), urllib.request.HTTPBasicAuthHandler(known)]
 
 
 def words(error: Exception) -> str:

@@ -1,20 +1,25 @@
 """Webcams and network streams (RTSP, MJPEG over HTTP), by OpenCV; where images stop they are asked for again."""
 
+import contextlib
 import logging
 import re
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlsplit
 
 import cv2
 
 from slam.errors import SourceError, UsageError
-from slam.io.image_size import check_pixels
+from slam.io.image_data import decoded
+from slam.io.image_size import TooLargeError, check_pixels
 from slam.sources.cameras import public_name
 from slam.sources.live import CameraImage, CameraImages, LiveSource, Patience, Size, check_asked
+from slam.sources.mjpeg import image_parts, image_stream
 from slam.sources.sequence import OWN_CAMERA, CameraChoice
 from slam.sources.video import stated_size
+from slam.sources.web import FAILURES, is_web
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +59,7 @@ class WebcamSource(LiveSource):
         name = public_name(address)
         _check(address, size, fps)
         check_asked(size, fps, reconnect_s, max_frames)
+        self._address = address
         self._open = _connection(address, size, fps)
         self._epoch_ns = time.time_ns() - time.monotonic_ns()
         super().__init__(
@@ -68,7 +74,45 @@ class WebcamSource(LiveSource):
             log.warning("%s gives %dx%d, not the %sx%s asked for", name, *given, *(n or "?" for n in size))
 
     def _shots(self) -> CameraImages:
+        pushed = self._pushed()
+        images = self._grabbed() if pushed is None else self._received(pushed)
         seen = False
+        with contextlib.closing(images):
+            for shot in images:
+                yield shot
+                seen = seen or shot is not None
+        if not seen:
+            raise SourceError(_absent(self.name))
+
+    def _pushed(self) -> Any:
+        """The stream of a camera that pushes images over HTTP; None if this is none."""
+        if not is_web(self._address):
+            return None
+        try:
+            return image_stream(self._address, OPEN_S)
+        except FAILURES as error:
+            log.debug("%s", error)
+            raise SourceError(_absent(self.name)) from error
+
+    def _received(self, pushed: Any) -> CameraImages:
+        """Images that a camera pushes."""
+        try:
+            with contextlib.closing(pushed):
+                for data in image_parts(pushed, self.name):
+                    time_ns = time.monotonic_ns() + self._epoch_ns
+                    try:
+                        bgr = decoded(data, cv2.IMREAD_COLOR)
+                    except TooLargeError as error:
+                        raise SourceError(f"the images of {self.name} are not read: {error}") from error
+                    except ValueError:
+                        yield None
+                        continue
+                    yield CameraImage(time_ns, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
+        except FAILURES as error:  # it broke off
+            log.debug("%s", error)
+
+    def _grabbed(self) -> CameraImages:
+        """Images by OpenCV."""
         try:
             capture = self._open()
             try:
@@ -76,19 +120,16 @@ class WebcamSource(LiveSource):
                     raise SourceError(f"{self.name} is a video file, not a camera: use --video")
                 try:
                     check_pixels(*stated_size(capture))
-                except ValueError as error:
+                except TooLargeError as error:
                     raise SourceError(f"the images of {self.name} are not read: {error}") from error
                 while capture.grab():
                     time_ns = time.monotonic_ns() + self._epoch_ns
-                    decoded, bgr = capture.retrieve()
-                    yield CameraImage(time_ns, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)) if decoded else None
-                    seen = seen or decoded
+                    is_decoded, bgr = capture.retrieve()
+                    yield CameraImage(time_ns, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)) if is_decoded else None
             finally:
                 capture.release()
         except cv2.error as error:  # some builds raise where others return False
             log.debug("OpenCV: %s", error)
-        if not seen:
-            raise SourceError(_absent(self.name))
 
 
 def _check(address: str, size: Size, fps: float | None) -> None:
