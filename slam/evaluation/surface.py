@@ -144,8 +144,8 @@ def read_surface(path: Path, generator: np.random.Generator) -> Surface:
         raise SourceError(f"{path} cannot be compared: give a mesh or cloud as {', '.join(MESHES)}")
     if path.suffix.lower() != ".ply" or _has_faces(path):
         return sampled(*_read_mesh(path), generator)
-    points = read_ply(path).points.astype(np.float64)
-    points = points[np.isfinite(points).all(-1)]
+    points = read_ply(path).points
+    points = points[np.isfinite(points).all(-1)].astype(np.float64)
     return Surface(thinned(points, generator))
 
 
@@ -188,6 +188,7 @@ def _read_mesh(path: Path) -> tuple[np.ndarray, np.ndarray]:
     with o3d.utility.VerbosityContextManager(o3d.utility.VerbosityLevel.Error):
         mesh = o3d.io.read_triangle_mesh(str(path))
     vertices, triangles = np.asarray(mesh.vertices), np.asarray(mesh.triangles).astype(np.int64)
-    if not len(triangles) or not np.isfinite(vertices).all():
+    is_whole = len(triangles) and triangles.min() >= 0 and triangles.max() < len(vertices)
+    if not is_whole or not np.isfinite(vertices).all():
         raise SourceError(f"{path} is no mesh with triangles, or it is damaged")
     return vertices, triangles

@@ -88,7 +88,8 @@ def read_ply(path: Path) -> PointCloud:
     def columns(names: tuple[str, str, str], dtype: type) -> np.ndarray | None:
         if not set(names) <= set(layout.names or ()):
             return None
-        return np.stack([vertices[name] for name in names], -1).astype(dtype)
+        with np.errstate(invalid="ignore", over="ignore"):  # damaged points are no numbers, or infinite
+            return np.stack([vertices[name] for name in names], -1).astype(dtype)
 
     points = columns(("x", "y", "z"), np.float32)
     if points is None:

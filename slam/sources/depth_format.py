@@ -44,14 +44,15 @@ def read_npy(path: Path, form: "DepthFormat") -> np.ndarray:
     try:
         open_file(path).close()  # of a pipe NumPy waits for the end
         depth = np.load(path, mmap_mode="r", allow_pickle=False)  # else it makes room for what a damaged header says
-        if not isinstance(depth, np.ndarray) or depth.ndim != 2 or not np.issubdtype(depth.dtype, np.number):
+        if not isinstance(depth, np.ndarray) or depth.ndim != 2 or depth.dtype.kind not in "fiu":
             raise SourceError(f"{path} is no depth image: expected an array of rows and columns of numbers")
         check_pixels(depth.shape[1], depth.shape[0])
     except OSError as error:
         raise SourceError(f"cannot read the depth {path}: {reason(error)}") from error
     except (ValueError, TypeError, EOFError, OverflowError, SyntaxError, MemoryError) as error:  # of its header
         raise SourceError(f"cannot read the depth {path}: {error}") from error
-    metres = depth.astype(np.float32) / np.float32(form.scale)
+    with np.errstate(all="ignore"):  # what is infinite, or no number, is left out next
+        metres = depth.astype(np.float32) / np.float32(form.scale)
     return np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(0))
 
 
