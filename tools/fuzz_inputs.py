@@ -196,7 +196,7 @@ def main() -> int:
     parser.add_argument("--case", type=int, metavar="N", help="this case alone, told whatever comes of it")
     parser.add_argument("--only", nargs="+", default=[], metavar="KIND", help="these kinds alone")
     parser.add_argument("--jobs", type=int, default=2, help="workers (default %(default)s)")
-    parser.add_argument("--seconds", type=float, default=20.0, help="for one case (default %(default)s)")
+    parser.add_argument("--seconds", type=float, default=30.0, help="for one case (default %(default)s)")
     parser.add_argument("--megabytes", type=float, default=1000.0, help="of a worker (default %(default)s)")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()

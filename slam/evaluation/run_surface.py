@@ -101,6 +101,8 @@ def surface_report(
     thresholds = (*THRESHOLDS_M, *(share * depth_m for share in THRESHOLDS_SHARE))
     score = compare_surfaces(moved, true_surface, thresholds)
     T = closest_similarity(moved, true_surface, ICP_REACH * depth_m, with_scale=not metric)
+    if not np.isfinite(T).all():
+        raise EvaluationError(f"{file} and {truth_path} cannot be aligned: they have no shape in common")
     further = float(np.cbrt(np.linalg.det(T[:3, :3])))
     icp_score = compare_surfaces(moved.moved(further, T[:3, :3] / further, T[:3, 3]), true_surface, thresholds)
     alignment = "se3" if metric else "sim3"

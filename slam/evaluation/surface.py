@@ -22,6 +22,7 @@ from slam.reading import open_file, reason
 
 SAMPLES = 200_000  # points of a surface that are compared, at most
 ICP_POINTS, ICP_ITERATIONS = 50_000, 60
+MAX_M = 1e6  # of a coordinate: further away there is damage alone
 MESHES = (".ply", ".obj", ".stl", ".off")
 
 
@@ -145,7 +146,9 @@ def read_surface(path: Path, generator: np.random.Generator) -> Surface:
     if path.suffix.lower() != ".ply" or _has_faces(path):
         return sampled(*_read_mesh(path), generator)
     points = read_ply(path).points
-    points = points[np.isfinite(points).all(-1)].astype(np.float64)
+    points = points[(np.abs(points) < MAX_M).all(-1)].astype(np.float64)  # NaN compares false
+    if not len(points):
+        raise SourceError(f"{path} has no points that could be compared")
     return Surface(thinned(points, generator))
 
 
@@ -189,6 +192,6 @@ def _read_mesh(path: Path) -> tuple[np.ndarray, np.ndarray]:
         mesh = o3d.io.read_triangle_mesh(str(path))
     vertices, triangles = np.asarray(mesh.vertices), np.asarray(mesh.triangles).astype(np.int64)
     is_whole = len(triangles) and triangles.min() >= 0 and triangles.max() < len(vertices)
-    if not is_whole or not np.isfinite(vertices).all():
+    if not is_whole or not (np.abs(vertices) < MAX_M).all():
         raise SourceError(f"{path} is no mesh with triangles, or it is damaged")
     return vertices, triangles
