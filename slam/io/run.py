@@ -1,7 +1,8 @@
 """The one writer and the one reader of a run directory."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,17 @@ class KeyframeRecord:
 
 
 def write_record(run: RunDirectory, record: RunRecord) -> None:
-    """`run.json`."""
+    """`run.json`; it names a mask relative to the directory, so that both can be moved."""
+    record = _with_mask(record, lambda mask: os.path.relpath(mask, run.path))
     run.write_json(RECORD, dump_config(record))
+
+
+def _with_mask(record: RunRecord, rename: Callable[[str], str]) -> RunRecord:
+    """The record with another name for the file of its mask, where it has one."""
+    done = record.source.conditioning
+    if done is None or done.mask is None:
+        return record
+    return replace(record, source=replace(record.source, conditioning=replace(done, mask=rename(done.mask))))
 
 
 def file_of_map(name: str, number: int) -> str:
@@ -144,7 +154,7 @@ class Run:
         values = read_json(path, dict)
         version = values.get("version", __version__)
         try:
-            return checked(RunRecord, values, path)
+            return _with_mask(checked(RunRecord, values, path), lambda mask: str(self.path.absolute() / mask))
         except SourceError as error:
             if version == __version__:
                 raise

@@ -86,15 +86,16 @@ def test_a_covered_lens_is_no_reason_once_there_is_light(walk, tmp_path, capsys)
 
 
 def test_a_mask_is_kept_with_the_run(walk, tmp_path, capsys):
-    """The file of the user may go; depth is unknown where it hides the scene."""
+    """The file of the user may go, and the run may be moved; depth is unknown where it hides the scene."""
     mask = np.full((60, 80), 255, np.uint8)
     mask[45:] = 0
     assert cv2.imwrite(str(tmp_path / "mask.png"), mask)
     assert run(walk[:40], tmp_path, "62", "--mask", str(tmp_path / "mask.png")) == 0
     (tmp_path / "mask.png").unlink()
-    frames = list(reopened(Run(tmp_path / "run").record().source))
+    moved = (tmp_path / "run").rename(tmp_path / "moved")
+    frames = list(reopened(Run(moved).record().source))
     assert len(frames) == 40 and all(not f.mask[90:].any() and f.mask[:90].all() for f in frames)
-    for file in sorted((tmp_path / "run" / "keyframes").glob("*depth*.png")):
+    for file in sorted((moved / "keyframes").glob("*depth*.png")):
         depth = read_depth(file)
         assert not depth[90:].any() and (depth[:88] > 0).mean() > 0.5
 
