@@ -34,6 +34,7 @@ OPTIONAL = {  # module: package, use, what to ask pip for
     "viser": ("viser", "--viewer web and v2d-view --web", "'v2d-slam[web]'"),
     "rosbags": ("rosbags", "ROS bags and MCAP", "'v2d-slam[ros]'"),
     "rerun": ("rerun-sdk", "v2d-export --to rerun", "'v2d-slam[rerun]'"),
+    "ray": ("ray", "v2d-batch --ray", "'v2d-slam[ray]'"),
     "lzfse": ("lzfse", "the depth of Record3D", "'v2d-slam[record3d]'"),
 }
 THREADING_LAYER = """

@@ -25,7 +25,7 @@ LAYERS = [
     {"matching", "recognition"},
     {"stereo"},
     {"frontend", "backend", "viewer", "evaluation"},
-    {"training", "config", "report", "export"},
+    {"training", "config", "report", "export", "batch"},
     {"parts", "refinement"},
     {"system", "warm_up"},
     {"build"},

@@ -53,6 +53,13 @@ def calls(pattern: re.Pattern[str], text: str) -> list[tuple[str, str]]:
     return [(found[1], found[2]) for part in parts if (found := pattern.search(part))]
 
 
+def own_calls(text: str) -> list[tuple[str, str]]:
+    """Programs and what each gets; what follows -- is for another."""
+    parts = [(program, *rest.split(" -- ", 1)) for program, rest in calls(COMMAND, text)]
+    handed_on = [("v2d-slam", rest) for _, _, *others in parts for rest in others]
+    return [(program, own) for program, own, *_ in parts] + handed_on
+
+
 def options_of(program: str) -> set[str]:
     parser: argparse.ArgumentParser = importlib.import_module(PROGRAMS[program]).build_parser()
     return {"--help", *OPTION.findall(parser.format_usage())}
@@ -76,7 +83,7 @@ def test_links_lead_somewhere(page):
 def test_options_of_programs_exist(page):
     unknown = [
         f"{program} {option}"
-        for program, rest in calls(COMMAND, page.read_text())
+        for program, rest in own_calls(page.read_text())
         for option in OPTION.findall(rest)
         if option not in options_of(program)
     ]
@@ -106,7 +113,7 @@ def test_options_that_stand_alone_are_those_of_a_program(page):
 
 @each_readme
 def test_settings_are_read(page):
-    for program, rest in calls(COMMAND, page.read_text()):
+    for program, rest in own_calls(page.read_text()):
         words = shlex.split(rest)
         if program == "v2d-slam":
             load_config(SlamConfig, overrides=[value for name, value in pairwise(words) if name == "--set"])
@@ -139,4 +146,6 @@ def test_unknown_options_are_found():
     )
     named_options = [(program, OPTION.findall(rest)) for program, rest in calls(COMMAND, text)]
     assert named_options == [("v2d-slam", ["--demo", "--sett"]), ("v2d-view", ["--webb"])]
+    handed_on = own_calls("`v2d-batch DIR --out OUT -- --fsp 3`")
+    assert handed_on == [("v2d-batch", " DIR --out OUT"), ("v2d-slam", "--fsp 3")]
     assert "--demo" in options_of("v2d-slam") and "--sett" not in options_of("v2d-slam")

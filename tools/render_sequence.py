@@ -23,7 +23,7 @@ from slam.sources.demo import MOVERS, DemoConfig, DemoSource
 
 
 def main() -> None:
-    """Render and write."""
+    """Parse, render, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=SCENE_KINDS)
     parser.add_argument("variant", choices=PATH_VARIANTS)
@@ -55,30 +55,36 @@ def main() -> None:
         movers=options.movers,
         mover_share=options.mover_share,
     )
-    source = DemoSource(config, with_depth=options.depth)
+    covered = write_sequence(config, options.out, options.depth)
+    if covered is not None:
+        print(f"movers cover {covered:.1%} of the images")
+
+
+def write_sequence(config: DemoConfig, out: Path, with_depth: bool = False) -> float | None:
+    """Render into a folder in TUM layout; the share of the images that movers cover, if there are any."""
+    source = DemoSource(config, with_depth=with_depth)
     truth = source.groundtruth()
     path_m = float(torch.from_numpy(truth.T_wc[:, :3, 3]).diff(dim=0).norm(dim=-1).sum())
-    write_calibration(options.out / "calibration.yaml", source.camera)
-    write_tum(options.out / "groundtruth.txt", truth, f"rendered {options.kind} {options.variant}, {path_m:.1f} m")
+    write_calibration(out / "calibration.yaml", source.camera)
+    write_tum(out / "groundtruth.txt", truth, f"rendered {config.kind} {config.variant}, {path_m:.1f} m")
     covered = 0.0
     lists = {name: ["# timestamp filename"] for name in ("rgb", "depth", "movers")}
     for frame in tqdm(source, total=len(source), desc=f"{path_m:.1f} m"):
         stamp = format_time_ns(frame.time_ns)
-        write_color(options.out / "rgb" / f"{stamp}.jpg", frame.image)
+        write_color(out / "rgb" / f"{stamp}.jpg", frame.image)
         lists["rgb"].append(f"{stamp} rgb/{stamp}.jpg")
         if frame.depth is not None:
-            write_depth(options.out / "depth" / f"{stamp}.png", frame.depth)
+            write_depth(out / "depth" / f"{stamp}.png", frame.depth)
             lists["depth"].append(f"{stamp} depth/{stamp}.png")
         if source.movers is not None:
             mask = source.mover_masks(frame.id, frame.id + 1)[0]
             covered += float(mask.mean()) / len(source)
-            write_mask(options.out / "movers" / f"{stamp}.png", mask)
+            write_mask(out / "movers" / f"{stamp}.png", mask)
             lists["movers"].append(f"{stamp} movers/{stamp}.png")
-    if source.movers is not None:
-        print(f"movers cover {covered:.1%} of the images")
     for name, lines in lists.items():
         if len(lines) > 1:
-            (options.out / f"{name}.txt").write_text("\n".join(lines) + "\n")
+            (out / f"{name}.txt").write_text("\n".join(lines) + "\n")
+    return None if source.movers is None else covered
 
 
 if __name__ == "__main__":
