@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from apps.common import add_verbosity, guarded, set_up_logging, stop_on_signals
+from apps.common import add_verbosity, parsed, program, stop_on_signals
 from apps.run import build_parser as parser_of_runs
 from slam.errors import UsageError, listed
 
@@ -53,9 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     end = words.index("--") if "--" in words else len(words)
-    options = build_parser().parse_args(words[:end])
-    set_up_logging(options)
-    return guarded("v2d-batch", lambda: run(options, words[end + 1 :]))
+    return program("v2d-batch", lambda: run(parsed(build_parser(), words[:end]), words[end + 1 :]), argv is None)
 
 
 def run(options: argparse.Namespace, arguments: list[str]) -> int:
