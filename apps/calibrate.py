@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apps.common import add_verbosity, parsed, program, stop_on_signals
-from slam.errors import CalibrationError, UsageError
+from slam.errors import CalibrationError, UsageError, without_secrets
 
 if TYPE_CHECKING:
     import numpy as np
@@ -124,10 +124,10 @@ def gather(options: argparse.Namespace, board: "Board") -> "Views":
 def open_images(options: argparse.Namespace) -> "tuple[Source, str]":
     """The camera or recording that the options name, and what to call it."""
     from slam.sources import SourceSpec, open_source
-    from slam.sources.cameras import CameraSpec, open_camera, public_name
+    from slam.sources.cameras import CameraSpec, open_camera
 
     if options.camera is not None:  # a lens must be named everywhere; it does not change the images
-        return open_camera(CameraSpec(options.camera, hfov_deg=60.0, with_depth=False)), public_name(options.camera)
+        return open_camera(CameraSpec(options.camera, hfov_deg=60.0, with_depth=False)), without_secrets(options.camera)
     path, kind = (options.video, "video") if options.video is not None else (options.images, "images")
     spec = SourceSpec(path=str(path), kind=kind, hfov_deg=60.0, fps=30.0)
     with closing(open_source(spec)) as whole:

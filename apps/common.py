@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from apps.environment import check_environment, lacks_memory
 from apps.streams import forgiving_streams
-from slam.errors import SlamError
+from slam.errors import SlamError, without_secrets
 
 STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 SIGNALLED = 128  # exit code, plus the number of the signal: as shells have it
@@ -24,6 +24,14 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, number: int, *words: str) -> None:
         super().__init__(*words)
         self.number = number
+
+
+class Masked(logging.Formatter):
+    """Of lines that tell no secret of an address."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        return without_secrets(super().format(record))
 
 
 def add_verbosity(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +49,9 @@ def set_up_logging(options: argparse.Namespace) -> None:
     for variable, level in (("OPENCV_LOG_LEVEL", "ERROR"), ("OPENCV_FFMPEG_LOGLEVEL", "8")):  # 8: fatal
         os.environ.setdefault(variable, level)  # before cv2 is imported
     clear = "\r\033[K" if sys.stderr.isatty() else ""  # the status line that may be shown there
-    logging.basicConfig(format=f"{clear}%(levelname)s: %(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(Masked(f"{clear}%(levelname)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     for name in ("slam", "apps", "__main__"):
         logging.getLogger(name).setLevel(
             logging.WARNING if options.quiet else logging.DEBUG if options.verbose else logging.INFO

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from slam.errors import UsageError
+from slam.errors import UsageError, without_secrets
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +155,7 @@ def _camera(options: argparse.Namespace) -> Input:
     refuse(options, recordings, "for recordings, not for --camera")
     refuse(options, {"deterministic": False}, "for recordings: a camera never shows the same twice")
     from slam.io.run_record import SourceRecord
-    from slam.sources.cameras import CameraSpec, open_camera, public_name
+    from slam.sources.cameras import CameraSpec, open_camera
     from slam.sources.conditioned import ConditionedSource, conditioned
     from slam.sources.reopen import CAMERA
 
@@ -172,7 +172,7 @@ def _camera(options: argparse.Namespace) -> Input:
         with_depth=USE_DEPTH[options.use_depth],
         **given,
     )
-    camera, name = open_camera(spec), public_name(options.camera)
+    camera, name = open_camera(spec), without_secrets(options.camera)
     try:
         source = conditioned(camera, name, options.mask)
     except BaseException:

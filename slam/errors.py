@@ -10,6 +10,12 @@ from itertools import islice
 log = logging.getLogger(__name__)
 
 MAX_WORD, MAX_LINE = 400, 2000  # characters of a message; a path may be long
+MASK = "***"  # in place of what is secret
+URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*://)([^\s/?#'\"<>]*@)?([^\s'\"<>]*?)([.,:;)\]!]*(?=[\s'\"<>]|$))")
+PAIRS = re.compile(r"[&;#?]")
+SMALL = re.compile(r"\d{1,4}")
+SECRET = re.compile(r"pin|pass|pwd|key|token|code|auth|secret", re.IGNORECASE)
+PLAIN = ("action", "camera", "channel", "fps", "height", "resolution", "stream", "subtype", "width")  # words of a query
 MAX_LISTED = 12  # names in a message
 MAX_SHOWN = 80  # characters of a value in a message
 
@@ -25,10 +31,31 @@ class SlamError(Exception):
 
 
 def one_line(text: str) -> str:
-    """Text without control codes, its words cut to MAX_WORD characters and itself to MAX_LINE."""
+    """Text without control codes and secrets, its words cut to MAX_WORD characters and itself to MAX_LINE."""
+    text = without_secrets(text)
     text = "".join(c if c.isprintable() else " " for c in text)
     text = re.sub(rf"\S{{{MAX_WORD},}}", lambda word: f"{word[0][: MAX_WORD // 2]}...{word[0][-20:]}", text)
     return text if len(text) <= MAX_LINE else f"{text[: MAX_LINE // 2]} ... {text[-MAX_LINE // 4 :]}"
+
+
+def without_secrets(text: str) -> str:
+    """Text in which addresses of the web have no passwords, and of values (`?token=...`) only those of PLAIN words and
+    small numbers."""
+    return URL.sub(_masked, text)
+
+
+def _masked(url: re.Match[str]) -> str:
+    scheme, user, address, end = url.groups(default="")
+    head, mark, query = re.split(r"([?#])", address, maxsplit=1) if re.search(r"[?#]", address) else (address, "", "")
+    pairs = "&".join(map(_masked_pair, PAIRS.split(query))) if query else ""
+    return f"{scheme}{user and f'{MASK}@'}{head}{mark}{pairs}{end}"
+
+
+def _masked_pair(pair: str) -> str:
+    word, equals, value = pair.partition("=")
+    if word.lower() in PLAIN or (SMALL.fullmatch(value) and not SECRET.search(word)):
+        return pair
+    return f"{word}={MASK}" if equals else MASK
 
 
 def shown(value: object) -> str:

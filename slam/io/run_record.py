@@ -22,7 +22,7 @@ class SourceRecord:
 
     name: str  # as the user named it
     kind: str  # key of `slam.sources.SOURCES`, "demo" or "camera"
-    path: str  # absolute; of a camera its address, without user and password
+    path: str  # absolute; of a camera or a video on the web its address, secrets as ***
     camera: Camera  # of the frames as delivered, before preparation
     start: int = 0  # first frame used; this and the next two count frames of the recording
     stride: int = 1

@@ -1,11 +1,10 @@
 """The cameras that a user can name. Their drivers are imported when asked for."""
 
 import importlib
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from slam.errors import UsageError
+from slam.errors import UsageError, without_secrets
 from slam.sources import Source
 from slam.sources.sequence import CameraChoice
 
@@ -42,7 +41,7 @@ def open_camera(spec: CameraSpec) -> Source:
     kind = "realsense" if spec.address.partition(":")[0] == "realsense" else "webcam"
     options = {"with_depth": spec.with_depth} if kind == "realsense" else {}
     if spec.with_depth and kind == "webcam":
-        raise UsageError(f"{public_name(spec.address)} measures no depth; leave out --use-depth on")
+        raise UsageError(f"{without_secrets(spec.address)} measures no depth; leave out --use-depth on")
     module, name = CAMERAS[kind].split(":")
     source: Source = getattr(importlib.import_module(module), name)(
         spec.address,
@@ -54,8 +53,3 @@ def open_camera(spec: CameraSpec) -> Source:
         **options,
     )
     return source
-
-
-def public_name(address: str) -> str:
-    """The address without user and password, for messages and files."""
-    return re.sub(r"(?<=://)[^/?#]*@", "", address)

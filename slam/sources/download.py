@@ -13,7 +13,7 @@ from typing import IO
 import pooch
 from tqdm import tqdm
 
-from slam.errors import SourceError
+from slam.errors import SourceError, without_secrets
 from slam.reading import read_text, reason
 from slam.sources.web import is_web, opened, words
 
@@ -128,11 +128,11 @@ class _ResumingDownloader:
         if not self.tag.exists():
             return ""
         known_url, _, tag = read_text(self.tag, "tag of a download", limit=MAX_TAG_BYTES).strip().partition("\n")
-        return tag if known_url == url else ""
+        return tag if known_url == without_secrets(url) else ""
 
     def _remember(self, url: str, tag: str) -> None:
         if tag:
-            self.tag.write_text(f"{url}\n{tag}\n", encoding="utf-8")
+            self.tag.write_text(f"{without_secrets(url)}\n{tag}\n", encoding="utf-8")
         else:
             self.tag.unlink(missing_ok=True)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from slam.errors import SourceError
+from slam.errors import MASK, SourceError, without_secrets
 from slam.io.run_record import SourceRecord
 from slam.sources import DEMO, Source, SourceSpec, open_source
 from slam.sources.conditioned import ConditionedSource, uncropped_camera
@@ -22,9 +22,9 @@ def recorded_spec(name: str, spec: SourceSpec, source: Source) -> SourceRecord:
         spec: resolved, see `slam.sources.resolved`.
     """
     return SourceRecord(
-        name=name,
+        name=without_secrets(name),
         kind=spec.kind,
-        path=spec.path if spec.kind in (DEMO, "webvideo") else str(Path(spec.path).absolute()),
+        path=without_secrets(spec.path) if spec.kind in (DEMO, "webvideo") else str(Path(spec.path).absolute()),
         camera=source.camera,
         start=spec.start,
         stride=spec.stride,
@@ -41,8 +41,13 @@ def reopened(record: SourceRecord) -> Source:
     """The same frames again: the same images, stamps and camera.
 
     Raises:
-        SourceError: if they were a camera's, or are no longer there.
+        SourceError: if they were a camera's, are no longer there, or have an address with a secret, which is not kept.
     """
+    if record.kind == "webvideo" and MASK in record.path:
+        raise SourceError(
+            f"{record.path} was opened with a password or a token, which is not kept (***); fetch the video, and run "
+            "v2d-slam --video FILE on it"
+        )
     if record.kind == CAMERA:
         raise SourceError(f"the frames of {record.name} were not kept; record a camera with --record DIR")
     spec = SourceSpec(

@@ -11,10 +11,9 @@ from urllib.parse import urlsplit
 
 import cv2
 
-from slam.errors import SourceError, UsageError
+from slam.errors import SourceError, UsageError, without_secrets
 from slam.io.image_data import decoded
 from slam.io.image_size import TooLargeError, check_pixels
-from slam.sources.cameras import public_name
 from slam.sources.live import CameraImage, CameraImages, LiveSource, Patience, Size, check_asked
 from slam.sources.mjpeg import image_parts, image_stream
 from slam.sources.sequence import OWN_CAMERA, CameraChoice
@@ -56,7 +55,7 @@ class WebcamSource(LiveSource):
             SourceError: if there is no camera or no image comes.
             CalibrationError: if the calibration is unreadable or for other images.
         """
-        name = public_name(address)
+        name = without_secrets(address)
         _check(address, size, fps)
         check_asked(size, fps, reconnect_s, max_frames)
         self._address = address
@@ -136,7 +135,7 @@ def _check(address: str, size: Size, fps: float | None) -> None:
     if re.fullmatch(r"webcam(:\d{1,4})?", address) is None:
         if urlsplit(address).scheme.lower() not in SCHEMES or "://" not in address:
             raise UsageError(
-                f"--camera {public_name(address)} is neither webcam, webcam:N, realsense nor a URL "
+                f"--camera {without_secrets(address)} is neither webcam, webcam:N, realsense nor a URL "
                 f"({', '.join(SCHEMES)}); for a recording use --sequence or --video"
             )
         if size != (None, None) or fps is not None:

@@ -506,8 +506,8 @@ def test_log_lines_on_a_terminal_clear_the_status_line(monkeypatch):
     monkeypatch.setattr(sys, "stderr", terminal)
     set_up_logging(argparse.Namespace(quiet=False, verbose=False))
     terminal.write("frame 1/6")
-    logging.getLogger("slam.test").warning("lost")
-    assert terminal.getvalue() == "frame 1/6\r\033[KWARNING: lost\n"
+    logging.getLogger("slam.test").warning("lost http://me:word@camera/?token=abc")
+    assert terminal.getvalue() == "frame 1/6\r\033[KWARNING: lost http://***@camera/?token=***\n"
 
 
 def test_the_demo_runs_and_scores_itself(tmp_path, capsys):

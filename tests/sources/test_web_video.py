@@ -1,6 +1,7 @@
 """Videos over HTTP on loopback: files end and come once, whatever the server can do; what is none is told."""
 
 import threading
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -165,3 +166,35 @@ def test_a_camera_source_refuses_a_file(serve):
     url = f"{serve(sends((VIDEOS / 'index_first.mp4').read_bytes()))}/stream"
     with pytest.raises(SourceError, match=r"is a video file, not a camera: use --video"):
         WebcamSource(url)
+
+
+def test_a_secret_of_an_address_is_written_nowhere(serve, scenes, tmp_path, capsys):
+    """A token and a password open the file, and only masked they come into files and messages; so the frames cannot
+    be opened again, which is said."""
+    path, heard = scenes.video(tmp_path / "a.mp4", 12, code="mp4v"), []
+    sending = sends(path.read_bytes())
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        given = request.headers["Authorization"]
+        if given is None:
+            request.send_response(401)
+            request.send_header("WWW-Authenticate", 'Basic realm="videos"')
+            request.end_headers()
+        else:
+            heard.append((request.path, b64decode(given.split()[-1])))
+            sending(request)
+
+    url = f"{serve(answer)}/clip.mp4?token=hunter22&id=3".replace("://", "://me:sw%40rdfish@")
+    out = tmp_path / "run"
+    assert (
+        main(["--video", url, "--hfov", "60", "--out", str(out), "--set", "pixels=19200", "--headless"]) == 1
+    )  # still
+    assert heard and set(heard) == {("/clip.mp4?token=hunter22&id=3", b"me:sw@rdfish")}
+    output = capsys.readouterr()
+    written = [file.read_bytes() for file in out.rglob("*") if file.is_file()]
+    for text in (*written, output.out.encode(), output.err.encode()):
+        assert b"hunter22" not in text and b"rdfish" not in text
+    record = Run(out).record().source
+    assert "/clip.mp4?token=***&id=3" in record.path and record.name == record.path and "://***@127" in record.path
+    with pytest.raises(SourceError, match=r"opened with a password or a token, which is not kept"):
+        reopened(record)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from apps.run import main
-from slam.errors import OutputError, SourceError, UsageError
+from slam.errors import OutputError, SourceError, UsageError, without_secrets
 from slam.frames import Frame
 from slam.geometry.camera import Camera
 from slam.io import recorder as recorder_module
@@ -25,7 +25,6 @@ from slam.io.run import Run
 from slam.io.trajectory import read_tum
 from slam.report import Report
 from slam.sources import SourceSpec, open_source
-from slam.sources.cameras import public_name
 from slam.sources.recorded_camera import RecordedCamera
 from slam.sources.reopen import reopened
 from slam.sources.tum import TumSource
@@ -159,7 +158,7 @@ def free_port() -> int:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--camera", "http://me:secret@127.0.0.1:{port}/x"], 1, "cannot open http://127.0.0.1:"),
+        (["--camera", "http://me:secret@127.0.0.1:{port}/x"], 1, "cannot open http://***@127.0.0.1:"),
         (["--camera", "webcam:999"], 1, "is camera 999 plugged in"),
         (["--camera", "film.mp4"], 2, "neither webcam, webcam:N, realsense nor a URL"),
         (["--camera", "webcam", "--width", "0"], 2, "--width must be from 1"),
@@ -185,8 +184,20 @@ def test_a_mistake_gets_one_line(arguments, code, message, tmp_path, capsys):
 
 
 def test_names_do_not_tell_passwords():
-    assert public_name("rtsp://me:p@ss@camera:554/x?a@b") == "rtsp://camera:554/x?a@b"
-    assert public_name("webcam:1") == "webcam:1"
+    of_names = {
+        "rtsp://me:p@ss@camera:554/x": "rtsp://***@camera:554/x",
+        "http://camera/?action=stream&token=abc": "http://camera/?action=stream&token=***",
+        "https://camera/x.mp4?abc#t=def": "https://camera/x.mp4?***&t=***",
+        "http://camera/x?token=a/b?c@d": "http://camera/x?token=***&***",
+        "cannot open http://a@b/c?key=s3, and http://d/e.mp4: gone": "cannot open http://***@b/c?key=***, and "
+        "http://d/e.mp4: gone",
+        "webcam:1": "webcam:1",
+        "http://a/clip.mp4?id=3&pin=1234": "http://a/clip.mp4?id=3&pin=***",
+        "/files/a?b=c@d": "/files/a?b=c@d",
+        "http://camera/stream?": "http://camera/stream?",
+    }
+    assert {name: without_secrets(name) for name in of_names} == of_names
+    assert str(SourceError("no http://me:secret@x/?token=secret")) == "no http://***@x/?token=***"
 
 
 # recording
