@@ -145,6 +145,9 @@ class Report:
         if self._online.error is not None:
             run.missing[ONLINE] = f"broken off: {self._online.error}"
         everything = store.everything()
+        gone = len(store.snapshot().placements()) - len(everything)
+        if gone:
+            run.missing["keyframes/"] = f"{gone} of those that left memory were removed from the disk"
         maps = _maps(store, everything)
         trajectory, metric = maps[0].trajectory, maps[0].is_metric
         summary = [summary_line(counts, len(everything), seconds)]

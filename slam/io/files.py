@@ -3,9 +3,9 @@
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from slam.errors import OutputError, SourceError
 from slam.parsing import parse_json
@@ -65,6 +65,14 @@ def check_writable(path: Path) -> None:
             file.write(b"\0" * PROBE_BYTES)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {reason(error)}") from error
+
+
+def removed(file: IO[bytes], path: Path) -> OutputError | None:
+    """What happened to a file that was opened under `path`, and into which all went well, but is no longer there."""
+    with suppress(OSError):
+        if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+            return None
+    return OutputError(f"{path} was removed, or moved, while it was written")
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -9,6 +9,7 @@ from slam.errors import OutputError, UsageError
 from slam.frames import Frame
 from slam.geometry.camera import Camera
 from slam.io.calibration import write_calibration
+from slam.io.files import removed
 from slam.io.images import write_color, write_depth
 from slam.io.run_record import RecordingRecord
 from slam.io.trajectory import format_time_ns
@@ -56,8 +57,10 @@ class Recorder:
     def close(self) -> None:
         """Write what waits and close the lists; a second call does nothing."""
         self._worker.close()
-        for file in self._lists.values():
-            file.close()
+        for kind, file in self._lists.items():
+            if not file.closed:
+                self.error = self.error or removed(file, self.path / f"{kind}.txt")
+                file.close()
         if self.dropped:
             log.warning("%s lacks %d frames: the disk is slower than the camera", self.path, self.dropped)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from slam.errors import OutputError, SourceError
 from slam.frames import Trajectory
-from slam.io.files import write_text
+from slam.io.files import removed, write_text
 from slam.io.lists import columns, content_lines, in_time
 from slam.io.quaternion import matrix_from_quat_xyzw, quat_xyzw_from_matrix
 from slam.io.stamps import SECOND_NS, to_ns
@@ -129,8 +129,10 @@ class OnlineTrajectoryWriter:
             log.warning("%s; %s are missing there", self.error, what)
 
     def close(self) -> None:
-        """Close the file; a second call does nothing."""
-        self._file.close()
+        """Close the file; a second call does nothing. `error` then also says that it was removed while it was open."""
+        if not self._file.closed:
+            self.error = self.error or removed(self._file, self.path)
+            self._file.close()
 
     def __enter__(self) -> "OnlineTrajectoryWriter":
         return self

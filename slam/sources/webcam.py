@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 OPEN_S = 10.0  # for the first image of a connection: a stream may have to wait for its next key frame
 STALL_S = 2.0  # without an image a camera counts as gone; a dark room makes webcams slow, but not as slow as this
+MJPG = cv2.VideoWriter.fourcc(*"MJPG")
 SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp")
 
 
@@ -121,9 +122,20 @@ class WebcamSource(LiveSource):
                     check_pixels(*stated_size(capture))
                 except TooLargeError as error:
                     raise SourceError(f"the images of {self.name} are not read: {error}") from error
+                # FFmpeg's images are all made as large as the first, which hides that a camera has changed its mode: of
+                # JPEG, which needs no other image, the bytes are taken as they come
+                is_stream = "://" in self.name
+                is_jpeg = (
+                    is_stream and capture.get(cv2.CAP_PROP_FOURCC) == MJPG and capture.set(cv2.CAP_PROP_FORMAT, -1)
+                )
                 while capture.grab():
                     time_ns = time.monotonic_ns() + self._epoch_ns
                     is_decoded, bgr = capture.retrieve()
+                    if is_decoded and is_jpeg:
+                        try:
+                            bgr = decoded(bgr.tobytes(), cv2.IMREAD_COLOR)
+                        except ValueError:
+                            is_decoded = False
                     yield CameraImage(time_ns, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)) if is_decoded else None
             finally:
                 capture.release()

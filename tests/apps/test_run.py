@@ -290,6 +290,27 @@ def test_a_full_disk_takes_what_fits(recording, tmp_path, monkeypatch, capsys, c
     assert not list(out.rglob("*.part"))
 
 
+def test_a_directory_that_is_removed_meanwhile_is_told(recording, tmp_path, monkeypatch, capsys):
+    """Everything else is written anew; what was written before has gone, which is a failure."""
+    write_online = Report.write_online
+
+    def removing(report: Report, estimates: list) -> None:
+        write_online(report, estimates)
+        if any(estimate.frame_id == 25 for estimate in estimates):
+            shutil.rmtree(report.directory.path)
+
+    monkeypatch.setattr(Report, "write_online", removing)
+    out = tmp_path / "run"
+    assert track(recording, out, "--max-frames", "30") == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(
+        f"v2d-slam: results in {out} are incomplete: trajectory_online.txt not written (broken off: "
+    )
+    assert "was removed, or moved, while it was written" in last
+    assert list(json.loads((out / "run.json").read_text())["missing"]) == ["trajectory_online.txt"]
+    assert len(read_tum(out / "trajectory.txt")) == 30 and len(read_ply(out / "map.ply")) > 100
+
+
 # recordings that are hard to use
 
 

@@ -1,14 +1,17 @@
 """Cameras as streams over HTTP: served images are tracked, interruptions survived or reported, and all is kept."""
 
+import contextlib
 import json
 import logging
 import os
 import shutil
 import signal
 import socket
+import socketserver
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -27,6 +30,7 @@ from slam.report import Report
 from slam.sources import SourceSpec, open_source
 from slam.sources.recorded_camera import RecordedCamera
 from slam.sources.reopen import reopened
+from slam.sources.sequence import CameraChoice
 from slam.sources.tum import TumSource
 from slam.sources.webcam import WebcamSource
 
@@ -124,6 +128,47 @@ def test_a_server_that_is_gone_for_good_leaves_a_complete_run(serve, recording, 
     run = json.loads((out / "run.json").read_text())
     assert run["missing"] == {} and "given up" in run["outcome"]["end"]
     assert len(read_tum(out / "trajectory.txt")) == run["frames_tracked"] > 0
+
+
+def two_sizes() -> list[bytes]:
+    """Images of a camera that changes its mode."""
+    noise = np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)
+    images = [cv2.resize(noise, size) for size in ((160, 120), (320, 120)) for _ in range(20)]
+    return [cv2.imencode(".jpg", image)[1].tobytes() for image in images]
+
+
+@contextmanager
+def pushed_over_tcp(images: list[bytes]) -> Iterator[str]:
+    """The address of a camera that sends one JPEG after the other to whoever connects, and nothing else."""
+
+    class Camera(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with contextlib.suppress(OSError):  # the other side has gone
+                for image in images:
+                    self.request.sendall(image)
+                    time.sleep(0.01)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Camera) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"tcp://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("kind", ["http", "tcp"])
+def test_a_camera_that_changes_its_size_within_a_connection_is_refused(mjpeg_server, kind):
+    """Not stretched to the first size, which FFmpeg does."""
+    with contextlib.ExitStack() as stack:
+        if kind == "http":
+            server = mjpeg_server.MjpegServer(two_sizes(), 100)
+            stack.callback(server.stop)
+            address = server.url
+        else:
+            address = stack.enter_context(pushed_over_tcp(two_sizes()))
+        source = stack.enter_context(contextlib.closing(WebcamSource(address, choice=CameraChoice(hfov_deg=60))))
+        with pytest.raises(SourceError, match=r"changed from 160x120 to 320x120; start a new run for the new size"):
+            for frame in source:
+                assert frame.image.shape == (120, 160, 3)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows cannot send Ctrl-C to one process")
@@ -240,6 +285,17 @@ def test_a_recording_is_good_at_any_moment(tmp_path):
     shutil.copytree(tmp_path / "kept", tmp_path / "left")
     recorder.close()
     assert [frame.time_ns for frame in TumSource(tmp_path / "left")] == [frame.time_ns for frame in frames(5)]
+
+
+def test_a_recording_whose_folder_is_removed_is_told(tmp_path):
+    recorder = Recorder(tmp_path / "kept", CAMERA)
+    for frame in frames(2):
+        recorder.add(frame)
+    while recorder.written < 2:
+        time.sleep(0.01)
+    (tmp_path / "kept").rename(tmp_path / "moved")
+    recorder.close()
+    assert str(recorder.error) == f"{tmp_path / 'kept/rgb.txt'} was removed, or moved, while it was written"
 
 
 def test_a_slow_disk_loses_frames_and_holds_up_nobody(tmp_path, monkeypatch, caplog):
