@@ -12,7 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-import process_faults  # noqa: F401  its neighbour: registers its faults
+import input_faults  # noqa: F401  its neighbours: they register their faults
+import process_faults  # noqa: F401
 from fault_scene import FAULTS, Shared, meet
 
 from apps.common import guarded

@@ -101,6 +101,8 @@ def resolved(spec: SourceSpec) -> SourceSpec:
     path, kind = Path(spec.path), spec.kind
     if not kind:
         path = resolve_sequence(spec.path, spec.data_root, spec.download)
+    if not kind and not (path.is_file() or path.is_dir()):  # FFmpeg would wait for the end of a pipe
+        raise SourceError(f"{path} is no file: it is a pipe or a device; copy its content into a file")
     if kind != "video" and archive_kind(path) is not None:
         path = unpacked(path)
     if not kind:

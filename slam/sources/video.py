@@ -131,7 +131,7 @@ class VideoSource:
         if not self._path.exists():
             raise SourceError(f"no video at {self._path}")
         if not (self._path.is_file() or self._path.is_dir()):  # FFmpeg would wait for the end of a pipe
-            raise SourceError(f"{self._path} is no file: copy its content into one")
+            raise SourceError(f"{self._path} is no file: it is a pipe or a device; copy its content into a file")
         if self._path.is_dir():
             raise SourceError(f"{self._path} is a folder, not a video file; for a folder of images use --images")
         archive = archive_kind(self._path)

@@ -1,6 +1,8 @@
 """ROS bags and MCAP: the frames of a walk come back exactly, topics are chosen or refused, damage is told."""
 
+import bz2
 import json
+import random
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +18,7 @@ from slam.geometry.camera import Camera
 from slam.io.run_record import SourceRecord
 from slam.settings import build_config, dump_config
 from slam.sources import SourceSpec, detect, open_source, resolved
+from slam.sources.bags import storage
 from slam.sources.bags.source import BagSource
 from slam.sources.bags.storage import open_storage
 from slam.sources.reopen import recorded_spec, reopened
@@ -463,6 +466,23 @@ def test_a_jpeg_that_is_cut_off_is_not_filled_with_gray(make, caplog):
     assert len(list(BagSource(make(write), choice=CameraChoice(hfov_deg=60)))) == 2
     problem = "an image of the format 'jpeg' cannot be decoded: it is cut off"
     assert f"skipped an image of /cam/image/compressed: {problem}" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["zstd", "lz4", "bz2"])
+def test_a_chunk_that_becomes_more_than_any_is_refused_as_damage(monkeypatch, name):
+    """A bomb of a few kilobytes; what is cut off is damage too."""
+    compress = {
+        "zstd": lambda data: storage.library("backports.zstd").compress(data),
+        "lz4": lambda data: storage.library("lz4.frame").compress(data),
+        "bz2": bz2.compress,
+    }[name]
+    undo = getattr(storage, f"{name}_decompress")
+    monkeypatch.setattr(storage, "MAX_CHUNK", 1 << 20)
+    assert undo(compress(bytes(1 << 19))) == bytes(1 << 19)
+    with pytest.raises(ValueError, match="it becomes more than 1 MiB"):
+        undo(compress(bytes(1 << 21)))
+    with pytest.raises(ValueError, match="it is cut off"):
+        undo(compress(random.Random(0).randbytes(5000))[:-900])
 
 
 @pytest.mark.parametrize("kind", KINDS)
