@@ -66,7 +66,7 @@ def train(arguments: argparse.Namespace, stopped: Callable[[], bool]) -> None:
     from slam.settings import load_config
     from slam.training.card import model_card
     from slam.training.clips import ClipPool, fill
-    from slam.training.distributed import join
+    from slam.training.distributed import check_same, join
     from slam.training.rendered import RenderedClips, RenderedPairs, validation_clips
     from slam.training.trainer import TrainConfig, Trainer
     from slam.training.validation import validate_motion, validate_prior, validate_stereo
@@ -87,6 +87,7 @@ def train(arguments: argparse.Namespace, stopped: Callable[[], bool]) -> None:
     except OSError as error:
         raise OutputError(f"cannot write to --out {arguments.out}: {error.strerror}") from error
     rank, device = join(chosen_device(arguments.device))
+    check_same(f"{config} {network}", device)
     rendered = RenderedClips(network.width, network.height, device)
     render: ClipMaker = rendered
     if config.stage in ("prior", "selfsup"):

@@ -1,11 +1,15 @@
 """Training by several processes, one for each device, as `torchrun` starts them: same weights, averaged gradients."""
 
 import os
+import zlib
 from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from slam import __version__
+from slam.errors import UsageError
 
 
 def join(device: torch.device) -> tuple[int, torch.device]:
@@ -23,12 +27,32 @@ def is_alone() -> bool:
     return not dist.is_initialized() or dist.get_world_size() == 1
 
 
-def agreed(value: float, device: torch.device) -> float:
-    """The first process's value, in all of them."""
+def check_same(settings: str, device: torch.device) -> None:
+    """Refuse to train together with processes that were started in another way.
+
+    Args:
+        settings: all that must be the same.
+
+    Raises:
+        UsageError: in those that differ from the first.
+    """
+    own = float(zlib.crc32(f"{__version__} {settings}".encode()))
+    shared = torch.tensor(own, dtype=torch.float64, device=device)
+    if not is_alone():
+        dist.broadcast(shared, 0)
+    if shared.item() != own:
+        raise UsageError(
+            "v2d-slam, or its options --stage, --profile, --config and --set, differ from those of the first "
+            "process: start all machines with the same command"
+        )
+
+
+def largest(value: float, device: torch.device) -> float:
+    """The largest value of all processes, in all of them."""
     if is_alone():
         return value
     shared = torch.tensor(value, dtype=torch.float64, device=device)
-    dist.broadcast(shared, 0)
+    dist.all_reduce(shared, dist.ReduceOp.MAX)
     return shared.item()
 
 

@@ -41,7 +41,7 @@ from slam.training.data import (
     pick_edges,
     uniform,
 )
-from slam.training.distributed import agreed, average_gradients, share_weights
+from slam.training.distributed import average_gradients, largest, share_weights
 from slam.training.growth import grow_weights
 from slam.training.losses import agreement_loss, motion_loss, prior_loss, stereo_loss
 from slam.training.self_supervision import SelfSupervisionConfig
@@ -404,7 +404,7 @@ class Trainer:
     ) -> None:
         """Train until the schedule has had `minutes` (or `max_steps`) or `stop` says so; save, and at its end validate.
 
-        Of several processes the first keeps the time, the log and the files.
+        Of several processes the first keeps the time, the log and the files; each may stop all.
         """
         logged = saved = last = time.monotonic()
         sums: dict[str, tuple[float, int]] = {}
@@ -413,7 +413,7 @@ class Trainer:
             spent = self.counts.stage_seconds / 60
             progress = self.counts.step / max_steps if max_steps else spent / minutes
             self.is_finished = progress >= 1
-            progress = agreed(1.0 if stop() else progress, self.device)
+            progress = largest(1.0 if stop() else 0.0 if self.rank else progress, self.device)
             if progress >= 1:
                 break
             parts = self.step(progress)

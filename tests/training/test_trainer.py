@@ -208,7 +208,8 @@ sys.path.insert(0, sys.argv[2])
 torch.set_num_threads(1)
 from conftest import make_plane_clip
 from test_trainer import image_loss, trainer
-from slam.training.distributed import agreed, average_gradients, join
+from slam.training.distributed import average_gradients, check_same, join, largest
+from slam.errors import UsageError
 from slam.networks import precision
 rank, device = join(torch.device("cpu"))
 t = trainer("motion", make_plane_clip, rank=rank)
@@ -218,7 +219,13 @@ precision.has_fast_half = lambda device: False  # half precision would hide smal
 image_loss(shared, [rank]).backward()
 average_gradients(shared.parameters)
 gradients = [p.grad for p in shared.parameters]
-result = [t.networks.state_dict(), t.generator.get_state(), agreed(float(rank), device), gradients]
+check_same("same", device)
+try:
+    check_same(f"of process {rank}", device)
+    refused = ""
+except UsageError as error:
+    refused = str(error)
+result = [t.networks.state_dict(), t.generator.get_state(), largest(float(rank), device), gradients, refused]
 torch.save(result, f"{sys.argv[1]}/{rank}.pt")
 """
 
@@ -244,12 +251,13 @@ def test_two_processes_draw_different_samples_share_gradients_and_keep_the_same_
     command = [sys.executable, "-c", STEP_OF_TWO, str(tmp_path), str(here.parent)]
     runs = [subprocess.Popen(command, env=environment | {"RANK": str(r)}) for r in (0, 1)]
     assert [run.wait(120) for run in runs] == [0, 0]
-    (a, samples_a, first_a, grad_a), (b, samples_b, first_b, grad_b) = (
+    (a, samples_a, largest_a, grad_a, same), (b, samples_b, largest_b, grad_b, refused) = (
         torch.load(tmp_path / f"{r}.pt") for r in (0, 1)
     )
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert not torch.equal(samples_a, samples_b)
-    assert first_a == first_b == 0.0
+    assert largest_a == largest_b == 1.0
+    assert same == "" and "differ from those of the first process" in refused
     monkeypatch.setattr("slam.networks.precision.has_fast_half", lambda device: False)
     alone, half = trainer("motion", plane_clip), trainer("motion", plane_clip)
     image_loss(alone, [0, 1]).backward()
