@@ -124,7 +124,8 @@ class Child:
         """Kill it with its own children, where it still runs."""
         if self.is_running():
             os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+            while self.is_running():
+                time.sleep(POLL_S)
 
 
 class Scene:
@@ -153,7 +154,8 @@ class Scene:
         stdin: int | IO[Any] | None = subprocess.DEVNULL,
         stdout: int | IO[Any] | None = None,
         stderr: int | IO[Any] | None = None,
-        before: Callable[[], None] | None = None,
+        before: Callable[[], object] = lambda: None,
+        package: Path = ROOT,
     ) -> Child:
         """Start a program, `run` for v2d-slam.
 
@@ -161,19 +163,26 @@ class Scene:
             env: changes of the environment.
             stdout, stderr: None for a file, of which `Ended` has the text.
             before: is done in the child before the program begins: limits, closed streams.
+            package: folder of `slam` and `apps`.
         """
+
+        def prepared() -> None:
+            for heard in (signal.SIGINT, signal.SIGHUP):  # a shell may have started us with these ignored
+                signal.signal(heard, signal.SIG_DFL)
+            before()
+
         number = len(self.children)
         out, err = (self.folder / f".{number}.{name}" for name in ("out", "err"))
         with out.open("wb") as own_out, err.open("wb") as own_err:
             process = subprocess.Popen(
-                own_program(f"apps.{program}", *arguments),
+                [word.replace(str(ROOT), str(package)) for word in own_program(f"apps.{program}", *arguments)],
                 cwd=self.folder,
-                env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
+                env={**os.environ, "PYTHONPATH": str(package), **(env or {})},
                 stdin=stdin,
                 stdout=own_out if stdout is None else stdout,
                 stderr=own_err if stderr is None else stderr,
                 start_new_session=True,
-                preexec_fn=before,
+                preexec_fn=prepared,
             )
         self.children.append(Child(process, out, err))
         return self.children[-1]

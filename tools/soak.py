@@ -2,7 +2,11 @@
 
     python tools/soak.py --frames 20000 --keyframes 150 --out results/soak
 
-Every lap has fresh sensor noise and running time stamps; nothing is dropped. Every 100 frames a line goes into
+    python tools/soak.py --frames 72000 --drop-outs --out results/soak      # an hour
+
+Every lap has fresh sensor noise and running time stamps; nothing is dropped. With --drop-outs a camera of 20 images a
+second shows it, which does not wait, and whose connection breaks or falls silent every half a minute or so, for up to
+five seconds. Every 100 frames a line goes into
 OUT/soak.csv: resident memory, keyframes, loops, and time per frame between two results of the threaded system (the
 wall's, and the processor's on all threads, which other programs do not disturb). At the end, or after Ctrl-C, the
 slopes since the map is full are printed and drawn into OUT/soak.png. Linux only (/proc).
@@ -26,10 +30,11 @@ from scipy.stats import theilslopes
 from apps.common import guarded, stop_on_signals
 from slam.build import build_slam
 from slam.config import SlamConfig, load_config
-from slam.errors import OutputError, UsageError
+from slam.errors import OutputError, SourceError, UsageError
 from slam.evaluation.trajectory import ate
 from slam.frames import Frame, Progress, Trajectory
 from slam.sources.demo import DemoConfig, DemoSource
+from slam.sources.live import CameraImage, CameraImages, LiveSource, Patience
 from slam.system import Slam
 from slam.threads import limit_threads
 
@@ -37,6 +42,11 @@ EVERY = 100  # frames between two lines
 LAP = 800  # frames
 NOISE = 0.01 * 255  # standard deviation of the sensor's noise, gray levels
 STAGES = ("match", "adjust", "stereo", "loops")  # of the backend
+CAMERA_FPS = 20.0
+DROP_OUT_EVERY_S = 30.0  # on the average
+AWAY_S = (0.2, 5.0)
+STALL_S = 1.0
+PATIENCE = Patience(open_s=10.0, stall_s=STALL_S, reconnect_s=60.0)
 FLAT_MB = 10.0  # per 10,000 frames; the log of frames takes 2 of them
 FLAT_PART = 0.05  # of the processor time per frame, per 10,000 frames
 
@@ -58,10 +68,19 @@ class Laps:
     def __iter__(self) -> Iterator[Frame]:
         generator = np.random.default_rng(0)
         for n in range(self._frames):
-            image = self._images[n % LAP]
-            noisy = image + NOISE * generator.standard_normal(image.shape, np.float32)
             time_ns = int(self._lap.time_ns[n % LAP]) + n // LAP * self._period_ns
-            yield Frame(n, time_ns, np.rint(noisy).clip(0, 255).astype(np.uint8), self.camera)
+            yield Frame(n, time_ns, self.image(n, generator), self.camera)
+
+    def image(self, n: int, generator: np.random.Generator) -> np.ndarray:
+        """The n-th image, with fresh noise."""
+        image = self._images[n % LAP]
+        noisy = image + NOISE * generator.standard_normal(image.shape, np.float32)
+        return np.rint(noisy).clip(0, 255).astype(np.uint8)
+
+    @property
+    def T_wc(self) -> np.ndarray:
+        """(LAP, 4, 4) true poses of a lap."""
+        return self._lap.T_wc
 
     def groundtruth(self) -> Trajectory:
         """True poses of all frames, metres."""
@@ -70,6 +89,49 @@ class Laps:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+class DropOuts:
+    """The camera of --drop-outs: what each of its connections gives, and which image came when."""
+
+    def __init__(self, laps: Laps) -> None:
+        self.laps = laps
+        self.broken = self.silent = 0
+        self._generator = np.random.default_rng(1)
+        self._start_s = time.monotonic()
+        self._back_s = 0.0
+        self._shown: list[tuple[int, int]] = []  # stamp of an image, and its number
+
+    def source(self, frames: int) -> LiveSource:
+        """A camera that is asked for again when it breaks."""
+        camera = self.laps.camera
+        return LiveSource("the camera", self.connect, lambda width, height: camera, PATIENCE, frames)
+
+    def connect(self) -> CameraImages:
+        """The images of a connection, each at its time; raises SourceError while the camera has gone."""
+        if time.monotonic() < self._back_s:
+            raise SourceError("the camera has gone")
+        end_s = time.monotonic() + self._generator.exponential(DROP_OUT_EVERY_S)
+        while time.monotonic() < end_s:
+            number = int((time.monotonic() - self._start_s) * CAMERA_FPS) + 1
+            time.sleep(max(0.0, self._start_s + number / CAMERA_FPS - time.monotonic()))
+            time_ns = time.time_ns()
+            self._shown.append((time_ns, number))
+            yield CameraImage(time_ns, self.laps.image(number, self._generator))
+        away_s = self._generator.uniform(*AWAY_S)
+        self._back_s = time.monotonic() + away_s
+        if self._generator.random() < 0.5:
+            self.broken += 1
+            return
+        self.silent += 1
+        while time.monotonic() < self._back_s + STALL_S:
+            time.sleep(0.05)
+            yield None
+
+    def groundtruth(self) -> Trajectory:
+        """True poses of the images that came, metres."""
+        time_ns, numbers = np.array(self._shown, np.int64).T
+        return Trajectory(time_ns, self.laps.T_wc[numbers % LAP])
 
 
 @dataclass(frozen=True)
@@ -164,7 +226,10 @@ def verdict(samples: list[Sample], keyframes: int) -> str:
     """Slopes since the map is full, by the median of all pairs (Theil-Sen: a busy minute does not count)."""
     full = [s for s in samples if s.keyframes >= keyframes]
     if len(full) < 10:
-        return f"too short: the map was full (at {keyframes} keyframes) for {len(full) * EVERY} frames only"
+        part = samples[len(samples) // 2 :]
+        mb = theilslopes([s.rss_mb for s in part], [s.frame / 1e4 for s in part])[0] if len(part) > 1 else float("nan")
+        words = f"too short: the map was full (at {keyframes} keyframes) for {len(full) * EVERY} frames only"
+        return f"{words}; memory grew by {mb:+.0f} MB per 10,000 frames in the second half"
     frame = np.array([s.frame for s in full]) / 1e4
     lines = [f"since the map is full, frames {full[0].frame} to {full[-1].frame}, per 10,000 frames:"]
     for name, unit in (("rss_mb", "MB"), ("cpu", "ms"), ("median", "ms"), ("p90", "ms")):
@@ -222,15 +287,22 @@ def run(options: argparse.Namespace) -> int:
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make {options.out}: {error.strerror}") from error
-    source = Laps(options.kind, options.frames)
-    slam = build_slam(config, source.camera)
+    laps = Laps(options.kind, options.frames)
+    camera = DropOuts(laps) if options.drop_outs else None
+    source = laps if camera is None else camera.source(options.frames)
+    slam = build_slam(config, source.camera, live=source.live)
     meter = Meter(slam, options.out / "soak.csv")
     with stop_on_signals() as stop:
         slam.run(source, meter.publish, stopped=stop.is_set)
     meter.close()
     print(f"{slam.counts.seen} frames in {meter.samples[-1].seconds:.0f} s, {slam.counts.lost} lost")
     print(verdict(meter.samples, options.keyframes))
-    print(score(slam, source.groundtruth()))
+    if camera is not None:
+        print(
+            f"{camera.broken} connections broke, {camera.silent} fell silent; {slam.counts.dropped} frames were not "
+            f"taken in time; {len({k.map_id for k in slam.store.keyframes})} maps"
+        )
+    print(score(slam, laps.groundtruth() if camera is None else camera.groundtruth()))
     for t in slam.times.table():
         print(f"  {t.name:20s} {t.count:6d} times, median {t.median_ms:7.1f} ms, 90 % {t.p90_ms:7.1f} ms")
     plot(meter.samples, options.out / "soak.png")
@@ -242,6 +314,7 @@ def main() -> int:
     """Entry point; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=20_000)
+    parser.add_argument("--drop-outs", action="store_true", help="a camera that breaks off now and then, in real time")
     parser.add_argument("--keyframes", type=int, default=150, help="in the active map (default %(default)d)")
     parser.add_argument("--kind", default="living", help="the room (default %(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=V", help="override one setting")
