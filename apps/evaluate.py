@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -79,6 +78,7 @@ def evaluate(options: argparse.Namespace) -> int:
     from slam.io.run import Run
     from slam.io.run_directory import RunDirectory
     from slam.io.trajectory import read_tum
+    from slam.sources.depth_format import SCALE_WORDS, SCALES
     from slam.sources.groundtruth import read_groundtruth
     from slam.sources.reopen import frame_times
 
@@ -88,8 +88,8 @@ def evaluate(options: argparse.Namespace) -> int:
             f"got {options.max_difference:g} and {options.min_confidence:g}"
         )
     scale = DEPTH_SCALE if options.depth_scale is None else options.depth_scale
-    if not 0 < scale < math.inf or (options.depth is None and options.depth_scale is not None):
-        raise UsageError(f"--depth-scale is the value of one metre in the images of --depth, above 0, got {scale:g}")
+    if not SCALES[0] <= scale <= SCALES[1] or (options.depth is None and options.depth_scale is not None):
+        raise UsageError(f"--depth-scale, of the images of --depth, is {SCALE_WORDS}, got {scale:g}")
     if options.surface is not None and options.mesh is None:
         raise UsageError("--surface is what --mesh TRUTH scores; give both")
     run = Run(options.run) if options.run.is_dir() else None

@@ -1,7 +1,6 @@
 """Faults of input, for `faults.py`: files that never end or become huge, damaged weights and maps, absurd lenses."""
 
 import http.server
-import json
 import os
 import shutil
 import struct
@@ -14,7 +13,6 @@ from pathlib import Path
 import torch
 from fault_scene import Ended, Scene, check, fault
 
-from slam.io.run_record import RunRecord
 from slam.io.tensor_file import read_header, read_tensors, write_tensors
 from slam.networks.storage import weights_path
 
@@ -155,8 +153,7 @@ def camera_whose_images_never_end(scene: Scene) -> None:
 
 @fault
 def weights_that_are_none(scene: Scene) -> None:
-    """Weights with one NaN, with a flipped bit, and of zeros alone: the first two are refused at the start; no frame
-    gets a pose by the last, and the run ends with exit code 1."""
+    """Weights with one NaN, or with a flipped bit, are refused at the start."""
     path = scene.folder / "a.safetensors"
     metadata, _ = read_header(weights_path("fast"))
     tensors = read_tensors(weights_path("fast"))
@@ -170,10 +167,6 @@ def weights_that_are_none(scene: Scene) -> None:
     data[-1000] ^= 1
     path.write_bytes(data)
     refused(scene.track("--weights", path).end(SOON_S), 1, "its checksum is wrong")
-    write_tensors(path, {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}, metadata)
-    scene.track("--weights", path).end().check(1, "no map of|got a pose")
-    record = json.loads((scene.run / "run.json").read_text())
-    check(set(record) >= set(RunRecord.__dataclass_fields__) - {"maps"}, "run.json is not whole")
 
 
 @fault

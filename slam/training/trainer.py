@@ -29,6 +29,7 @@ from slam.networks.storage import (
     save_network,
     weights_path,
 )
+from slam.reading import open_file
 from slam.training.clips import Clip, ClipMaker, ClipPool
 from slam.training.data import (
     AugmentConfig,
@@ -342,7 +343,8 @@ class Trainer:
         if path.suffix == ".safetensors" or str(path) in PROFILES:
             return self._begin_with(weights_path(path))
         try:
-            checkpoint = torch.load(path, map_location=self.device, weights_only=True)
+            with open_file(path) as file:
+                checkpoint = torch.load(file, map_location=self.device, weights_only=True)
             weights, average = checkpoint["weights"], checkpoint["average"]
             optimiser, generator, stage = checkpoint["optimiser"], checkpoint["generator"].cpu(), checkpoint["stage"]
             counts = SampleCounts(**checkpoint["counts"])

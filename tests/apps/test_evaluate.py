@@ -61,8 +61,8 @@ def test_a_truncated_truth_is_named_with_its_line(places, capsys):
         (["run", "--groundtruth", "groundtruth.txt", "--max-difference", "-1"], 2, "--max-difference"),
         (["run", "--groundtruth", "groundtruth.txt", "--max-difference", "inf"], 2, "--max-difference"),
         (["run", "--groundtruth", "groundtruth.txt", "--min-confidence", "nan"], 2, "--min-confidence"),
-        (["run", "--groundtruth", "groundtruth.txt", "--depth-scale", "1000"], 2, "in the images of --depth"),
-        (["run", "--groundtruth", "groundtruth.txt", "--depth", "d", "--depth-scale", "-1"], 2, "above 0, got -1"),
+        (["run", "--groundtruth", "groundtruth.txt", "--depth-scale", "1000"], 2, "of the images of --depth"),
+        (["run", "--groundtruth", "groundtruth.txt", "--depth", "d", "--depth-scale", "-1"], 2, "to 1000000, got -1"),
         (["run", "--groundtruth", "groundtruth.txt", "--out", "groundtruth.txt"], 1, "cannot write results into"),
     ],
 )

@@ -25,7 +25,7 @@ from slam.backend.adjustment import Adjustment
 from slam.backend.backend import Backend
 from slam.config import SlamConfig, build_config
 from slam.errors import SourceError
-from slam.frames import Trajectory
+from slam.frames import Counts, Trajectory
 from slam.io.images import read_color, read_confidence, read_depth
 from slam.io.map_file import load_map
 from slam.io.ply import read_ply
@@ -309,6 +309,14 @@ def test_a_directory_that_is_removed_meanwhile_is_told(recording, tmp_path, monk
     assert "was removed, or moved, while it was written" in last
     assert list(json.loads((out / "run.json").read_text())["missing"]) == ["trajectory_online.txt"]
     assert len(read_tum(out / "trajectory.txt")) == 30 and len(read_ply(out / "map.ply")) > 100
+
+
+def test_a_run_in_which_no_frame_got_a_pose_has_failed(recording, tmp_path, monkeypatch, capsys):
+    """A map began, and whatever came was lost in it."""
+    monkeypatch.setattr(Counts, "count", lambda counts, status: setattr(counts, "lost", counts.lost + 1))
+    assert track(recording, tmp_path / "run", "--max-frames", "20") == 1
+    assert "got a pose in the map that its first frame began" in capsys.readouterr().err.splitlines()[-1]
+    assert json.loads((tmp_path / "run/run.json").read_text())["frames_tracked"] == 0
 
 
 # recordings that are hard to use
