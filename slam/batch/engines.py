@@ -108,7 +108,7 @@ def lost(task: Task, error: str) -> TaskRecord:
     except OutputError as failure:
         log.error("%s", failure)
     except SlamError:
-        record = TaskRecord(source=task.name, arguments=(), has_failed=True, error=error)
+        record = TaskRecord(source=task.name, key="", arguments=(), has_failed=True, error=error)
     return record
 
 
@@ -141,7 +141,8 @@ def import_ray() -> Any:
 
 
 def _connect(ray: Any, address: str | None) -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that begins here reports to nobody
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that begins here reports to nobody ...
+    os.environ.setdefault("RAY_worker_niceness", "0")  # ... and works as v2d-batch without it does
     try:
         if address and (found := HOST_AND_PORT.fullmatch(address)):
             socket.create_connection((found[1], int(found[2])), ANSWER_S).close()  # Ray itself tries for minutes

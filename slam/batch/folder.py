@@ -8,10 +8,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from slam.batch.child import Limits
-from slam.batch.recordings import name_recordings
+from slam.batch.recordings import key_of, name_recordings
 from slam.batch.table import CSV, MARKDOWN
 from slam.batch.tasks import FOLDER, RUN, Step, Task, TaskRecord, read_record, write_record
-from slam.errors import UsageError
+from slam.errors import UsageError, without_secrets
 from slam.io.run_directory import RunDirectory
 
 
@@ -66,7 +66,7 @@ def begin(
         if record.arguments != arguments:
             before = " ".join(record.arguments) or "no options"
             raise UsageError(f"{out / name} was begun with {before} for v2d-slam: give the same, or another --out")
-    known = {record.source: name for name, record in records.items()}
+    known = {record.key: name for name, record in records.items()}
     others = [path.name for path in out.iterdir() if path.name not in records]
     batch = {}
     for recording in name_recordings(sources, known, [FOLDER, CSV, MARKDOWN, *others]):
@@ -77,7 +77,7 @@ def begin(
             for step in work.then
         )
         task = Task(name, str(out), track, then, work.limits, work.retries, str(Path.cwd()))
-        record = records.get(name) or TaskRecord(source, arguments)
+        record = records.get(name) or TaskRecord(without_secrets(source), key_of(source), arguments)
         if retry_failed:
             record = replace(record, tries=0, has_failed=False)
         if record != records.get(name):

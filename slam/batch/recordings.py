@@ -115,23 +115,27 @@ def name_recordings(sources: Sequence[str], known: Mapping[str, str], reserved: 
 
     Args:
         sources: each once.
-        known: names given earlier, by source; they stay.
+        known: names given earlier, by `key_of` their recordings; they stay.
         reserved: names that are taken by something else.
     """
     taken = {name.casefold() for name in [*known.values(), *reserved]}
     short = Counter(_stem(source).casefold() for source in sources)
     named = []
     for source in sources:
-        name = known.get(source)
+        name = known.get(key_of(source))
         if name is None:
-            digest = hashlib.sha256(source.encode()).hexdigest()[:8]
-            choices = [_stem(source), _stem(source, 2), f"{_stem(source, 2)}-{digest}"]
+            choices = [_stem(source), _stem(source, 2), f"{_stem(source, 2)}-{key_of(source)}"]
             if short[choices[0].casefold()] > 1:
                 del choices[0]
             name = next(choice for choice in choices if choice.casefold() not in taken)
             taken.add(name.casefold())
         named.append(Recording(name, source))
     return named
+
+
+def key_of(source: str) -> str:
+    """A few letters by which a recording is known: its address may have secrets, which are not written down."""
+    return hashlib.sha256(source.encode()).hexdigest()[:12]
 
 
 def _stem(source: str, parts: int = 1) -> str:

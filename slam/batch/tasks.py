@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 
 from slam.batch.child import Ending, Limits, run_program
-from slam.errors import ConfigError, OutputError, SourceError
+from slam.errors import ConfigError, OutputError, SourceError, without_secrets
 from slam.io.files import read_json, reason, write_text
 from slam.settings import build_config, dump_config
 
@@ -76,7 +76,8 @@ class Task:
 class TaskRecord:
     """What is known of the work on a recording; kept in a file."""
 
-    source: str
+    source: str  # without passwords and tokens of an address
+    key: str  # by which the recording is known, with them
     arguments: tuple[str, ...]  # of `v2d-slam`, beside the recording's own
     done: tuple[str, ...] = ()  # words of the steps that ended well
     tries: int = 0  # of the step under way, that failed
@@ -156,7 +157,8 @@ def _run(task: Task, step: Step, more: tuple[str, ...], stopped: Callable[[], bo
     arguments = [*step.arguments, *more]
     try:
         with task.log.open("a", encoding="utf-8") as log:
-            log.write(f"== {datetime.now():%Y-%m-%d %H:%M:%S} {host}: {step.word} {' '.join(arguments)}\n")
+            words = without_secrets(f"{host}: {step.word} {' '.join(arguments)}")
+            log.write(f"== {datetime.now():%Y-%m-%d %H:%M:%S} {words}\n")
         return run_program(step.module, arguments, task.log, task.limits, stopped, folder)
     except OSError as error:
         raise OutputError(f"cannot write {task.log}: {reason(error)}") from error

@@ -104,7 +104,7 @@ def task_of(pretended: Path, tmp_path: Path) -> Callable[..., Task]:
         track, *then = [Step(f"{'then ' * (n > 0)}{word}", "pretended", (word,)) for n, word in enumerate(words)]
         limits = Limits(timeout_s, memory_mb << 20)
         task = Task(name, str(tmp_path / "out"), track, tuple(then), limits, retries, str(tmp_path))
-        write_record(task.file, TaskRecord(f"/recordings/{name}", ()))
+        write_record(task.file, TaskRecord(f"/recordings/{name}", name, ()))
         return task
 
     return make

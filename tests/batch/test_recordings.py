@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from slam.batch.recordings import find_sources, name_recordings
+from slam.batch.recordings import find_sources, key_of, name_recordings
 from slam.errors import SourceError
 
 
@@ -73,5 +73,5 @@ def test_names_are_those_of_the_recordings_with_their_folder_where_needed(folder
 
 def test_names_stay_when_others_come(folder):
     first = name_recordings(["/a/rgb.mp4"], {}, ())
-    known = {recording.source: recording.name for recording in first}
+    known = {key_of(recording.source): recording.name for recording in first}
     assert names(["/b/rgb.mp4", "/a/rgb.mp4"], known) == ["b_rgb", "rgb"]

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from slam.batch import child
-from slam.batch.child import Limits, memory_of
+from slam.batch.child import Ending, Limits, memory_of
 from slam.batch.folder import Work, begin
 from slam.batch.table import markdown, row_of, write_tables
 from slam.batch.tasks import COMPLETE, FOLDER, RUN, Step, perform, read_record, write_record
@@ -144,6 +144,20 @@ def test_a_node_without_the_folder_says_so(task_of):
     task.file.unlink()
     with pytest.raises(SourceError, match=r"does not see .*desk\.json: --out must be a path that all nodes share"):
         perform(task, never)
+
+
+def test_a_secret_of_an_address_is_not_written(tmp_path, monkeypatch):
+    """The recording is found again all the same; the same address with another value may be another video."""
+    monkeypatch.setattr("slam.batch.tasks.run_program", lambda *_: Ending(1, "no answer"))
+    (tmp_path / FOLDER).mkdir()
+    for token, name in (("abcd1234", "walk"), ("abcd1234", "walk"), ("efgh5678", "walk-")):
+        source = f"https://me:hidden77@host/walk.mp4?token={token}"
+        ((task, record),) = begin(tmp_path, [source], (), Work((), Limits(1, 1), 0), True).items()
+        assert task.name.startswith(name) and source in task.track.arguments
+        record = perform(task, never)
+        write_tables(tmp_path, [row_of(task, record)])
+    written = "".join(file.read_text() for file in tmp_path.rglob("*") if file.is_file())
+    assert "host/walk.mp4" in written and not any(word in written for word in ("abcd1234", "efgh5678", "hidden77"))
 
 
 def test_what_was_given_up_is_tried_again_where_that_is_asked_for(tmp_path):
