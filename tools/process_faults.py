@@ -14,6 +14,7 @@ MODULES = ("argparse", "cv2", "json", "numba", "runpy")
 HEAVY = ("run", "evaluate", "refine", "export", "train", "view", "calibrate")  # programs that import for seconds
 EARLY_S = (0.1, 0.4, 1.0, 2.0)  # after a start
 SMALL_MB = 1000  # of addresses: too few for torch
+COMPILING_S = 1200.0  # of all loops anew, on a busy computer
 PROMPT_S = 60.0  # for what is refused before anything heavy begins, on a busy computer
 
 
@@ -147,7 +148,7 @@ def no_home(scene: Scene) -> None:
     for cache in [path for path in package.rglob("*") if path.is_dir()]:
         (cache / "__pycache__").write_text("no folder")  # also where the tests run as root
     places = {"HOME": "/dev/null/home", "XDG_CACHE_HOME": "/dev/null/cache", "NUMBA_CACHE_DIR": "/dev/null/numba"}
-    ended = scene.track(env=places, package=package).end(600)
+    ended = scene.track(env=places, package=package).end(COMPILING_S)
     ended.check(0, "WARNING: compiled loops are not kept .*NUMBA_CACHE_DIR names another")
     check(ended.err.count("are not kept") == 1, f"more than one warning: {ended.err}")
     scene.check_complete()
