@@ -26,7 +26,7 @@ class Edge:
     """The flow from one keyframe to another."""
 
     target_uv: Tensor  # (hc, wc, 2) cells
-    weight: Tensor  # (hc, wc, 2)
+    weight: Tensor  # (hc, wc, 3) of u and v, and what couples them
 
     def subsampled(self) -> "Edge":
         """Every SUBSAMPLING-th row and column, in the cells of that coarser grid."""
@@ -39,7 +39,7 @@ class Edge:
         hc, wc = self.weight.shape[:2]
         origin = origin_of_cells(change, (hc, wc), stride, step).to(self.target_uv)[None]
         both = torch.cat([self.target_uv, self.weight], -1).permute(2, 0, 1)
-        target, weight = sample(both[None], origin, padding="border")[0].permute(1, 2, 0).split(2, -1)
+        target, weight = sample(both[None], origin, padding="border")[0].permute(1, 2, 0).tensor_split([2], -1)
         moved = cells_of_pixels(change.moved(pixels_of_cells(target.double(), stride, step)), stride, step).to(target)
         usable = in_image(origin[0], hc, wc, -0.5) & in_image(moved, hc, wc, -max(hc, wc))  # far out no lens is known
         return Edge(torch.where(usable[..., None], moved, 0.0).contiguous(), (weight * usable[..., None]).contiguous())

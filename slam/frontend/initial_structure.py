@@ -16,6 +16,7 @@ from slam.geometry import se3
 from slam.geometry.camera import pixel_grid, scaled_intrinsics
 from slam.geometry.flow import in_image, reproject, reprojection_jacobians
 from slam.inv_depth import normalized_convolution
+from slam.kernels.normal_equations import trust_of
 from slam.matching.matcher import Match
 from slam.matching.parallax import HUBER_PX, MIN_CELLS, TEXTURED
 from slam.solvers.bundle import bundle_adjust
@@ -106,7 +107,7 @@ def sloped(height: int, width: int, slope: tuple[float, float]) -> Tensor:
 def triangulated(match: Match, K_cells: Tensor, stride: int) -> Tensor | None:
     """Inverse depth (hc, wc) by the essential matrix of one match, median 1; None if that fixes no motion. It is found
     on the host, and left there."""
-    target, weight = match.target_uv.cpu(), match.weight.mean(-1).cpu()
+    target, weight = match.target_uv.cpu(), trust_of(match.weight).cpu()
     hc, wc = weight.shape
     textured = weight > TEXTURED
     uv_i, uv_j = pixel_grid(hc, wc, like=target)[textured], target[textured]
@@ -152,7 +153,7 @@ def adjusted(matches: Sequence[Match], start: Tensor, K_cells: Tensor, stride: i
     d = solution.inv_depth[0]
     uv, _, valid = reproject(d.expand(N - 1, *d.shape), solution.T_cw[1:], K_cells.expand(N - 1, 3, 3))
     error = (target - uv).norm(dim=-1)
-    w = weight.mean(-1) * (valid & in_image(uv, *d.shape))
+    w = trust_of(weight) * (valid & in_image(uv, *d.shape))
     if not (w > TEXTURED).any():
         return None  # it moved everything out of view
     cost = (w * error.clamp_max(2 * HUBER_PX / stride)).sum() / w.sum()

@@ -18,6 +18,7 @@ from slam.frontend.initial_structure import is_ambiguous, solve, with_other_foca
 from slam.geometry import se3
 from slam.geometry.camera import pixel_grid
 from slam.inv_depth import UNMEASURED_SIGMA, InvDepth
+from slam.kernels.normal_equations import trust_of
 from slam.matching.matcher import Match, Matcher
 from slam.matching.parallax import TEXTURED, turn_and_parallax
 from slam.recognition.keypoints import KeypointConfig, detect_keypoints
@@ -172,7 +173,7 @@ class Initialiser:
         """Keep the largest of each."""
         h, w, _ = match.target_uv.shape
         flow = (match.target_uv - pixel_grid(h, w, like=match.target_uv)).norm(dim=-1)
-        textured = flow[match.weight.mean(-1) > TEXTURED]
+        textured = flow[trust_of(match.weight) > TEXTURED]
         flow_px = float(textured.median()) * self.matcher.stride if len(textured) else 0.0
         self.seen.flow_px = max(self.seen.flow_px, flow_px)
         self.seen.turned_deg = max(self.seen.turned_deg, math.degrees(float(se3.angle_rad(turn))))
@@ -220,7 +221,7 @@ class Initialiser:
             log.debug("initial map from %d views: two shapes fit alike", len(self.views))
             return None
         best = with_other_focal_lengths(candidates[0], *given, guesses, self.zooms, config.ambiguity)
-        d, textured = best.inv_depth, torch.stack([m.weight for m in matches]).mean((0, -1)) > TEXTURED
+        d, textured = best.inv_depth, torch.stack([trust_of(m.weight) for m in matches]).mean(0) > TEXTURED
         deviation = FLOW_SIGMA_CELLS / best.information.clamp_min(1e-12).sqrt() / d
         known = textured & (deviation < config.max_depth_deviation) & (d > 2 * MIN_INV_DEPTH)
         known_ratio = float(known.sum() / textured.sum().clamp_min(1))

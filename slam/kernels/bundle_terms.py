@@ -21,6 +21,7 @@ from slam.kernels.normal_equations import (
     huber_weight,
     linearise_row,
     mirror,
+    weighed,
 )
 
 
@@ -42,7 +43,7 @@ def bundle_terms(
 
     Args:
         target_uv: (E, h, w, 2) where its pixels should lie in the others.
-        weight: (E, h, w, 2).
+        weight: (E, h, w, 2), or (E, h, w, 3) with what couples u and v.
         inv_depth: (h, w) of the view.
         T_ji: (E, 4, 4) the others from the view.
         K: (3, 3) intrinsics at this size.
@@ -60,13 +61,13 @@ def bundle_terms(
     if huber_px is not None:
         w = w * huber_weight(r, huber_px)
     J, J_d, r, w = J.flatten(1, 2), J_d.flatten(1, 2), r.flatten(1, 2), w.flatten(1, 2)  # (E, P, 2[, 6])
-    wJ = w[..., None] * J
+    wJ, wJ_d = weighed(w, J), weighed(w, J_d[..., None])[..., 0]
     return BundleTerms(
         H=torch.einsum("epci,epcj->eij", wJ, J).double(),
         b=torch.einsum("epci,epc->ei", wJ, r).double(),
         coupling=torch.einsum("epci,epc->eip", wJ, J_d),
-        information=(w * J_d**2).sum((0, -1)),
-        gradient=(w * J_d * r).sum((0, -1)),
+        information=(wJ_d * J_d).sum((0, -1)),
+        gradient=(wJ_d * r).sum((0, -1)),
     )
 
 
@@ -103,7 +104,7 @@ def _terms_loop(
 ) -> None:
     """As `bundle_terms`; the outputs but `coupling` are 0 at first."""
     h, w = inv_depth.shape
-    J, ws, wJ = np.empty((ROWS, 2 * w), np.float32), np.empty(2 * w, np.float32), np.empty((SIZE, 2 * w), np.float32)
+    J, ws, wJ = np.empty((ROWS, 2 * w), np.float32), np.empty(3 * w, np.float32), np.empty((SIZE, 2 * w), np.float32)
     by_depth, residual = J[BY_DEPTH], J[RESIDUAL]
     for e in range(len(T_ji)):
         for v in range(h):
@@ -114,7 +115,8 @@ def _terms_loop(
                 for u in range(w):
                     coupling[e, m, at + u] = wJ[m, u] * by_depth[u] + wJ[m, w + u] * by_depth[w + u]
             for u in range(w):
-                along_u, along_v = ws[u] * by_depth[u], ws[w + u] * by_depth[w + u]
+                along_u = ws[u] * by_depth[u] + ws[2 * w + u] * by_depth[w + u]
+                along_v = ws[w + u] * by_depth[w + u] + ws[2 * w + u] * by_depth[u]
                 information[at + u] += along_u * by_depth[u] + along_v * by_depth[w + u]
                 gradient[at + u] += along_u * residual[u] + along_v * residual[w + u]
         mirror(H[e])

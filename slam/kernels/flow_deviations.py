@@ -30,7 +30,7 @@ def flow_deviations(
         inv_depth: (E, h, w) of views i at cells; 0 is unknown.
         relative_sigma: (E, h, w) standard deviation of that, relative to it.
         uv_ij: (E, h, w, 2) measured positions in views j, cells.
-        weight: (E, h, w, 2) confidence of their u and v in [0, 1].
+        weight: (E, h, w, 2) confidence of their u and v in [0, 1]; more is not asked.
         T_ji: (E, 4, 4) view j from view i.
         K: (3, 3) or (E, 3, 3) intrinsics at cells.
 
@@ -48,11 +48,11 @@ def flow_deviations(
     uv, q, in_front = reproject(inv_depth, T_ji, K)
     shift = depth_jacobian(q, T_ji, K) * (relative_sigma * inv_depth)[..., None]  # s, cells
     residual = uv_ij - uv
-    known = (weight > 0).any(-1) & (inv_depth > 0) & in_front & in_image(uv_ij, *inv_depth.shape[1:])
+    known = (weight[..., :2] > 0).any(-1) & (inv_depth > 0) & in_front & in_image(uv_ij, *inv_depth.shape[1:])
     alone = _deviations(residual, shift, residual.new_full((), FLOW_SIGMA**2))
     median = torch.where(known, alone, torch.nan).flatten(1).nanmedian(1).values.nan_to_num(0.0)[:, None, None, None]
     typical = (FLOW_SIGMA / RAYLEIGH_MEDIAN * median).clamp_max(MOST_TYPICAL)
-    variance = FLOW_SIGMA**2 / weight.clamp_min(LEAST_WEIGHT) + typical.square()
+    variance = FLOW_SIGMA**2 / weight[..., :2].clamp_min(LEAST_WEIGHT) + typical.square()
     return _deviations(residual, shift, variance), known
 
 
@@ -77,7 +77,7 @@ def _deviations_loop(
 ) -> None:
     """As `flow_deviations`; both outputs are 0 at first."""
     E, h, w = inv_depth.shape
-    J, ws = np.empty((ROWS, 2 * w), np.float32), np.empty(2 * w, np.float32)
+    J, ws = np.empty((ROWS, 2 * w), np.float32), np.empty(3 * w, np.float32)
     residual, shift = np.empty((h, 2 * w), np.float32), np.empty((h, 2 * w), np.float32)  # of all u, then of all v
     alone = np.empty(h * w, np.float32)
     flow_variance, least = np.float32(FLOW_SIGMA**2), np.float32(LEAST_WEIGHT)

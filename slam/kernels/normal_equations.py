@@ -24,6 +24,18 @@ def huber_weight(residual: Tensor, huber_px: float) -> Tensor:
     return huber_px / norm.clamp_min(huber_px)
 
 
+def weighed(weight: Tensor, J: Tensor) -> Tensor:
+    """W J (..., 2, n) of derivatives (..., 2, n) and weights (..., 2) of u and v, or (..., 3) with what couples them:
+    the information W is [[u, c], [c, v]]."""
+    wJ = weight[..., :2, None] * J
+    return wJ if weight.shape[-1] == 2 else wJ + weight[..., 2:, None] * J.flip(-2)
+
+
+def trust_of(weight: Tensor) -> Tensor:
+    """(...) what weights (..., 2 or 3) of u and v come to, their mean."""
+    return weight[..., :2].mean(-1)
+
+
 def normal_equations(
     target_uv: Tensor, weight: Tensor, inv_depth: Tensor, T_ji: Tensor, K: Tensor, huber_px: float | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -46,9 +58,7 @@ def normal_equations(
     w = weight * valid[..., None]
     if huber_px is not None:
         w = w * huber_weight(residual.detach(), huber_px)
-    E = len(T_ji)
-    J, residual, w = J.reshape(E, -1, 6), residual.reshape(E, -1, 1), w.reshape(E, -1, 1)
-    wJ = w * J
+    wJ, J, residual = (x.reshape(len(T_ji), -1, x.shape[-1]) for x in (weighed(w, J), J, residual[..., None]))
     both = wJ.mT @ torch.cat([J, residual], -1)  # (E, 6, 7)
     both = both.to(T_ji.device, torch.float64)
     return both[..., :SIZE], both[..., SIZE]
@@ -84,7 +94,8 @@ def accumulate_edge(
     """The normal equations of one edge.
 
     Args:
-        target_uv, weight: (h, w, 2).
+        target_uv: (h, w, 2).
+        weight: (h, w, 2), or (h, w, 3) with what couples u and v.
         inv_depth: (h, w).
         T_ji: (4, 4) float32.
         K: (3, 3) float32.
@@ -93,7 +104,7 @@ def accumulate_edge(
         b: (6,) float64 output.
     """
     h, w = inv_depth.shape
-    J, ws, wJ = np.empty((ROWS, 2 * w), np.float32), np.empty(2 * w, np.float32), np.empty((SIZE, 2 * w), np.float32)
+    J, ws, wJ = np.empty((ROWS, 2 * w), np.float32), np.empty(3 * w, np.float32), np.empty((SIZE, 2 * w), np.float32)
     H[:] = 0
     b[:] = 0
     for v in range(h):
@@ -117,11 +128,11 @@ def linearise_row(
     """One row of pixels: derivatives of the reprojection, residuals and weights; first of all u, then of all v.
 
     Args:
-        target_uv, weight: (w, 2); inv_depth: (w,); v: the row.
+        target_uv: (w, 2); weight: (w, 2 or 3); inv_depth: (w,); v: the row.
         J: (ROWS, 2 w) output: by the twist, RESIDUAL, and by the inverse depth (BY_DEPTH).
-        ws: (2 w,) output.
+        ws: (3 w,) output: of all u, of all v, and what couples them.
     """
-    w = len(inv_depth)
+    w, is_coupled = len(inv_depth), weight.shape[1] == 3
     one, zero, huber = np.float32(1), np.float32(0), np.float32(huber_px)
     fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
     tx, ty, tz = T[0, 3], T[1, 3], T[2, 3]
@@ -137,6 +148,7 @@ def linearise_row(
         trust = huber / max(np.sqrt(off_u * off_u + off_v * off_v), huber) if huber < np.inf else one
         trust = trust if qz > NEAR else zero
         ws[u], ws[w + u] = trust * weight[u, 0], trust * weight[u, 1]
+        ws[2 * w + u] = trust * weight[u, 2] if is_coupled else zero
         J[0, u], J[1, u], J[2, u] = fx * inv, zero, -fx * x * inv
         J[3, u], J[4, u], J[5, u] = -fx * x * y, fx * (one + x * x), -fx * y
         J[RESIDUAL, u], J[BY_DEPTH, u] = off_u, fx * z * (tx - x * tz)
@@ -147,13 +159,16 @@ def linearise_row(
 
 @compiled(REASSOCIATED, part=True)
 def add_row(J: np.ndarray, ws: np.ndarray, wJ: np.ndarray, H: np.ndarray, b: np.ndarray) -> None:
-    """Add a row of `linearise_row` to the upper triangle of H (6, 6) and to b (6,); wJ (6, 2 w) becomes ws * J."""
+    """Add a row of `linearise_row` to the upper triangle of H (6, 6) and to b (6,); wJ (6, 2 w) becomes W J."""
+    w = len(ws) // 3
     for m in range(SIZE):
-        for k in range(len(ws)):
-            wJ[m, k] = ws[k] * J[m, k]
+        for k in range(w):
+            wJ[m, k] = ws[k] * J[m, k] + ws[2 * w + k] * J[m, w + k]
+        for k in range(w):
+            wJ[m, w + k] = ws[w + k] * J[m, w + k] + ws[2 * w + k] * J[m, k]
         for n in range(m, SIZE + 1):
             total = np.float32(0)
-            for k in range(len(ws)):
+            for k in range(2 * w):
                 total += wJ[m, k] * J[n, k]
             if n < SIZE:
                 H[m, n] += total

@@ -29,7 +29,8 @@ def pose_steps(
     """As `gauss_newton.pose_step`.
 
     Args:
-        target_uv, weight: (E, h, w, 2) float32.
+        target_uv: (E, h, w, 2) float32.
+        weight: (E, h, w, 2 or 3) float32.
         inv_depth: (E, h, w) float32.
         T_ji: (E, 4, 4) float64, changed in place where ok.
         K: (E, 3, 3) float32.
@@ -44,7 +45,7 @@ def pose_steps(
     for e in range(len(T_ji)):
         total = 0.0
         for row in weight[e]:
-            total += row.sum()
+            total += row[:, :2].sum()
         T = T_ji[e].copy()
         ok[e] = True
         for _ in range(steps):

@@ -49,7 +49,7 @@ class Correspondence(Protocol[Features, State]):
 
         Returns:
             state, residual flow (E, h, w, 2) to be added to `uv`, cells, and confidence of u and v (E, h, w, 2) in
-            [0, 1].
+            [0, 1], or (E, h, w, 3) with what couples them, where an edge tells of the motion across it alone.
         """
         ...
 

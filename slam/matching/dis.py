@@ -21,7 +21,6 @@ from torch import Tensor
 
 from slam.errors import ConfigError, check_range
 from slam.frames import Image
-from slam.kernels.lucas_kanade import FLOOR_ENERGY
 from slam.matching.correspondence import KEPT_IMAGES
 
 EXPOSURE_STEPS = 3  # fits of gain and offset, each without what fitted the last one badly
@@ -62,7 +61,7 @@ class DisFeatures:
     """What DIS needs of an image."""
 
     gray: np.ndarray  # (H, W) uint8
-    texture: np.ndarray  # (h, w, 2) float32 weight of u and v at the cells, in [0, 1]
+    texture: np.ndarray  # (h, w, 3) float32 weight of u and v at the cells, in [0, 1], and what couples them
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +70,7 @@ class DisState:
 
     pairs: tuple[tuple[DisFeatures, DisFeatures], ...]
     target_uv: Tensor | None = None  # (E, h, w, 2) float32, cells
-    weight: Tensor | None = None  # (E, h, w, 2)
+    weight: Tensor | None = None  # (E, h, w, 3)
 
 
 class DisFlow:
@@ -109,9 +108,11 @@ class DisFlow:
         window = (self.config.patch_px, self.config.patch_px)
         gx, gy = (cv2.Sobel(smooth, cv2.CV_32F, dx, 1 - dx, scale=1 / 8) for dx in (1, 0))
         xx, yy, xy = (cv2.blur(product, window) for product in (gx * gx, gy * gy, gx * gy))
-        alone = [xx - xy * xy / (yy + FLOOR_ENERGY), yy - xy * xy / (xx + FLOOR_ENERGY)]  # the other one unknown
-        energy = cell_centres(np.stack(alone, -1).clip(0), self.stride)
-        return DisFeatures(image.gray, energy / (energy + self.config.texture))
+        xx, yy, xy = cell_centres(np.stack([xx, yy, xy], -1), self.stride).transpose(2, 0, 1)
+        least = self.config.texture
+        determinant = (xx + least) * (yy + least) - xy * xy
+        weight = np.stack([xx * (yy + least) - xy * xy, yy * (xx + least) - xy * xy, least * xy], -1)
+        return DisFeatures(image.gray, weight / determinant[..., None])
 
     def start(self, features_i: Sequence[DisFeatures], features_j: Sequence[DisFeatures]) -> DisState:
         """See `Correspondence`."""
@@ -132,7 +133,7 @@ class DisFlow:
         return False
 
     def _match(self, a: DisFeatures, b: DisFeatures, uv: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Target (h, w, 2) and weight (h, w, 2) of one edge, cells."""
+        """Target (h, w, 2) and weight (h, w, 3) of one edge, cells."""
         H, W = a.gray.shape
         s = self.stride
         cells = grid(H // s, W // s)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Generic
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from slam.errors import ConfigError, check_range
@@ -12,6 +13,7 @@ from slam.geometry import se3
 from slam.geometry.camera import pixel_grid, sample, scaled_intrinsics
 from slam.geometry.flow import in_image, reproject
 from slam.inv_depth import InvDepth
+from slam.kernels.normal_equations import trust_of
 from slam.matching.correspondence import Correspondence, Features, State
 from slam.solvers.flow_se3 import Consensus, MotionStep, flow_se3
 from slam.solvers.gauss_newton import Damping
@@ -48,7 +50,7 @@ class Match:
 
     T_ck: Tensor  # (4, 4) float64, on the host
     target_uv: Tensor  # (hc, wc, 2) cells
-    weight: Tensor  # (hc, wc, 2) confidence of the flow alone
+    weight: Tensor  # (hc, wc, 3) confidence of the flow alone: of u and v, and what couples them
     mean_weight: float
     inlier_ratio: float
     visible_ratio: float
@@ -89,6 +91,7 @@ class Matcher(Generic[Features, State]):
 
         def update(state: State, uv: Tensor) -> tuple[State, Tensor, Tensor]:
             state, residual_uv, confidence = self.correspondence.update(state, uv)
+            confidence = F.pad(confidence, (0, 3 - confidence.shape[-1]))  # nothing couples u and v
             if shown is not None:
                 confidence = confidence * shown.in_both(uv + residual_uv)[..., None]
             return state, residual_uv, confidence
@@ -126,8 +129,8 @@ class Matcher(Generic[Features, State]):
             visible &= shown.in_both(uv)
             seen_share = visible.sum() / shown.first.sum().clamp_min(1).to(uv.device)
         error_px = (target - uv).norm(dim=-1) * stride
-        weight = step.weight.mean(-1) * visible
-        confidence = step.confidence.mean(-1) * visible  # of the flow alone
+        weight = trust_of(step.weight) * visible
+        confidence = trust_of(step.confidence) * visible  # of the flow alone
         flow_px = torch.where(visible, (uv - pixel_grid(hc, wc, like=uv)).norm(dim=-1) * stride, 0.0)
         numbers = [
             (weight * (error_px < config.inlier_px)).sum() / weight.sum().clamp_min(1e-9),

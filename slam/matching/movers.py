@@ -17,6 +17,7 @@ from torch import Tensor
 
 from slam.geometry.camera import pixel_grid
 from slam.kernels.flow_deviations import LEAST_WEIGHT, flow_deviations
+from slam.kernels.normal_equations import trust_of
 from slam.solvers.gauss_newton import redescending_weight
 
 PRIOR_SIGMA = 0.2  # relative standard deviation of the depth of a single picture, where it fits the frame well
@@ -88,7 +89,7 @@ def static_share(agreeing: Tensor, weight: Tensor, i: Tensor, frames: int) -> Te
         i: (E,) int64 the frames that they lead from, 0 .. N - 1.
         frames: N.
     """
-    i, trust = i.to(weight.device), weight.mean(-1)
+    i, trust = i.to(weight.device), trust_of(weight)
     none = trust.new_zeros(frames, *trust.shape[1:])
     total, agreed = none.index_add(0, i, trust), none.index_add(0, i, trust * agreeing)
     both = torch.stack([agreed + LEAST_WEIGHT, total + LEAST_WEIGHT], 1)

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from slam.geometry.camera import scaled_intrinsics
 from slam.geometry.flow import reproject
+from slam.kernels.normal_equations import trust_of
 from slam.solvers.gauss_newton import rotation_step
 
 TEXTURED = 0.1  # weight of the flow at a cell that counts
@@ -16,7 +17,8 @@ def turn_and_parallax(target_uv: Tensor, weight: Tensor, K: Tensor, stride: int)
     """The rotation that explains a flow best, and what it leaves.
 
     Args:
-        target_uv, weight: (hc, wc, 2) where each cell lies in the other view, cells, and the trust in it.
+        target_uv: (hc, wc, 2) where each cell lies in the other view, cells.
+        weight: (hc, wc, 3) the trust in it.
         K: (3, 3) intrinsics at network size.
         stride: side of a cell, pixels.
 
@@ -26,5 +28,5 @@ def turn_and_parallax(target_uv: Tensor, weight: Tensor, K: Tensor, stride: int)
     K_cells = scaled_intrinsics(K, 1 / stride)[None]
     T = rotation_step(target_uv[None], weight[None], K_cells, huber_px=HUBER_PX)
     uv, _, _ = reproject(torch.zeros_like(target_uv[None, ..., 0]), T, K_cells)
-    left = (target_uv - uv[0]).norm(dim=-1)[weight.mean(-1) > TEXTURED]
+    left = (target_uv - uv[0]).norm(dim=-1)[trust_of(weight) > TEXTURED]
     return T[0], float(left.quantile(0.75)) * stride if len(left) > MIN_CELLS else 0.0

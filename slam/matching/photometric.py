@@ -160,7 +160,7 @@ class PhotometricRefinement(Generic[Features, State]):
         factor = self.flow.stride // STRIDE
         coarse = F.avg_pool2d(uv.permute(0, 3, 1, 2), factor).permute(0, 2, 3, 1)
         flow, residual_uv, confidence = self.flow.update(state.flow, (coarse + 0.5) / factor - 0.5)
-        both = torch.cat([residual_uv * factor, confidence], -1).permute(0, 3, 1, 2)
+        both = torch.cat([residual_uv * factor, confidence[..., :2]], -1).permute(0, 3, 1, 2)
         both = F.interpolate(both, uv.shape[1:3], mode="bilinear", align_corners=False).permute(0, 2, 3, 1)
         residual_uv, confidence = both.to(uv).split(2, -1)
         updates = state.flow_updates + 1

@@ -127,7 +127,7 @@ def _matched(images: Sequence[Image], start: Tensor, correspondence: Corresponde
         if shown is not None:
             weight = weight.clone()
             weight[n] *= shown.in_both(uv[n : n + 1])[0, ..., None]
-    return uv.cpu(), weight.cpu()
+    return uv.cpu(), weight[..., :2].cpu()
 
 
 def _mutual(found: Sequence[tuple[tuple[int, int], Tensor, Tensor]], size: tuple[int, int], stride: int) -> Flows:

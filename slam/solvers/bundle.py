@@ -54,7 +54,7 @@ def bundle_adjust(
 
     Args:
         target_uv: (E, h, w, 2) where the pixels of view i should lie in view j.
-        weight: (E, h, w, 2) >= 0.
+        weight: (E, h, w, 2) >= 0, or (E, h, w, 3) with what couples u and v.
         edges: (E, 2) int64, views (i, j).
         T_cw: (N, 4, 4) start poses.
         inv_depth: (N, h, w) start inverse depths.
@@ -78,7 +78,7 @@ def bundle_adjust(
     ]
     floor = MIN_INV_DEPTH * inv_depth.mean((1, 2), keepdim=True)
     free = (~fixed).nonzero().squeeze(-1)
-    total = weight.sum(dtype=torch.float64).to(T.device)
+    total = weight[..., :2].sum(dtype=torch.float64).to(T.device)
     ok_all = torch.ones((), dtype=torch.bool, device=T.device)
     information, finite = torch.zeros_like(d), torch.ones((), dtype=torch.bool, device=d.device)
     K = K.to(d)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from slam.geometry.flow import inpainted_holes
+from slam.kernels.normal_equations import trust_of
 from slam.kernels.reprojection import reproject_with_trust
 from slam.solvers.gauss_newton import Damping, pose_step, redescending_weight
 
@@ -25,8 +26,8 @@ class MotionStep:
     ok: Tensor  # (E,) bool: the solve was well conditioned
     uv: Tensor  # (E, h, w, 2) reprojection before the solve, pixels of view j
     residual_uv: Tensor  # (E, h, w, 2) flow that the correspondence found on top of uv
-    weight: Tensor  # (E, h, w, 2) its confidence, 0 where the depth is unknown or the point behind the camera
-    confidence: Tensor  # (E, h, w, 2) as the correspondence gave it
+    weight: Tensor  # (E, h, w, 2 or 3) its confidence, 0 where the depth is unknown or the point behind the camera
+    confidence: Tensor  # (E, h, w, 2 or 3) as the correspondence gave it
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,9 @@ class Consensus:
     scale: float  # robust, pixels
 
     def of(self, residual_uv: Tensor, weight: Tensor) -> Tensor:
-        """(E, h, w) factor in (0, 1] of residuals (E, h, w, 2) with weights (E, h, w, 2) >= 0."""
+        """(E, h, w) factor in (0, 1] of residuals (E, h, w, 2) with weights (E, h, w, 2 or 3)."""
         square = residual_uv.square().sum(-1) / self.scale**2
-        amount = weight.mean(-1)
+        amount = trust_of(weight)
         fitting = ((square < 1) * amount).sum((1, 2), keepdim=True)
         return torch.where(2 * fitting > amount.sum((1, 2), keepdim=True), redescending_weight(square), 1.0)
 
@@ -67,7 +68,7 @@ def flow_se3(
 
     Args:
         update: (state, uv (E, h, w, 2)) -> state, residual flow (E, h, w, 2) on top of uv, confidence (E, h, w, 2) in
-            [0, 1].
+            [0, 1], or (E, h, w, 3) with what couples u and v, as `pose_step` has it.
         state: given to the first update.
         inv_depth: (E, h, w) of views i at the correspondence's stride; 0 is unknown: such a pixel has no weight, and
             the correspondence looks for it where its neighbours went.

@@ -98,7 +98,8 @@ def pose_step(
 
     Args:
         target_uv: (E, h, w, 2) where the pixels of view i should lie in view j, pixels of this size.
-        weight: (E, h, w, 2) confidence of u and v, >= 0; 0 ignores a pixel.
+        weight: (E, h, w, 2) confidence of u and v, >= 0; 0 ignores a pixel. Or (E, h, w, 3) with what couples them: the
+            information of a pixel is [[u, c], [c, v]], positive semidefinite.
         inv_depth: (E, h, w) of view i.
         T_ji: (E, 4, 4) start, view j from view i.
         K: (E, 3, 3) intrinsics at this size.
@@ -112,7 +113,7 @@ def pose_step(
     if runs_as_loop(target_uv, target_uv, weight, inv_depth, T_ji, K):
         return _pose_step_loop(target_uv, weight, inv_depth, T_ji, K, steps, damping, huber_px)
     T = T_ji.double()
-    total = weight.detach().sum((1, 2, 3), dtype=torch.float64).to(T.device)
+    total = weight.detach()[..., :2].sum((1, 2, 3), dtype=torch.float64).to(T.device)
     ok_all = torch.ones(len(T), dtype=torch.bool, device=T.device)
     for _ in range(steps):
         H, b = normal_equations(target_uv, weight, inv_depth, T, K, huber_px)
@@ -153,7 +154,7 @@ def rotation_step(
     """Rotation (E, 4, 4) that alone explains a flow best: what it leaves is parallax. Shapes as `pose_step`."""
     T = torch.eye(4, dtype=torch.float64, device=K.device).expand(len(target_uv), 4, 4)
     far = torch.zeros_like(target_uv[..., 0])
-    total = weight.sum((1, 2, 3), dtype=torch.float64).to(K.device)
+    total = weight[..., :2].sum((1, 2, 3), dtype=torch.float64).to(K.device)
     for _ in range(steps):
         H, b = normal_equations(target_uv, weight, far, T, K, huber_px)
         omega, _ = solve_damped(H[:, 3:, 3:], b[:, 3:], total, Damping())

@@ -16,7 +16,7 @@ from slam.geometry import se3
 from slam.geometry.flow import MIN_DEPTH_RATIO
 from slam.geometry.lens import undistort
 from slam.kernels.bundle_terms import BundleTerms
-from slam.kernels.normal_equations import huber_weight
+from slam.kernels.normal_equations import huber_weight, weighed
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +106,7 @@ def lens_terms(
     Args:
         uv: (h, w, 2) pixels of every view, as the lens put them.
         target_uv: (E, h, w, 2) where they lie in the others, likewise.
-        weight: (E, h, w, 2).
+        weight: (E, h, w, 2), or (E, h, w, 3) with what couples u and v.
         inv_depth: (E, h, w) of the views that the edges leave.
         T_ji: (E, 4, 4) the others from these views.
         unknowns: 1 for the focal length, 2 for k1 too.
@@ -132,13 +132,14 @@ def lens_terms(
     if huber_px is not None:
         w = w * huber_weight(r, huber_px)
     J, J_l, J_d, r, w = (x.flatten(1, 2) for x in (J, J_l, J_d, r, w))  # (E, P, 2[, n])
-    wJ, wJ_l = w[..., None] * J, w[..., None] * J_l
+    wJ, wJ_l = weighed(w, J), weighed(w, J_l)
+    wJ_d, wr = (weighed(w, x[..., None])[..., 0] for x in (J_d, r))
     motions = BundleTerms(
         H=torch.einsum("epci,epcj->eij", wJ, J),
         b=torch.einsum("epci,epc->ei", wJ, r),
         coupling=torch.einsum("epci,epc->eip", wJ, J_d),
-        information=(w * J_d**2).sum(-1),
-        gradient=(w * J_d * r).sum(-1),
+        information=(wJ_d * J_d).sum(-1),
+        gradient=(wJ_d * r).sum(-1),
     )
     return LinearisedEdges(
         motions,
@@ -147,8 +148,8 @@ def lens_terms(
             b=torch.einsum("epci,epc->ei", wJ_l, r),
             motion=torch.einsum("epci,epcj->eij", wJ, J_l),
             coupling=torch.einsum("epci,epc->eip", wJ_l, J_d),
-            misfit=(w * r.square()).sum((1, 2)),
-            weight=w.sum((1, 2)),
+            misfit=(wr * r).sum((1, 2)),
+            weight=w[..., :2].sum((1, 2)),
         ),
     )
 

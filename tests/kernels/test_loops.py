@@ -14,7 +14,7 @@ from slam.kernels.compile import runs_as_loop, tensors_only
 from slam.kernels.depth_agreement import depth_agreement
 from slam.kernels.flow_deviations import flow_deviations
 from slam.kernels.lucas_kanade import UNKNOWN, photometric_step
-from slam.kernels.normal_equations import normal_equations
+from slam.kernels.normal_equations import normal_equations, weighed
 from slam.kernels.reprojection import reproject_with_trust
 from slam.kernels.splat import splat_inv_depth
 from slam.kernels.standardise import standardised_blocks
@@ -104,8 +104,17 @@ def test_deviations_of_flow(both, edges):
     torch.testing.assert_close(deviation[known], deviation_b[known], rtol=1e-3, atol=1e-3)
 
 
+def coupled(weight: Tensor) -> Tensor:
+    """Weights (..., 2) of u and v with what couples them, (..., 3)."""
+    u, v = weight.unbind(-1)
+    return torch.stack([u, v, 0.9 * (u * v).sqrt() * torch.linspace(-1, 1, W)], -1)
+
+
+@pytest.mark.parametrize("is_coupled", [False, True])
 @pytest.mark.parametrize("huber_px", [None, 0.3])
-def test_normal_equations(both, edges, huber_px: float | None):
+def test_normal_equations(both, edges, huber_px: float | None, is_coupled: bool):
+    if is_coupled:
+        edges["weight"] = coupled(edges["weight"])
     given = [edges[name] for name in ("target_uv", "weight", "inv_depth", "start", "K")]
     for a, b in both(lambda *x: normal_equations(*x, huber_px), *given):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * float(b.abs().max()))
@@ -128,8 +137,23 @@ def test_pose_steps(both, edges, huber_px: float | None):
     assert torch.equal(T[1], edges["start"][1]) and not torch.equal(T[0], edges["start"][0])
 
 
+def test_weights_that_couple_are_those_of_turned_axes(edges):
+    """An information [[u, c], [c, v]] is one without c in axes that are turned: residual and derivatives turn along."""
+    u, v, c = coupled(edges["weight"]).double().unbind(-1)
+    J = torch.randn(E, H, W, 2, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    angle = 0.5 * torch.atan2(2 * c, u - v)
+    turn = torch.stack([angle.cos(), angle.sin(), -angle.sin(), angle.cos()], -1).unflatten(-1, (2, 2))
+    half, spread = 0.5 * (u + v), torch.hypot(0.5 * (u - v), c)
+    turned = turn @ J
+    by_axes = turn.mT @ (torch.stack([half + spread, half - spread], -1)[..., None] * turned)
+    torch.testing.assert_close(weighed(torch.stack([u, v, c], -1), J), by_axes)
+
+
+@pytest.mark.parametrize("is_coupled", [False, True])
 @pytest.mark.parametrize("huber_px", [None, 0.3])
-def test_bundle_terms(both, edges, huber_px: float | None):
+def test_bundle_terms(both, edges, huber_px: float | None, is_coupled: bool):
+    if is_coupled:
+        edges["weight"] = coupled(edges["weight"])
     given = [edges["target_uv"], edges["weight"], edges["inv_depth"][0], edges["start"], edges["K"][0]]
     for a, b in both(lambda *x: tuple(vars(bundle_terms(*x, huber_px)).values()), *given):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(b.abs().max()))

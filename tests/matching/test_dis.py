@@ -38,13 +38,13 @@ def encoded(dis: DisFlow, *images: np.ndarray) -> list[DisFeatures]:
 
 
 def flow(first: np.ndarray, second: np.ndarray, start: Tensor | float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """Flow (h, w, 2) of the cells in pixels, and its weight (h, w, 2)."""
+    """Flow (h, w, 2) of the cells in pixels, and the weight (h, w, 2) of u and v."""
     dis = DisFlow()
     cells = torch.from_numpy(grid(first.shape[0] // STRIDE, first.shape[1] // STRIDE))[None]
     uv = cells + start
     state = dis.start(encoded(dis, first), encoded(dis, second))
     _, residual, weight = dis.update(state, uv)
-    return (STRIDE * (uv + residual - cells))[0].numpy(), weight[0].numpy()
+    return (STRIDE * (uv + residual - cells))[0].numpy(), weight[0, ..., :2].numpy()
 
 
 def truth(M: np.ndarray, height: int = H, width: int = W, margin: int = 10) -> tuple[np.ndarray, np.ndarray]:
@@ -108,9 +108,20 @@ def test_plain_walls_have_no_weight_and_lines_have_texture_only_across():
     found, weight = flow(plain, plain)
     assert weight.max() < 1e-6 and np.isfinite(found).all()
     stripes = plain + 60 * np.sin(0.5 * np.arange(W))[None, :, None]
-    across, along = encoded(DisFlow(), stripes)[0].texture[3:-3, 3:-3].transpose(2, 0, 1)
+    across, along, _ = encoded(DisFlow(), stripes)[0].texture[3:-3, 3:-3].transpose(2, 0, 1)
     assert across.min() > 0.8 and along.max() < 1e-6
     assert flow(stripes, stripes)[1][..., 1].max() < 1e-6
+
+
+@pytest.mark.parametrize("angle", [0.5, 2.2])
+def test_a_slanted_line_tells_of_the_motion_across_it_alone(angle: float):
+    v, u = np.mgrid[:H, :W]
+    across = np.array([np.cos(angle), np.sin(angle)])
+    stripes = np.full((H, W, 3), 90.0) + 60 * np.sin(0.5 * (across[0] * u + across[1] * v))[..., None]
+    uu, vv, uv = encoded(DisFlow(), stripes)[0].texture[3:-3, 3:-3].transpose(2, 0, 1)
+    information = np.stack([np.stack([uu, uv], -1), np.stack([uv, vv], -1)], -1)
+    along = np.array([-across[1], across[0]])
+    assert (information @ across @ across).min() > 0.8 and (information @ along @ along).max() < 0.05
 
 
 def test_noise_of_a_camera_is_no_texture():
@@ -173,7 +184,7 @@ def test_edges_of_a_batch_are_those_alone_and_the_same_every_time():
     uv = torch.from_numpy(grid(H // STRIDE, W // STRIDE)).expand(2, -1, -1, -1)
     state = dis.start([features[0], features[2]], [features[1], features[3]])
     _, residual, weight = dis.update(state, uv)
-    assert residual.shape == weight.shape == (2, H // STRIDE, W // STRIDE, 2)
+    assert (*residual.shape, *weight.shape[-1:]) == (2, H // STRIDE, W // STRIDE, 2, 3)
     for e, (i, j) in enumerate([(0, 1), (2, 3)]):
         _, alone, weight_alone = DisFlow().update(dis.start([features[i]], [features[j]]), uv[:1])
         assert torch.equal(alone[0], residual[e]) and torch.equal(weight_alone[0], weight[e])

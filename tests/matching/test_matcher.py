@@ -13,6 +13,7 @@ from slam.geometry import se3
 from slam.geometry.camera import scaled_intrinsics
 from slam.geometry.flow import in_image, reproject
 from slam.inv_depth import InvDepth
+from slam.kernels.normal_equations import trust_of
 from slam.matching.matcher import Match, Matcher, MatcherConfig
 
 F64 = torch.float64
@@ -51,7 +52,7 @@ def test_what_is_measured_is_right(world, wall_and_box):
     assert match.mean_flow_px == pytest.approx(28 * float(depth[:, :-4].mean()), rel=0.03)
     assert 0.85 < match.visible_ratio < 0.95
     cell_flow = match.target_uv[..., 0] - torch.arange(40.0)
-    sure = match.weight.mean(-1) > 0.5
+    sure = trust_of(match.weight) > 0.5
     assert sure.float().mean() > 0.5
     error = (cell_flow - 7 * depth).abs()[sure]
     assert float(error.median()) * 4 < 0.1  # pixels
@@ -65,7 +66,7 @@ def test_inliers_are_counted_in_pixels_of_the_image(world, wall_and_box):
     match = matcher.match(world.view(EYE), world.coarse(EYE), view, EYE)
     uv, _, _ = reproject(depth[None], match.T_ck[None], scaled_intrinsics(view.K, 1 / 4)[None])
     inside = in_image(uv[0], 30, 40, -0.5)
-    weight = match.weight.mean(-1) * inside
+    weight = trust_of(match.weight) * inside
     near = 4 * (match.target_uv - uv[0]).norm(dim=-1) < 0.05
     assert match.inlier_ratio == pytest.approx(float((weight * near).sum() / weight.sum()), abs=0.01)
     assert 0.2 < match.inlier_ratio < 0.8
