@@ -14,6 +14,7 @@ from slam.geometry.flow import in_image
 from slam.kernels.compile import FINITE, compiled, runs_as_loop
 
 FLOOR_ENERGY = np.float32(1.3)  # squared gradient added for a stable solution, gray levels^2
+LEAST_ENERGY = np.float32(0.065)  # the same for the covariance
 FLOOR_CONTRAST = np.float32(6.5)  # variance of a patch below which its gain is not fitted, gray levels^2
 MIN_COVER = 0.25  # share of a patch that must be seen in view j
 UNKNOWN = np.float32(1e4)  # pixels^2: variance of what was not measured
@@ -33,21 +34,22 @@ def photometric_step(gray_i: Tensor, gray_j: Tensor, uv: Tensor, patch_px: int, 
         noise: least deviation of a pixel's brightness.
 
     Returns:
-        shift_px (E, h, w, 2), how much farther the patches lie in j, pixels; variance (E, h, w, 2) of what one pixel
-        of the patch says about it, pixels^2, of u while v is unknown and of v while u is: a slanted edge tells neither.
+        shift_px (E, h, w, 2), how much farther the patches lie in j, pixels; covariance (E, h, w, 3) of what one pixel
+        of the patch says about it, pixels^2: variances of u and v, and what they share, by which a slanted edge still
+        tells of the motion across it.
     """
     E, h, w, _ = uv.shape
     stride, far = gray_i.shape[1] // h, 2.0 * max(gray_i.shape[1:])
     offset = ((uv - pixel_grid(h, w, like=uv)) * stride).nan_to_num(0.0).clamp(-far, far)
     if not runs_as_loop(gray_i, gray_i, gray_j, uv):
         return _steps_by_tensors(gray_i, *_warp_by_tensors(gray_j, offset), stride, patch_px, noise)
-    shift_px, variance = torch.empty_like(offset), torch.empty_like(offset)
+    shift_px, covariance = torch.empty_like(offset), offset.new_empty(E, h, w, 3)
     for e in range(E):
         first, second, cells = (x[e].float().contiguous().numpy() for x in (gray_i, gray_j, offset))
         warped, seen = np.empty_like(first), np.empty_like(first)
         warp(second, cells, warped, seen)
-        steps(first, warped, seen, patch_px, noise, shift_px[e].numpy(), variance[e].numpy())
-    return shift_px, variance
+        steps(first, warped, seen, patch_px, noise, shift_px[e].numpy(), covariance[e].numpy())
+    return shift_px, covariance
 
 
 def _warp_by_tensors(gray_j: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,9 +87,17 @@ def _steps_by_tensors(
     misfit = (cov[:, DIFFERENCE, DIFFERENCE] - dx * rx - dy * ry).clamp_min(0) + noise**2
     unknown = (count < MIN_COVER * patch_px**2)[..., None]
     shift_px = torch.stack([dx, dy], -1)
-    energy = torch.stack([determinant / yy, determinant / xx], -1) - float(FLOOR_ENERGY)
-    variance = misfit[..., None] / (energy.clamp_min(0) + 0.05 * float(FLOOR_ENERGY))
-    return shift_px.masked_fill(unknown, 0.0), variance.masked_fill(unknown, float(UNKNOWN))
+    least = float(LEAST_ENERGY)
+    xx, yy = (cov[:, n, n].clamp_min(0) + least for n in (GX, GY))
+    determinant = (xx * yy - xy * xy).clamp_min(least**2)
+    covariance = (misfit / determinant)[..., None] * torch.stack([yy, xx, -xy], -1)
+    return shift_px.masked_fill(unknown, 0.0), unmeasured(covariance, unknown)
+
+
+def unmeasured(covariance: Tensor, where: Tensor) -> Tensor:
+    """Covariances (..., 3) of which nothing is known where (..., 1) is True."""
+    variance, shared = covariance.tensor_split([2], -1)
+    return torch.cat([variance.masked_fill(where, float(UNKNOWN)), shared.masked_fill(where, 0.0)], -1)
 
 
 @compiled(FINITE)
@@ -180,7 +190,7 @@ def steps(
     patch_px: int,
     noise: float,
     shift: np.ndarray,
-    variance: np.ndarray,
+    covariance: np.ndarray,
 ) -> None:
     """One Lucas-Kanade step of every cell, the gain and offset of its patch eliminated.
 
@@ -189,7 +199,7 @@ def steps(
         patch_px: side of a patch, centred on its cell.
         noise: least deviation of a pixel's brightness.
         shift: (h, w, 2) output, how much farther the patch lies in j, pixels.
-        variance: (h, w, 2) output, of what one pixel of the patch says about it, pixels^2.
+        covariance: (h, w, 3) output, of what one pixel of the patch says about it, pixels^2.
     """
     H, W = gray_i.shape
     h, w = shift.shape[:2]
@@ -219,10 +229,10 @@ def steps(
                 sums[k] = s
             if sums[0] < MIN_COVER * patch_px * patch_px:
                 shift[j, i] = 0
-                variance[j, i] = UNKNOWN
+                covariance[j, i, 0], covariance[j, i, 1], covariance[j, i, 2] = UNKNOWN, UNKNOWN, 0
                 continue
             _covariances(sums, cov)
-            _solve(cov, noise, shift[j, i], variance[j, i])
+            _solve(cov, noise, shift[j, i], covariance[j, i])
 
 
 @compiled(FINITE, part=True)
@@ -257,7 +267,7 @@ def _covariances(sums: np.ndarray, cov: np.ndarray) -> None:
 
 
 @compiled(FINITE, part=True)
-def _solve(cov: np.ndarray, noise: float, shift: np.ndarray, variance: np.ndarray) -> None:
+def _solve(cov: np.ndarray, noise: float, shift: np.ndarray, covariance: np.ndarray) -> None:
     """The 2x2 system of one patch, and how well it fits."""
     per_gain = np.float32(1) / (cov[LEVEL, LEVEL] + FLOOR_CONTRAST)
     for a in range(LEVEL):
@@ -269,6 +279,6 @@ def _solve(cov: np.ndarray, noise: float, shift: np.ndarray, variance: np.ndarra
     dx, dy = (yy * rx - xy * ry) / determinant, (xx * ry - xy * rx) / determinant
     misfit = max(cov[DIFFERENCE, DIFFERENCE] - dx * rx - dy * ry, np.float32(0)) + np.float32(noise * noise)
     shift[0], shift[1] = dx, dy
-    floor = np.float32(0.05) * FLOOR_ENERGY
-    variance[0] = misfit / (max(determinant / yy - FLOOR_ENERGY, np.float32(0)) + floor)
-    variance[1] = misfit / (max(determinant / xx - FLOOR_ENERGY, np.float32(0)) + floor)
+    xx, yy = max(cov[GX, GX], np.float32(0)) + LEAST_ENERGY, max(cov[GY, GY], np.float32(0)) + LEAST_ENERGY
+    share = misfit / max(xx * yy - xy * xy, LEAST_ENERGY * LEAST_ENERGY)
+    covariance[0], covariance[1], covariance[2] = share * yy, share * xx, -share * xy

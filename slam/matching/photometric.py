@@ -26,7 +26,7 @@ from torch import Tensor
 
 from slam.errors import ConfigError, check_range
 from slam.frames import Image
-from slam.kernels.lucas_kanade import UNKNOWN, photometric_step
+from slam.kernels.lucas_kanade import photometric_step, unmeasured
 from slam.matching.correspondence import KEPT_IMAGES, Correspondence, Features, State
 
 STRIDE = 4  # of the cells
@@ -108,8 +108,8 @@ class PhotometricAlignment:
 
     def update(self, state: tuple[Tensor, Tensor], uv: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
         """See `Correspondence`."""
-        target, variance = _measured(*state, uv, self.config)
-        return state, target - uv, 1 / (1 + variance / self.sigma_px**2)
+        target, covariance = _measured(*state, uv, self.config)
+        return state, target - uv, information(covariance / self.sigma_px**2)
 
     def finished(self, state: tuple[Tensor, Tensor]) -> bool:
         """Never: each update begins nearer."""
@@ -187,19 +187,30 @@ class PhotometricRefinement(Generic[Features, State]):
         on_geometry, on_flow = (  # the one is right where the depth is, the other where it is not
             _measured(state.smooth_i, state.smooth_j, start, config) for start in (uv, state.target_uv)
         )
-        better = MIN_VARIANCE_RATIO * on_flow[1].sum(-1, keepdim=True) < on_geometry[1].sum(-1, keepdim=True)
-        target, variance = (torch.where(better, a, b) for a, b in zip(on_flow, on_geometry))
-        precise = state.confidence / (1 + variance / config.sigma_px**2)
+        variances = [covariance[..., :2].sum(-1, keepdim=True) for _, covariance in (on_flow, on_geometry)]
+        better = MIN_VARIANCE_RATIO * variances[0] < variances[1]
+        target, covariance = (torch.where(better, a, b) for a, b in zip(on_flow, on_geometry))
+        shared = state.confidence.prod(-1, keepdim=True).sqrt()
+        precise = information(covariance / config.sigma_px**2) * torch.cat([state.confidence, shared], -1)
         trust = state.confidence.mean((1, 2, 3), keepdim=True)  # in the whole edge: the flow knows that better
-        weight = precise * (trust / precise.mean((1, 2, 3), keepdim=True).clamp_min(MIN_MEAN_WEIGHT))
+        weight = precise * (trust / precise[..., :2].mean((1, 2, 3), keepdim=True).clamp_min(MIN_MEAN_WEIGHT))
         return replace(state, updates=state.updates + 1, uv=uv, target_uv=target), target - uv, weight
 
 
 def _measured(smooth_i: Tensor, smooth_j: Tensor, start: Tensor, config: RefinementConfig) -> tuple[Tensor, Tensor]:
-    """Where the cells (E, h, w, 2) lie after a step from `start`, cells, and the variance of that, pixels^2."""
-    shift_px, variance = photometric_step(smooth_i, smooth_j, start, config.patch_px, config.noise)
+    """Where the cells (E, h, w, 2) lie after a step from `start`, cells, and the covariance of that as
+    `photometric_step` has it."""
+    shift_px, covariance = photometric_step(smooth_i, smooth_j, start, config.patch_px, config.noise)
     slipped = shift_px.norm(dim=-1, keepdim=True) > config.reach_px
-    return start + shift_px / STRIDE, variance.masked_fill(slipped, float(UNKNOWN))
+    return start + shift_px / STRIDE, unmeasured(covariance, slipped)
+
+
+def information(covariance: Tensor) -> Tensor:
+    """(1 + V)^-1 (..., 3) of covariances V (..., 3) in units of that which weighs a half: weights of u and v, and what
+    couples them."""
+    u, v, shared = covariance.unbind(-1)
+    determinant = (1 + u) * (1 + v) - shared * shared
+    return torch.stack([1 + v, 1 + u, -shared], -1) / determinant[..., None]
 
 
 def smoothed(gray: np.ndarray) -> np.ndarray:

@@ -234,11 +234,11 @@ def test_photometric_step(both, patch_px: int):
     uv[0, :, 10:] += 8
     uv[1, 3, 4] = float("nan")
     found = both(lambda *x: photometric_step(*x, patch_px, 0.5), gray_i, gray_j, uv)
-    (shift, shift_b), (variance, variance_b) = found
+    (shift, shift_b), (covariance, covariance_b) = found
     for a, b in found:  # a pixel whose place is that of the border, but for rounding, may count as seen or not
         off = (a - b).abs() > 2e-3 + 1e-2 * b.abs()
         assert off.float().mean() < 0.005
-    assert 0 < (variance == UNKNOWN).float().mean() < 0.5 and shift.abs().max() > 0.3
+    assert 0 < (covariance[..., :2] == UNKNOWN).float().mean() < 0.5 and shift.abs().max() > 0.3
 
 
 def test_rotation_steps(both, edges):

@@ -51,8 +51,10 @@ def test_an_update_gives_a_flow_and_a_confidence_for_each_cell_of_each_edge(corr
     while updates < correspondence.max_updates and not correspondence.finished(state):
         updates += 1
         state, residual_uv, confidence = correspondence.update(state, uv)
-        assert residual_uv.shape == confidence.shape == (2, h, w, 2)
-        assert torch.isfinite(residual_uv).all() and confidence.min() >= 0
+        of_axes, coupling = confidence.tensor_split([2], -1)
+        assert residual_uv.shape == of_axes.shape == (2, h, w, 2) and coupling.shape[-1] <= 1
+        assert torch.isfinite(residual_uv).all() and of_axes.min() >= 0
+        assert (coupling.square().sum(-1) <= of_axes.prod(-1) + 1e-5).all()  # an information, positive semidefinite
     assert updates >= 2
 
 

@@ -42,8 +42,8 @@ def image(gray: np.ndarray) -> Image:
 def step(first: np.ndarray, second: np.ndarray, uv: np.ndarray = CELLS) -> tuple[np.ndarray, np.ndarray]:
     gray_i, gray_j = (smoothed(np.clip(g, 0, 255).round().astype(np.uint8)) for g in (first, second))
     given = (torch.from_numpy(x)[None] for x in (gray_i, gray_j, uv))
-    shift, variance = photometric_step(*given, 6, 0.5)
-    return shift[0].numpy(), variance[0].numpy()
+    shift, covariance = photometric_step(*given, 6, 0.5)
+    return shift[0].numpy(), covariance[0, ..., :2].numpy()
 
 
 @pytest.mark.parametrize("gain, offset", [(1.0, 0.0), (1.2, -20.0)], ids=["same exposure", "brighter"])
@@ -125,7 +125,7 @@ def aligned(flow: Rough, uv: Tensor, follow: bool = True) -> tuple[Tensor, Tenso
         state, residual, weight = correspondence.update(state, uv)
         target = uv + residual
         uv = uv + residual.mean((1, 2), keepdim=True) if follow else uv
-    return ((target - pixel_grid(H // STRIDE, W // STRIDE, like=uv)) * STRIDE)[0], weight[0]
+    return ((target - pixel_grid(H // STRIDE, W // STRIDE, like=uv)) * STRIDE)[0], weight[0, ..., :2]
 
 
 def test_the_flow_has_its_turn_until_it_settles_and_the_images_the_last_word():
