@@ -86,7 +86,7 @@ def _poses(frames: list[dict[str, Any]], name: str) -> FramePoses:
     for number, frame in enumerate(frames):
         try:
             values[number, :12] = np.array(frame["transform_matrix"], np.float64).reshape(-1)[:12]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise SourceError(f"{name}: frame {frame['file_path']} has no transform_matrix of 4x4 numbers") from error
     values[:, 12:] = 0, 0, 0, 1
     usable, T_wg = from_matrices(values, name)

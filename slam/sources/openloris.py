@@ -72,7 +72,7 @@ def camera_on_robot(file: Path) -> np.ndarray:
             _, (T_pc,) = from_matrices(np.array(entry["matrix"]["data"], np.float64).reshape(1, 16), str(file))
             links.setdefault(entry["parent_frame"], []).append((entry["child_frame"], T_pc))
             links.setdefault(entry["child_frame"], []).append((entry["parent_frame"], np.linalg.inv(T_pc)))
-    except (KeyError, TypeError, ValueError, np.linalg.LinAlgError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, np.linalg.LinAlgError) as error:
         raise SourceError(f"{file} is no list of trans_matrix with parent_frame, child_frame and matrix") from error
     reached = {BASE: np.eye(4)}
     waiting = [BASE]
@@ -94,7 +94,7 @@ def _camera(file: Path) -> Camera:
         size = int(sensor["width"]), int(sensor["height"])
         distortion = tuple(float(x) for x in sensor.get("distortion_coefficients", {}).get("data", ()))
         model = str(sensor.get("distortion_model") or "radtan")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise CalibrationError(f"{file} has no intrinsics and size of {SENSOR}") from error
     intrinsics = (a, c, b, d) if abs(a - c) < abs(a - b) else (a, b, c, d)  # pixels are square
     is_plain = not any(distortion)

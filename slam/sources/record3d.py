@@ -72,7 +72,7 @@ def read_poses(file: Path) -> FramePoses:
     """Poses T_wc by frame number."""
     try:
         values = np.array(read_metadata(file)["poses"], np.float64).reshape(-1, 7)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise SourceError(f"{file}: poses are no rows of 7 numbers (qx qy qz qw x y z)") from error
     usable, T_wg = from_quaternions(values[:, 4:], values[:, :4], str(file))
     return FramePoses(usable, T_wg @ OPENCV_FROM_OPENGL)
@@ -120,7 +120,7 @@ def _camera(content: dict[str, Any], name: str) -> Camera:
         if len(each):
             values = np.array(each, np.float64).reshape(-1, 4)
         size = int(content["w"]), int(content["h"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CalibrationError(f"{name}: expected K of 3x3 numbers, w and h") from error
     return camera_of("pinhole", *size, usual_intrinsics(values, name), (), name)
 

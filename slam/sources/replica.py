@@ -48,7 +48,7 @@ def _camera(file: Path) -> Camera:
         c = read_json(file, dict)["camera"]
         size = int(c["w"]), int(c["h"])
         intrinsics = tuple(float(c[name]) for name in ("fx", "fy", "cx", "cy"))
-    except (ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CalibrationError(f"{file} is no cam_params.json: expected camera with w, h, fx, fy, cx, cy") from error
     return camera_of("pinhole", *size, intrinsics, (), str(file))
 
