@@ -99,4 +99,4 @@ def test_the_step_after_the_turn_goes_on_in_the_same_map(by_prior, turning):
     """All frames have a pose, also those of the step before its parallax could be seen, and one alignment fits all."""
     trajectory = by_prior.store.trajectory()
     assert len(trajectory) == turning.count
-    assert ate(trajectory, turning.truth, "sim3").rmse < 0.03 * path_length(turning.truth)
+    assert ate(trajectory, turning.truth, "sim3").rmse < 0.035 * path_length(turning.truth)
