@@ -18,6 +18,7 @@ from scipy.spatial import cKDTree
 
 from slam.errors import EvaluationError, SourceError
 from slam.io.ply import read_ply
+from slam.processes import in_new_process
 from slam.reading import open_file, reason
 
 SAMPLES = 200_000  # points of a surface that are compared, at most
@@ -185,13 +186,22 @@ def _has_faces(path: Path) -> bool:
 
 def _read_mesh(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
-        import open3d as o3d
-    except (ImportError, OSError) as error:
+        vertices, triangles = in_new_process(_read_by_open3d, path)
+    except ImportError as error:
         raise EvaluationError(f"meshes need Open3D, which cannot be loaded ({error}): pip install open3d") from error
-    with o3d.utility.VerbosityContextManager(o3d.utility.VerbosityLevel.Error):
-        mesh = o3d.io.read_triangle_mesh(str(path))
-    vertices, triangles = np.asarray(mesh.vertices), np.asarray(mesh.triangles).astype(np.int64)
+    except RuntimeError as error:  # Open3D dies of some damaged files
+        raise SourceError(f"{path} cannot be read as a mesh: {error}") from error
     is_whole = len(triangles) and triangles.min() >= 0 and triangles.max() < len(vertices)
     if not is_whole or not (np.abs(vertices) < MAX_M).all():
         raise SourceError(f"{path} is no mesh with triangles, or it is damaged")
     return vertices, triangles
+
+
+def _read_by_open3d(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        import open3d as o3d
+    except OSError as error:  # a library of the system is missing
+        raise ImportError(error) from error
+    with o3d.utility.VerbosityContextManager(o3d.utility.VerbosityLevel.Error):
+        mesh = o3d.io.read_triangle_mesh(str(path))
+    return np.asarray(mesh.vertices), np.asarray(mesh.triangles).astype(np.int64)
