@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
+import numpy as np
 import torch
 from fault_scene import Ended, Scene, check, fault
 
@@ -204,7 +206,14 @@ def lenses_that_cannot_be(scene: Scene) -> None:
         numbers = ", ".join(line.split())
         (scene.folder / "a.yaml").write_text(f"width: {width}\nheight: {height}\ncalibration: [{numbers}]\n")
         refused(scene.track("--calib", "a.yaml", source=("--sequence", copy)).end(SOON_S), 1, pattern)
+    (scene.folder / "a.yaml").write_text(f"width: {width}\nheight: {height}\ncalibration: [500, 500, 319.5, 239.5]\n")
+    stamps = [line.split()[0] for line in (copy / "rgb.txt").read_text().splitlines() if not line.startswith("#")]
+    (copy / "depth").mkdir(exist_ok=True)
+    (copy / "depth.txt").write_text("".join(f"{stamp} depth/{stamp}.png\n" for stamp in stamps))
+    for stamp in stamps:
+        cv2.imwrite(str(copy / f"depth/{stamp}.png"), np.full((height, width), 2000, np.uint16))
     for scale in ("1e-3", "1e9"):
-        ended = scene.track("--use-depth", "on", "--depth-scale", scale).end(SOON_S)
+        given = ("--calib", "a.yaml", "--use-depth", "on", "--depth-scale", scale)
+        ended = scene.track(*given, source=("--sequence", copy)).end(SOON_S)
         refused(ended, 2, "--depth-scale is the value of one metre, from 1")
     check(not scene.run.exists(), "a run directory was made")
