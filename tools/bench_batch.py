@@ -35,7 +35,7 @@ from slam.processes import own_program, own_python
 from slam.sources.demo import DemoConfig
 
 FRAMES = 40
-MEMORY_GIB, TIMEOUT_MIN = 1.2, 3.0
+MEMORY_GIB, TIMEOUT_MIN = 1.0, 3.0
 RUN_OPTIONS = ("--deterministic", "--set", "pixels=19200")
 SAME = ("trajectory.txt", "trajectory_online.txt", "keyframes.txt", "map.ply")
 MODULE = "slam.batch.child"  # in the command of every run
