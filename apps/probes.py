@@ -304,7 +304,7 @@ def self_test() -> dict[str, Any]:
             found = (uv - start_uv).cpu()  # waits for the device
             times_ms.append(1000 * (time.perf_counter() - start_s))
     error_px = (stride * found - torch.tensor(SHIFT_UV)).norm(dim=-1)
-    matched = weight.cpu().amin(-1) > 0.1
+    matched = weight[..., :2].cpu().amin(-1) > 0.1
     return {
         "flow": config.correspondence.tracking,
         "device": slam.record.device,

@@ -87,13 +87,13 @@ def is_split(keyframe: Keyframe) -> bool:
 
 
 def test_tensors_give_the_trajectory_of_the_loops(orbit):
-    """They add up in another order: two thousandths of the median depth are more than that does."""
+    """They add up in another order: four thousandths of the median depth are more than that does."""
     frames = without_depth(orbit[1])
     by_loops = ran(orbit, frames)
     with tensors_only():
         by_tensors = ran(orbit, frames)
     assert len(by_loops.store) > 2 and by_loops.counts == by_tensors.counts
-    assert 0 < largest_shift(by_loops, by_tensors) < 2e-3
+    assert 0 < largest_shift(by_loops, by_tensors) < 4e-3
 
 
 def test_a_run_keeps_maps_on_the_device_and_state_on_the_host(orbit, pretended, tmp_path):

@@ -126,7 +126,7 @@ def dis_flow(
         state = dis.start(dis.encode(images_i[some]), dis.encode(images_j[some]))
         _, residual, weight = dis.update(state, start)
         uvs.append(start + residual)
-        weights.append(weight)
+        weights.append(weight[..., :2])
     return torch.cat(uvs), torch.cat(weights)
 
 

@@ -83,7 +83,7 @@ class LearnedCells:
         coarse = F.avg_pool2d(uv.permute(0, 3, 1, 2), self.factor).permute(0, 2, 3, 1)
         with torch.inference_mode():
             state, residual, weight = self.flow.update(state, (coarse + 0.5) / self.factor - 0.5)
-        both = enlarged(torch.cat([self.factor * residual, weight], -1).permute(0, 3, 1, 2), self.factor)
+        both = enlarged(torch.cat([self.factor * residual, weight[..., :2]], -1).permute(0, 3, 1, 2), self.factor)
         return state, *both.permute(0, 2, 3, 1).clone().split(2, -1)
 
 

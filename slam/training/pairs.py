@@ -124,7 +124,7 @@ def measured(video: Video, i: int, j: int, start: Tensor, flow: DisFlow) -> tupl
     """Where the cells of frame i lie in frame j by DIS, and its weight, from a guess: all (h, w, 2)."""
     a, b = flow.encode([Image(video.images[n].permute(1, 2, 0).contiguous().numpy()) for n in (i, j)])
     _, residual, weight = flow.update(flow.start([a], [b]), start[None])
-    return start + residual[0], weight[0]
+    return start + residual[0], weight[0, ..., :2]
 
 
 def _by_flow(video: Video, frames: range, flow: DisFlow) -> list[list[int]]:
