@@ -3,7 +3,7 @@
 import base64
 import itertools
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
@@ -25,34 +25,19 @@ def jpeg(number: int, width: int = 64, height: int = 48) -> bytes:
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[..., str]]:
+def serve(serve: Callable[[Sends], str]) -> Callable[..., str]:
     """Starts cameras; gives their addresses."""
-    servers = []
 
     def start(send: Sends, kind: str = "multipart/x-mixed-replace; boundary=frame") -> str:
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(200)
-                self.send_header("Content-Type", kind)
-                self.end_headers()
-                try:
-                    send(self)
-                except OSError:
-                    return  # the other side has gone
+        def answer(request: BaseHTTPRequestHandler) -> None:
+            request.send_response(200)
+            request.send_header("Content-Type", kind)
+            request.end_headers()
+            send(request)
 
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
+        return f"{serve(answer)}/video"
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        server.daemon_threads = True
-        servers.append(server)
-        Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        return f"http://127.0.0.1:{server.server_port}/video"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    return start
 
 
 def parts(*, with_size: bool, delimiter: bytes = b"--frame", feed: bytes = b"\r\n") -> Sends:

@@ -1,9 +1,8 @@
 """Videos over HTTP on loopback: files end and come once, whatever the server can do; what is none is told."""
 
-import threading
 from base64 import b64decode
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import numpy as np
@@ -20,34 +19,6 @@ VIDEOS = Path(__file__).parent / "videos"
 
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[[Answer], str]]:
-    """Starts servers that give one answer; returns their address."""
-    servers = []
-
-    def start(answer: Answer) -> str:
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                try:
-                    answer(self)
-                except OSError:
-                    return  # the other side has gone
-
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        server.daemon_threads = True
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        return f"http://127.0.0.1:{server.server_port}"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
 
 
 def sends(data: bytes, kind: str = "video/mp4", with_size: bool = True, status: int = 200) -> Answer:
