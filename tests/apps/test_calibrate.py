@@ -1,5 +1,6 @@
 """v2d-calibrate from images on disk to a calibration file that v2d-slam reads."""
 
+from itertools import count
 from pathlib import Path
 
 import cv2
@@ -123,8 +124,18 @@ def test_a_wrong_size_is_explained(folder, tmp_path, capsys):
     out = tmp_path / "camera.yaml"
     assert main(["--images", str(folder), "--size", "9x6", "--out", str(out)]) == 1
     error = capsys.readouterr().err.strip()
-    assert "no 9x6 checkerboard in any of the 14 images" in error and "try --size 7x5" in error
+    assert "a 9x6 checkerboard was found in 0 of the 14 images" in error and "try --size 7x5" in error
     assert "\n" not in error and not out.exists()
+
+
+def test_a_board_found_by_chance_is_explained_as_a_wrong_size(folder, tmp_path, monkeypatch, capsys):
+    find, looks = Board.find, count()
+    monkeypatch.setattr(Board, "find", lambda self, image: find(self, image) if next(looks) < 2 else None)
+    out = tmp_path / "camera.yaml"
+    assert main(["--images", str(folder), "--size", "7x5", "--out", str(out)]) == 1
+    error = capsys.readouterr().err
+    assert "a 7x5 checkerboard was found in 2 of the 14 images" in error and "check --size" in error
+    assert not out.exists()
 
 
 def test_too_few_views_leave_no_file(folder, tmp_path, capsys):

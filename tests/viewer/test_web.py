@@ -106,6 +106,11 @@ def turned(page: Any) -> bool:
     return not page.get_by_role("checkbox", name="follow the camera").is_checked()
 
 
+def press(page: Any, button: str) -> None:
+    """By the keyboard: a click waits for a page that stands still, and a drawing one may not for a minute."""
+    page.get_by_role("button", name=button).press("Enter")
+
+
 def test_browsers_watch_and_command_a_camera_and_leave_it_unharmed(browsers, start_program, stream, tmp_path):
     program = start_program("--camera", stream, "--hfov", "70", "--viewer", "web:0")
     program.wait_until(lambda: "the run is shown at" in program.log.read_text())
@@ -116,10 +121,10 @@ def test_browsers_watch_and_command_a_camera_and_leave_it_unharmed(browsers, sta
     second = opened(staying, url, height=600)
     assert points(second, few) > few  # the map grows under its eyes, and is there for who comes later
     wait_for_text(first, "(browsers 2)")
-    second.get_by_role("button", name="reset the view").click()  # of this browser alone
+    press(second, "reset the view")  # of this browser alone
     wait_until(lambda: not second.get_by_role("checkbox", name="follow the camera").is_checked())
     assert first.get_by_role("checkbox", name="follow the camera").is_checked()
-    second.get_by_role("button", name="play, pause").click()
+    press(second, "play, pause")
     for page in (first, second):
         wait_for_text(page, "(paused)")
     for box in ("keyframes", "trajectory"):
@@ -130,11 +135,11 @@ def test_browsers_watch_and_command_a_camera_and_leave_it_unharmed(browsers, sta
     second.get_by_role("slider").nth(1).press("Home")
     points(second, few)
     seen = int(wait_for_text(first, r"frame (\d+)"))
-    second.get_by_role("button", name="one step on").click()
+    press(second, "one step on")
     wait_for_text(second, f"(frame {seen + 1})")
-    second.get_by_role("button", name="save points").click()
+    press(second, "save points")
     program.wait_until(lambda: (program.out / "view_001.ply").exists())
-    second.get_by_role("button", name="save a screenshot").click()
+    press(second, "save a screenshot")
     program.wait_until(lambda: (program.out / "view_001.png").exists())
     assert len(read_ply(program.out / "view_001.ply")) > 100
     assert (read_color(program.out / "view_001.png").max(-1) > 60).sum() > 2000
@@ -144,12 +149,12 @@ def test_browsers_watch_and_command_a_camera_and_leave_it_unharmed(browsers, sta
     leaving.close()
     wait_for_text(second, "(browsers 1)")
     before = program.poses()
-    second.get_by_role("button", name="play, pause").click()
+    press(second, "play, pause")
     program.wait_until(lambda: program.poses() > before + 20)
     assert second.get_by_role("checkbox", name="follow the camera").is_checked()
     second.mouse.move(100, 400)
     wait_until(lambda: turned(second))
-    second.get_by_role("button", name="stop the run").click()
+    press(second, "stop the run")
     assert program.check_ended_in_order()["frames_tracked"] > 20
     assert "Traceback" not in program.log.read_text()
     staying.close()
