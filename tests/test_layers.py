@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = [
-    {"errors", "parsing", "threads", "timing"},
+    {"errors", "memory", "parsing", "threads", "timing"},
     {"reading"},
     {"device", "geometry", "settings", "processes"},
     {"kernels"},

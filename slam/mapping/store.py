@@ -32,8 +32,11 @@ from slam.mapping.culling import most_redundant
 from slam.mapping.frame_log import FrameLog, FramePoses
 from slam.mapping.recalibration import recalibrated, recalibrated_by
 from slam.mapping.transforms import carried_along, rescaled
+from slam.memory import release_freed
 
 log = logging.getLogger(__name__)
+
+RELEASE_EVERY = 20  # keyframes between two returns of freed memory
 
 
 class ArchivedView(NamedTuple):
@@ -106,6 +109,8 @@ class KeyframeStore:
         keyframe = replace(keyframe, id=self._next_id, map_id=map_id, T_wc=T_wc)
         self._keyframes[keyframe.id] = keyframe
         self._next_id += 1
+        if self._next_id % RELEASE_EVERY == 0:
+            release_freed()
         return keyframe
 
     def archive_in(self, folder: Path) -> None:
