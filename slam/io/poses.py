@@ -107,6 +107,19 @@ def from_matrices(values: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray
     return usable, T
 
 
+def from_matrix(values: object, name: str) -> np.ndarray:
+    """One pose (4, 4) of 12 or 16 numbers as a file has them, row-major.
+
+    Raises:
+        SourceError: if it is no rigid motion.
+        ValueError, TypeError, OverflowError: if these are no such numbers.
+    """
+    row = np.array(values, np.float64).reshape(1, -1)
+    if row.shape[1] not in (12, 16):
+        raise ValueError(f"{row.shape[1]} numbers are no 3x4 or 4x4 matrix")
+    return from_matrices(row, name)[1][0]
+
+
 def from_quaternions(p: np.ndarray, quat_xyzw: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Positions (N, 3) and quaternions (N, 4) -> (M,) usable rows and their poses (M, 4, 4).
 

@@ -10,7 +10,7 @@ import numpy as np
 from slam.errors import CalibrationError, SourceError
 from slam.frames import Trajectory
 from slam.io.calibration_text import load_yaml
-from slam.io.poses import read_stamped
+from slam.io.poses import from_matrix, read_stamped
 from slam.reading import read_text
 from slam.sources.image_lists import read_image_list
 from slam.sources.layout import Recording, first_existing, require
@@ -55,17 +55,17 @@ def camera_on_body(camera: Path) -> np.ndarray:
     """T_bc (4, 4) of the camera with this folder: `T_BS` of its `sensor.yaml`, or the inverse of Kalibr's `T_cam_imu`.
 
     Raises:
-        SourceError: if neither is there.
+        SourceError: if neither is there, or it is no rigid motion.
     """
     files = calibrations(camera)
     for file in files:
         try:
             content = load_yaml(read_text(file, "sensor description"), file)
             if "T_BS" in content:
-                return np.array(content["T_BS"]["data"], np.float64).reshape(4, 4)
+                return from_matrix(content["T_BS"]["data"], str(file))
             if "T_cam_imu" in content[camera.name]:
-                return np.linalg.inv(np.array(content[camera.name]["T_cam_imu"], np.float64).reshape(4, 4))
-        except (CalibrationError, KeyError, TypeError, ValueError, np.linalg.LinAlgError):
+                return np.linalg.inv(from_matrix(content[camera.name]["T_cam_imu"], str(file)))
+        except (CalibrationError, KeyError, TypeError, ValueError, OverflowError):
             continue
     names = " and ".join(str(file) for file in files)
     raise SourceError(f"{names or camera} has no T_BS, the camera's place on the body")

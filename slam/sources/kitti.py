@@ -12,7 +12,7 @@ from slam.errors import SourceError
 from slam.frames import Trajectory
 from slam.geometry.camera import Camera
 from slam.io.calibration import camera_of
-from slam.io.poses import FramePoses, floats, number_rows, read_matrix_rows
+from slam.io.poses import FramePoses, floats, from_matrix, number_rows, read_matrix_rows
 from slam.io.trajectory import parse_time_ns
 from slam.reading import read_text
 from slam.sources.images import images_in
@@ -80,7 +80,8 @@ def poses_of_images(file: Path, folder: Path) -> FramePoses:
     poses = read_poses(file)
     if not is_layout(folder):
         return poses
-    return FramePoses(poses.frame, poses.T_wc @ _camera_beside(_projection(folder / "calib.txt", _row(folder))))
+    file = folder / "calib.txt"
+    return FramePoses(poses.frame, poses.T_wc @ _camera_beside(_projection(file, _row(folder)), file))
 
 
 def sequence_of(poses: Path) -> Path | None:
@@ -111,14 +112,16 @@ def _poses(folder: Path, P: np.ndarray) -> FramePoses | Trajectory:
         folder / f"{folder.name}.txt",
     )
     poses = read_poses(require(file, f"{folder} has no ground truth (../../poses/{folder.name}.txt)"))
-    return FramePoses(poses.frame, poses.T_wc @ _camera_beside(P))
+    return FramePoses(poses.frame, poses.T_wc @ _camera_beside(P, folder / "calib.txt"))
 
 
-def _camera_beside(P: np.ndarray) -> np.ndarray:
-    """Where a camera stands, seen from camera 0 (4, 4), by its projection P = K [I | t] (3, 4)."""
-    T_0c = np.eye(4)
-    T_0c[:3, 3] = -np.linalg.solve(P[:, :3], P[:, 3])
-    return T_0c
+def _camera_beside(P: np.ndarray, file: Path) -> np.ndarray:
+    """Where a camera stands, seen from camera 0 (4, 4), by its projection P = K [I | t] (3, 4) in this file."""
+    try:
+        t = np.linalg.solve(P[:, :3], P[:, 3:])
+    except np.linalg.LinAlgError as error:
+        raise SourceError(f"{file}: the projection of these images is none of a camera") from error
+    return from_matrix(np.hstack([np.eye(3), -t]), str(file))
 
 
 def _projection(file: Path, row: str) -> np.ndarray:

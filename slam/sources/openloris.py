@@ -15,7 +15,7 @@ from slam.frames import Trajectory
 from slam.geometry.camera import Camera
 from slam.io.calibration import camera_of
 from slam.io.calibration_text import load_yaml
-from slam.io.poses import from_matrices, read_stamped
+from slam.io.poses import from_matrix, read_stamped
 from slam.reading import read_text
 from slam.sources.depth_format import DepthFormat
 from slam.sources.image_lists import read_image_list
@@ -69,10 +69,10 @@ def camera_on_robot(file: Path) -> np.ndarray:
     links: dict[str, list[tuple[str, np.ndarray]]] = {}
     try:
         for entry in load_yaml(read_text(file, "list of frames"), file)["trans_matrix"]:
-            _, (T_pc,) = from_matrices(np.array(entry["matrix"]["data"], np.float64).reshape(1, 16), str(file))
+            T_pc = from_matrix(entry["matrix"]["data"], str(file))
             links.setdefault(entry["parent_frame"], []).append((entry["child_frame"], T_pc))
             links.setdefault(entry["child_frame"], []).append((entry["parent_frame"], np.linalg.inv(T_pc)))
-    except (KeyError, TypeError, ValueError, OverflowError, np.linalg.LinAlgError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise SourceError(f"{file} is no list of trans_matrix with parent_frame, child_frame and matrix") from error
     reached = {BASE: np.eye(4)}
     waiting = [BASE]

@@ -3,6 +3,7 @@
 import bz2
 import json
 import random
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -519,6 +520,21 @@ def test_a_damaged_chunk_is_left_out(make, kind, compression, caplog):
     got = list(BagSource(path, choice=CameraChoice(hfov_deg=60)))
     assert [frame.time_ns // 10**8 for frame in got] == [1, 2, 3, 4, 6, 7, 8]
     assert "is not whole: a chunk is damaged" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "of_topic", "damaged"),
+    [("ros1", rb"type=", b"ty/e="), ("mcap", rb"(?s)\x04.\0{7}(?=.{4}\x0a\0\0\0/cam/image)", b"\x04" + bytes(8))],
+    ids=("ros1", "mcap"),
+)
+def test_a_record_of_a_topic_that_makes_no_sense_is_damage(make, kind, of_topic, damaged):
+    path = make(lambda out: out.image("/cam/image", COLOR, "rgb8", 10**8), kind)
+    file = path if path.is_file() else only_file(path, ".mcap")
+    content, replaced = re.subn(of_topic, damaged, file.read_bytes())
+    file.write_bytes(content)
+    assert replaced
+    with pytest.raises(SourceError, match="has no message that can be read: it is empty or damaged"):
+        BagSource(path, choice=CameraChoice(hfov_deg=60))
 
 
 @pytest.mark.parametrize(

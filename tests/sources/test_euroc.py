@@ -93,3 +93,14 @@ def test_bad_ground_truth(folder):
     (folder / "mav0/cam0/sensor.yaml").write_text("a: 1\n")
     with pytest.raises(SourceError, match="has no T_BS"):
         read_groundtruth(folder)
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"), [(".nan", "holds no usable pose"), ("1e300", "holds no usable pose"), ("5", "no rigid motion")]
+)
+def test_a_place_on_the_body_that_cannot_be_is_named(folder, cell, message):
+    file = folder / "mav0/cam0/sensor.yaml"
+    begin, data, rest = file.read_text().partition("data: [")
+    file.write_text(f"{begin}{data}{cell},{rest.partition(',')[2]}")
+    with pytest.raises(SourceError, match=f"sensor.yaml.*{message}"):
+        read_groundtruth(folder)

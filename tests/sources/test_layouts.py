@@ -62,6 +62,17 @@ def test_kitti_is_found_from_where_its_archive_was_unpacked(written):
     assert resolved(SourceSpec(str(written("kitti").parents[2]))).kind == "kitti"
 
 
+@pytest.mark.parametrize("number", ["nan", "1e300"])
+def test_a_projection_of_kitti_that_cannot_be_is_named(written, tmp_path, number):
+    path = written("kitti")
+    shutil.copytree(path.parents[2], tmp_path / "root")
+    file = tmp_path / "root" / path.relative_to(path.parents[2]) / "calib.txt"
+    rows = [line.split() for line in file.read_text().splitlines()]
+    file.write_text("\n".join(" ".join([*row[:-1], number]) for row in rows))
+    with pytest.raises(SourceError, match="calib.txt holds no usable pose"):
+        read_groundtruth(file.parent)
+
+
 def test_the_poses_of_kitti_alone_are_moved_to_the_camera_of_the_images(written):
     path = written("kitti")
     truth = read_groundtruth(path.parent.parent / "poses/07.txt")

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from slam.errors import SourceError
 from slam.reading import open_file, reason
-from slam.sources.bags.storage import RawMessage, Topic, lz4_decompress, read_part, zstd_decompress
+from slam.sources.bags.storage import RawMessage, Topic, lz4_decompress, noted, read_part, zstd_decompress
 
 MAGIC = b"\x89MCAP0\r\n"
 FOOTER, SCHEMA, CHANNEL, MESSAGE, CHUNK, STATISTICS, DATA_END = 2, 3, 4, 5, 6, 11, 15  # kinds of records
@@ -69,12 +69,12 @@ class McapFile:
                 if kind == CHUNK:
                     yield from sorted(self._inside(read_part(file, size), contents, names), key=lambda m: m.time_ns)
                 else:
-                    yield from _message(kind, file, size, contents, names)
+                    yield from self._message(kind, file, size, contents, names)
 
     def _inside(self, chunk: bytes, contents: Contents, names: Collection[str]) -> Iterator[RawMessage]:
         stream = io.BytesIO(self._decompressed(chunk))
         for kind, size in self._records(stream, 0):
-            yield from _message(kind, stream, size, contents, names)
+            yield from self._message(kind, stream, size, contents, names)
 
     def _summary(self, file: BinaryIO) -> Contents | None:
         """What the end of the file says; None if that is not there, or does not count the messages."""
@@ -90,7 +90,7 @@ class McapFile:
         for kind, size in self._records(file, begin):
             if kind == FOOTER:
                 break
-            _learn(kind, read_part(file, size), contents)
+            self._learn(kind, read_part(file, size), contents)
         return contents if contents.is_counted and contents.channels else None
 
     def _scanned(self, file: BinaryIO) -> Contents:
@@ -102,10 +102,39 @@ class McapFile:
             if kind == CHUNK:
                 stream = io.BytesIO(self._decompressed(data))
                 for inner, inner_size in self._records(stream, 0):
-                    _learn(inner, stream.read(inner_size), contents)
+                    self._learn(inner, stream.read(inner_size), contents)
             else:
-                _learn(kind, data, contents)
+                self._learn(kind, data, contents)
         return contents
+
+    def _message(
+        self, kind: int, stream: BinaryIO, size: int, contents: Contents, names: Collection[str]
+    ) -> Iterator[RawMessage]:
+        """The message of a record, if it is one of these topics."""
+        if kind in (SCHEMA, CHANNEL):
+            self._learn(kind, read_part(stream, size), contents)
+        elif kind == MESSAGE:
+            with noted(self):
+                channel, _, time_ns, _ = struct.unpack("<HIQQ", stream.read(22))
+                name = contents.channels.get(channel, ("", 0, ""))[0]
+                if name in names:
+                    yield RawMessage(name, time_ns, read_part(stream, size - 22))
+
+    def _learn(self, kind: int, data: bytes, contents: Contents) -> None:
+        """Take what a record says of schemas, channels and numbers of messages."""
+        with noted(self):
+            if kind == SCHEMA:
+                contents.schemas[int.from_bytes(data[:2], "little")] = _type_name(_text(data, 2)[0])
+            elif kind == CHANNEL:
+                channel, schema = struct.unpack_from("<HH", data)
+                topic, position = _text(data, 4)
+                contents.channels[channel] = (topic, schema, _text(data, position)[0])
+            elif kind == MESSAGE:
+                contents.counts[int.from_bytes(data[:2], "little")] += 1
+            elif kind == STATISTICS:
+                size = int.from_bytes(data[42:46], "little")
+                contents.counts = Counter(dict(struct.iter_unpack("<HQ", data[46 : 46 + size])))
+                contents.is_counted = True
 
     def _decompressed(self, chunk: bytes) -> bytes:
         """The records in a chunk; nothing (and it is noted) if it is damaged."""
@@ -150,35 +179,6 @@ class McapFile:
             return open_file(self.path)
         except OSError as error:
             raise SourceError(f"cannot read {self.path}: {reason(error)}") from error
-
-
-def _message(
-    kind: int, stream: BinaryIO, size: int, contents: Contents, names: Collection[str]
-) -> Iterator[RawMessage]:
-    """The message of a record, if it is one of these topics."""
-    if kind == MESSAGE:
-        channel, _, time_ns, _ = struct.unpack("<HIQQ", stream.read(22))
-        name = contents.channels.get(channel, ("", 0, ""))[0]
-        if name in names:
-            yield RawMessage(name, time_ns, read_part(stream, size - 22))
-    elif kind in (SCHEMA, CHANNEL):
-        _learn(kind, read_part(stream, size), contents)
-
-
-def _learn(kind: int, data: bytes, contents: Contents) -> None:
-    """Take what a record says of schemas, channels and numbers of messages."""
-    if kind == SCHEMA:
-        contents.schemas[int.from_bytes(data[:2], "little")] = _type_name(_text(data, 2)[0])
-    elif kind == CHANNEL:
-        channel, schema = struct.unpack_from("<HH", data)
-        topic, position = _text(data, 4)
-        contents.channels[channel] = (topic, schema, _text(data, position)[0])
-    elif kind == MESSAGE:
-        contents.counts[int.from_bytes(data[:2], "little")] += 1
-    elif kind == STATISTICS:
-        size = int.from_bytes(data[42:46], "little")
-        contents.counts = Counter(dict(struct.iter_unpack("<HQ", data[46 : 46 + size])))
-        contents.is_counted = True
 
 
 def _type_name(name: str) -> str:

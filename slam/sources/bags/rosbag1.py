@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from slam.errors import SourceError
 from slam.reading import open_file, reason
-from slam.sources.bags.storage import RawMessage, Topic, bz2_decompress, lz4_decompress, read_part
+from slam.sources.bags.storage import RawMessage, Topic, bz2_decompress, lz4_decompress, noted, read_part
 
 MAGIC = b"#ROSBAG V2.0\n"
 MESSAGE, HEADER, INDEX, CHUNK, CHUNK_INFO, CONNECTION = 2, 3, 4, 5, 6, 7  # kinds of records
@@ -67,7 +67,8 @@ class Rosbag1:
         counts: Counter[int] = Counter()
         with self._file() as file:
             for record in self._records(file, self._index(file)):
-                self._count(file, record, types, counts)
+                with noted(self):
+                    self._count(file, record, types, counts)
         by_name: Counter[str] = Counter({name: 0 for name in types})
         for connection, count in counts.items():
             by_name[self._names.get(connection, "")] += count
@@ -87,13 +88,14 @@ class Rosbag1:
                     yield from self._message(file, record, names)
 
     def _message(self, stream: BinaryIO, record: Record, names: Collection[str]) -> Iterator[RawMessage]:
-        if record.kind == CONNECTION:
-            self._connection(stream, record)
-        elif record.kind == MESSAGE:
-            name = self._names.get(record.number("conn"), "")
-            if name in names:
-                seconds, nanoseconds = struct.unpack("<II", record.fields["time"])
-                yield RawMessage(name, seconds * 10**9 + nanoseconds, _data(stream, record))
+        with noted(self):
+            if record.kind == CONNECTION:
+                self._connection(stream, record)
+            elif record.kind == MESSAGE:
+                name = self._names.get(record.number("conn"), "")
+                if name in names:
+                    seconds, nanoseconds = struct.unpack("<II", record.fields["time"])
+                    yield RawMessage(name, seconds * 10**9 + nanoseconds, _data(stream, record))
 
     def _count(self, stream: BinaryIO, record: Record, types: dict[str, str], counts: Counter[int]) -> None:
         """What a record says of connections and numbers of messages."""
@@ -106,7 +108,8 @@ class Rosbag1:
         elif record.kind == CHUNK:
             inside = io.BytesIO(self._chunk(stream, record))
             for inner in self._records(inside, 0):
-                self._count(inside, inner, types, counts)
+                with noted(self):
+                    self._count(inside, inner, types, counts)
         elif record.kind == MESSAGE:
             counts[record.number("conn")] += 1
 

@@ -7,7 +7,9 @@ and stop at the first damage. Messages themselves are taken apart by `rosbags`.
 import bz2
 import importlib
 import re
+import struct
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -170,6 +172,15 @@ def read_part(stream: BinaryIO, size: int) -> bytes:
     if size > MAX_CHUNK:
         raise SourceError(f"a record of {size / 2**20:.0f} MiB is none of a camera: the recording is damaged")
     return stream.read(size)
+
+
+@contextmanager
+def noted(storage: Storage) -> Iterator[None]:
+    """What a record raises that makes no sense is noted as damage; nothing (more) comes of this one."""
+    try:
+        yield
+    except (KeyError, ValueError, struct.error) as error:
+        storage.damage = f"a record is damaged ({error})"
 
 
 def _open(file: Path) -> Storage:
