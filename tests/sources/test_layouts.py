@@ -69,7 +69,7 @@ def test_a_projection_of_kitti_that_cannot_be_is_named(written, tmp_path, number
     file = tmp_path / "root" / path.relative_to(path.parents[2]) / "calib.txt"
     rows = [line.split() for line in file.read_text().splitlines()]
     file.write_text("\n".join(" ".join([*row[:-1], number]) for row in rows))
-    with pytest.raises(SourceError, match="calib.txt holds no usable pose"):
+    with pytest.raises(SourceError, match=r"calib\.txt holds no usable pose"):
         read_groundtruth(file.parent)
 
 
