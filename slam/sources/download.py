@@ -160,5 +160,5 @@ def _tag(headers: Message) -> str:
 
 def _total(content_range: str | None) -> int | None:
     """The size behind the slash of a Content-Range."""
-    match = re.search(r"/(\d+)$", content_range or "")
+    match = re.search(r"/(\d{1,18})$", content_range or "")
     return int(match.group(1)) if match else None

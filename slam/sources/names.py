@@ -64,10 +64,10 @@ def by_name(files: Sequence[Path]) -> NamedImages:
     return NamedImages(tuple(alike[i] for i in order), tuple(ordered), tuple(remarks))
 
 
-def natural_key(file: Path) -> list[tuple[int, str, int]]:
-    """Sort key by which runs of digits compare as numbers."""
-    parts = re.split(r"(\d+)", file.name.lower())
-    return [(1, "", int(part)) if part.isdecimal() else (0, part, 0) for part in parts]
+def natural_key(file: Path) -> list[tuple[int, int, str]]:
+    """Sort key by which runs of digits compare as numbers of any length."""
+    parts = re.split(r"([0-9]+)", file.name.lower())
+    return [(1, len(n := part.lstrip("0")), n) if part[:1].isdecimal() else (0, 0, part) for part in parts]
 
 
 def _numbers_of(file: Path) -> list[Decimal]:

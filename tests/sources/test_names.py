@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from slam.sources.names import NamedImages, by_name
+from slam.sources.names import NamedImages, by_name, natural_key
 
 S = 10**9
 
@@ -118,3 +118,8 @@ def test_zeros_in_front_of_decimals_leave_no_doubt():
     names = [f"{1551915398 + n / 30:.4f}".rstrip("0").rstrip(".") + ".jpg" for n in range(5000)]
     result = named(*names)
     assert result.remarks == () and [file.name for file in result.files] == names
+
+
+def test_numbers_in_names_count_as_numbers_of_any_length():
+    names = ["a1", "a02", "a10", "a10b", "a" + "9" * 5000, "a1" + "0" * 5000, "b"]
+    assert [file.name for file in sorted(map(Path, reversed(names)), key=natural_key)] == names
