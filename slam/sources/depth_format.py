@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ NEAR_MEDIAN, NEAR_FAR, FAR_MEDIAN = 0.65, 1.4, 10.0
 FAR_QUANTILE = 0.98
 POSSIBLE_M = (1e-3, 1e4)  # of a median at a stated scale: an endoscope at a wall, a plane over a valley
 STATED_SLACK = 100.0  # by which both may be passed where the scale was said
+# what NumPy raises of a damaged header, which it reads as Python
+UNREADABLE = (ValueError, TypeError, EOFError, OverflowError, SyntaxError, TokenError, MemoryError)
 
 
 def read_png(path: Path, form: "DepthFormat") -> np.ndarray:
@@ -49,7 +52,7 @@ def read_npy(path: Path, form: "DepthFormat") -> np.ndarray:
         check_pixels(depth.shape[1], depth.shape[0])
     except OSError as error:
         raise SourceError(f"cannot read the depth {path}: {reason(error)}") from error
-    except (ValueError, TypeError, EOFError, OverflowError, SyntaxError, MemoryError) as error:  # of its header
+    except UNREADABLE as error:
         raise SourceError(f"cannot read the depth {path}: {error}") from error
     with np.errstate(all="ignore"):  # what is infinite, or no number, is left out next
         metres = depth.astype(np.float32) / np.float32(form.scale)

@@ -144,5 +144,5 @@ def _depth_format(content: dict[str, Any], first: Path, file: Path) -> DepthForm
     return DepthFormat(scale or MILLIMETRES, is_stated=scale is not None)
 
 
-def _order(image: Path) -> tuple[str, list[tuple[int, str, int]]]:
+def _order(image: Path) -> tuple[str, list[tuple[int, int, str]]]:
     return str(image.parent), natural_key(image)

@@ -7,6 +7,7 @@ from apps.run import main
 from slam.errors import SourceError, UsageError
 from slam.io.run import Run
 from slam.sources import SourceSpec, open_source, resolved
+from slam.sources.depth_format import DepthFormat, read_npy
 from slam.sources.reopen import recorded_spec, reopened
 from slam.sources.tum import TumSource
 
@@ -150,3 +151,11 @@ def test_run_json_says_it(recording, tmp_path, capsys):
     assert estimate / truth == pytest.approx(2, rel=0.1)
     assert main(["--demo", "--depth-scale", "1000"]) == 2
     assert "--depth-scale 1000.0 is for recordings, not for --demo" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("header", [b"{'descr': ;72, 96), }", b"('" * 50, b"\xff" * 40, b"0x" + b"9" * 20000])
+def test_an_array_with_a_damaged_header_is_refused(tmp_path, header):
+    file = tmp_path / "depth.npy"
+    file.write_bytes(b"\x93NUMPY\x01\x00" + min(len(header), 9000).to_bytes(2, "little") + header)
+    with pytest.raises(SourceError, match="cannot read the depth"):
+        read_npy(file, DepthFormat(1.0))
