@@ -11,8 +11,9 @@ import torch
 from slam.backend.client import BackendClient
 from slam.config import SlamConfig
 from slam.frames import Counts, Estimate, Frame, Keyframe, Progress, Restore, Status, Update, View, frame_of
-from slam.frontend.kept_views import KeptViews
+from slam.frontend.kept_views import KeptViews, place_archived
 from slam.frontend.start import first_keyframe
+from slam.geometry import se3
 from slam.io.run_record import SystemRecord
 from slam.mapping.promotion import placed_anew, promote
 from slam.parts import Parts
@@ -147,9 +148,11 @@ class Slam:
                 if not hurried():
                     self._apply([job()])
             if not hurried():
+                matchers = self.parts.aligning, self.localiser.matcher  # the first is faster, the second finds more
                 with self.times.measure("place again"):
-                    matchers = self.localiser.matcher, self.parts.aligning
-                    for estimate in self._kept.placed_again(*matchers, self.store, helpers):
+                    if self.config.final_refine:
+                        place_archived(matchers, self.store, helpers, hurried)
+                    for estimate in self._kept.placed_again(matchers, self.store, helpers):
                         self.store.record(estimate)
         if self.backend.windows_skipped:
             log.warning("the backend had no time for %d keyframes when they were made", self.backend.windows_skipped)

@@ -53,7 +53,7 @@ class Adjustment:
         """Match and adjust the keyframes of a window, and take them over into the graph; as they are now."""
         with clock.measure("match"):
             keyframes = graph.brought_up_to_date(window.keyframes)
-            graph.forget(keyframes[0].id, window.active)
+            graph.forget(keyframes[0].id, window.active, self.matcher.stride)
             pairs = self._match(graph, keyframes) if self.config.adjust != "off" else []
         with clock.measure("adjust"):
             if pairs:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from slam.frames import Keyframe, Recalibration
-from slam.geometry.camera import sample
-from slam.geometry.flow import in_image
+from slam.geometry import se3
+from slam.geometry.camera import sample, scaled_intrinsics
+from slam.geometry.flow import in_image, reproject
 from slam.mapping.recalibration import cells_of_pixels, origin_of_cells, pixels_of_cells, recalibrated, recalibrated_by
 from slam.mapping.transforms import carried_along
 
@@ -100,22 +101,35 @@ class KeyframeGraph:
                 current.append(carried_along(keyframe, window[n - 1], current[n - 1]) if n else keyframe)
         return tuple(current)
 
-    def forget(self, oldest_id: int, active: frozenset[int] | None) -> None:
-        """Drop what left the map, and of what left the window all but subsampled flows.
+    def forget(self, oldest_id: int, active: frozenset[int] | None, stride: int) -> None:
+        """Drop what left the map, and of what left the window all but subsampled flows. What a keyframe that leaves
+        held together is tied by what the map says then: a flow between them as their poses and depths have it.
 
         Args:
             oldest_id: first keyframe of the window.
             active: ids of all keyframes in the map; None: not told.
+            stride: pixels of a cell.
         """
         for pair in [pair for pair in self._window if min(pair) < oldest_id]:
             edge = self._window.pop(pair)
             if edge is not None and (active is None or active.issuperset(pair)):
                 self.connect_subsampled(pair, edge.subsampled())
-        gone = set() if active is None else self._keyframes.keys() - active
-        if gone:
-            for n in gone:
-                del self._keyframes[n]
-            self._subsampled = {pair: edge for pair, edge in self._subsampled.items() if gone.isdisjoint(pair)}
+        for n in sorted(set() if active is None else self._keyframes.keys() - active):
+            self._hand_on(n, stride)
+            del self._keyframes[n]
+            self._subsampled = {pair: edge for pair, edge in self._subsampled.items() if n not in pair}
+
+    def _hand_on(self, keyframe_id: int, stride: int) -> None:
+        """Tie the keyframes before one that leaves to those after it, each to as many as it was tied to."""
+        tied = [first for first, second in self._subsampled if second == keyframe_id and first in self._keyframes]
+        before = sorted((n for n in tied if n < keyframe_id), reverse=True)
+        after = sorted(n for n in tied if n > keyframe_id)
+        reach = max(len(before), len(after))
+        near = [(a, b) for i, a in enumerate(before) for b in after[: reach - i]]
+        for pair in near + [(b, a) for a, b in near]:
+            if pair not in self._subsampled and pair not in self._window:
+                weight = self._subsampled[pair[0], keyframe_id].weight
+                self._subsampled[pair] = _as_mapped(self[pair[0]], self[pair[1]], weight, stride)
 
     def recalibrated(self, keyframe: Keyframe) -> Keyframe:
         """A keyframe of the camera as it is known now, that may have been made before."""
@@ -153,6 +167,18 @@ class KeyframeGraph:
         """All known flows on the coarser grid."""
         recent = {pair: edge.subsampled() for pair, edge in self._window.items() if edge is not None}
         return self._subsampled | recent
+
+
+def _as_mapped(k: Keyframe, other: Keyframe, weight: Tensor, stride: int) -> Edge:
+    """The flow between two keyframes by their poses and depths, subsampled; of half a weight (hc, wc, 3), as of two
+    flows one after the other."""
+    K = scaled_intrinsics(k.view.K, 1 / stride)
+    K[:2] /= SUBSAMPLING
+    inv_depth = k.coarse.subsampled(SUBSAMPLING).value
+    uv, _, valid = reproject(inv_depth[None], (se3.inverse(other.T_wc) @ k.T_wc)[None], K[None])
+    height, width = inv_depth.shape
+    usable = valid[0] & in_image(uv[0], height, width, -max(height, width))
+    return Edge(torch.where(usable[..., None], uv[0], 0.0), 0.5 * weight * usable[..., None])
 
 
 def linked(pairs: Iterable[Pair]) -> list[set[int]]:

@@ -1,9 +1,8 @@
 """Views of a run, to be placed again at its end: against the final keyframes, and as of the final camera."""
 
-from bisect import bisect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch import Tensor
 from slam.frames import Estimate, Image, Keyframe, Recalibration, Status, View
 from slam.frontend.tracker import track
 from slam.geometry import se3
+from slam.mapping.culling import view_distances
 from slam.mapping.frame_log import FramePoses
 from slam.mapping.recalibration import recalibrated_view
 from slam.mapping.store import KeyframeStore
@@ -18,6 +18,8 @@ from slam.matching.matcher import Matcher
 from slam.threads import Helpers
 
 MOST_UNCERTAIN = 600  # views
+MIN_VISIBLE = 0.4  # part of a keyframe that a view must show to be placed against it
+AT_A_TIME = 32  # keyframes from the disk
 
 Moved = tuple[int, Keyframe, Tensor, Tensor]  # row of a frame, what it was placed against, T_wc (4, 4) before and after
 
@@ -65,33 +67,20 @@ class KeptViews:
             return kept.view
         return recalibrated_view(kept.view, replace(self._changes[kept.changes], after=self._changes[-1].after))
 
-    def placed_again(
-        self, tracking: Matcher, aligning: Matcher, store: KeyframeStore, helpers: Helpers
-    ) -> Iterator[Estimate]:
-        """Better estimates of the frames that were believed: of those kept against the two keyframes around them, as
-        these are now; of those in between by what moved those.
-
-        Args:
-            tracking: finds views that cannot be aligned, as those placed while the camera was uncertain.
-            aligning: places those that are nearly in their places, faster and as precisely.
-        """
+    def placed_again(self, matchers: Sequence[Matcher], store: KeyframeStore, helpers: Helpers) -> Iterator[Estimate]:
+        """Better estimates of the frames that were believed: of those kept against the keyframes nearest to them, as
+        these are now; of those in between by what moved those. See `placed`."""
         frames = store.frame_poses()
         row_of = {frame_id: n for n, frame_id in enumerate(frames.frame_id.tolist())}
         own = [k for k in store.keyframes if k.view.frame_id >= 0]
         of_map = {n: [k for k in own if k.map_id == n] for n in set(frames.map_id.tolist())}
-        ids_of = {n: [k.view.frame_id for k in keyframes] for n, keyframes in of_map.items()}
         ids = {k.view.frame_id for k in own}
 
         def place(kept: KeptView) -> Estimate | None:
-            map_id = int(frames.map_id[row_of[kept.view.frame_id]])
-            first = max(min(bisect(ids_of[map_id], kept.view.frame_id) - 1, len(ids_of[map_id]) - 2), 0)
-            around = of_map[map_id][first : first + 2]
-            if any(k.is_guessed for k in around):  # it has a direction, and no place
-                return None
-            T_wc = torch.from_numpy(frames.T_wc[row_of[kept.view.frame_id]])
+            row = row_of[kept.view.frame_id]
+            T_wc = torch.from_numpy(frames.T_wc[row])
             with torch.inference_mode():
-                view = self._as_known_now(kept)
-                return placed(aligning, view, around, T_wc) or placed(tracking, view, around, T_wc)
+                return placed(matchers, self._as_known_now(kept), of_map[int(frames.map_id[row])], T_wc)
 
         placeable = row_of.keys() - ids if ids else set()  # keyframes were adjusted, all together
         wanted = [kept for kept in self._kept if kept.view.frame_id in placeable]
@@ -120,24 +109,51 @@ class KeptViews:
                 yield estimate_at(frame_id, int(frames.time_ns[row]), near, T_wc)
 
 
-def placed(matcher: Matcher, view: View, keyframes: list[Keyframe], T_wc: Tensor) -> Estimate | None:
-    """A view against several keyframes: the mean of what they say, by the confidence of their matches.
+def place_archived(
+    matchers: Sequence[Matcher], store: KeyframeStore, helpers: Helpers, ended: Callable[[], bool]
+) -> None:
+    """Place keyframes that left the active map against those that stayed, as these are now, until it is `ended`: what
+    left was last compared with the map when it did."""
+    of_map = {n: [k for k in store.keyframes if k.map_id == n] for n in store.map_ids()}
+
+    def place(k: Keyframe) -> Estimate | None:
+        with torch.inference_mode():
+            return placed(matchers, k.view, of_map[k.map_id], k.T_wc)
+
+    keyframes = store.archived()
+    while not ended() and (some := list(islice(keyframes, AT_A_TIME))):
+        found = zip(some, helpers.map(place, some), strict=True)
+        store.place_archived({k.id: estimate.T_wc for k, estimate in found if estimate is not None})
+
+
+def placed(matchers: Sequence[Matcher], view: View, keyframes: Sequence[Keyframe], T_wc: Tensor) -> Estimate | None:
+    """A view against the two keyframes whose views are nearest: the mean of what they say, by the confidence of their
+    matches.
 
     Args:
+        matchers: tried in order until one finds the view.
+        keyframes: of its map.
         T_wc: (4, 4) about where it is.
 
     Returns:
         None where no keyframe knows.
     """
-    estimates = [(k, track(matcher, view, k, [se3.inverse(T_wc) @ k.T_wc])) for k in keyframes]
-    believed = [(k, e) for k, e in estimates if e.status is Status.TRACKING]
-    if not believed:
+    if not keyframes:
         return None
-    near, good = believed[0][0], [e for _, e in believed]
-    weight = torch.tensor([e.mean_confidence * e.inlier_ratio * e.visible_ratio for e in good], dtype=torch.float64)
-    twist = torch.stack([se3.log(se3.inverse(T_wc) @ e.T_wc) for e in good])
-    mean = (weight / weight.sum()) @ twist
-    return estimate_at(view.frame_id, view.time_ns, near, T_wc @ se3.exp(mean))
+    nearest = view_distances(keyframes, T_wc[None])[0].argsort()[:2]
+    around = [keyframes[n] for n in sorted(nearest.tolist())]
+    if any(k.is_guessed for k in around):  # it has a direction, and no place
+        return None
+    for matcher in matchers:
+        estimates = [(k, track(matcher, view, k, [se3.inverse(T_wc) @ k.T_wc])) for k in around]
+        believed = [(k, e) for k, e in estimates if e.status is Status.TRACKING and e.visible_ratio >= MIN_VISIBLE]
+        if believed:
+            near, good = believed[0][0], [e for _, e in believed]
+            weight = [e.mean_confidence * e.inlier_ratio * e.visible_ratio for e in good]
+            share = torch.tensor(weight, dtype=torch.float64) / sum(weight)
+            mean = share @ torch.stack([se3.log(se3.inverse(T_wc) @ e.T_wc) for e in good])
+            return estimate_at(view.frame_id, view.time_ns, near, T_wc @ se3.exp(mean))
+    return None
 
 
 def estimate_at(frame_id: int, time_ns: int, keyframe: Keyframe, T_wc: Tensor) -> Estimate:

@@ -3,7 +3,10 @@
 Reference: Mur-Artal, Montiel, Tardos, ORB-SLAM, T-RO 2015, sec. VI-E.
 """
 
+from collections.abc import Sequence
+
 import torch
+from torch import Tensor
 
 from slam.frames import Keyframe
 from slam.geometry import se3
@@ -25,6 +28,20 @@ def most_redundant(keyframes: tuple[Keyframe, ...], protected: set[int]) -> Keyf
         return None
     ratios = covisible_ratios(keyframes, candidates, REDUNDANT)
     return keyframes[candidates[int(torch.tensor(ratios).argmax())]]
+
+
+def view_distances(keyframes: Sequence[Keyframe], T_wc: Tensor) -> Tensor:
+    """How far keyframes of one map are from views, in angle (rad) and in shift by their mean inverse depth.
+
+    Args:
+        T_wc: (M, 4, 4) float64 of the views.
+
+    Returns:
+        (M, N), for each view and keyframe.
+    """
+    T_kc = se3.inverse(torch.stack([k.T_wc for k in keyframes])) @ T_wc[:, None]
+    inv_depth = torch.stack([k.coarse.value for k in keyframes]).mean((1, 2)).cpu().double()
+    return torch.hypot(T_kc[..., :3, 3].norm(dim=-1) * inv_depth, se3.angle_rad(T_kc))
 
 
 def covisible_ratios(keyframes: tuple[Keyframe, ...], candidates: list[int], enough: float = 2.0) -> list[float]:

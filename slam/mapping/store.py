@@ -1,7 +1,7 @@
 """The keyframe store: the map. The tracking thread alone changes it."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
@@ -28,7 +28,7 @@ from slam.frames import (
 )
 from slam.geometry import se3
 from slam.mapping.archive import Archive
-from slam.mapping.culling import most_redundant
+from slam.mapping.culling import most_redundant, view_distances
 from slam.mapping.frame_log import FrameLog, FramePoses
 from slam.mapping.recalibration import recalibrated, recalibrated_by
 from slam.mapping.transforms import carried_along, rescaled
@@ -81,21 +81,30 @@ class KeyframeStore:
         return MappingProxyType(self._keyframes)
 
     def everything(self) -> tuple[Keyframe, ...]:
-        """All keyframes ever, oldest first; the arrays of those that left are paged in from the disk. Without those
-        whose files somebody removed: a WARNING says so."""
-        placements = self.snapshot().placements()
-        everything, gone = dict(self._keyframes), []
-        for n in self._archived:
+        """All keyframes ever, oldest first; of those that left, see `archived`."""
+        everything = self._keyframes | {k.id: k for k in self.archived()}
+        return tuple(everything[n] for n in sorted(everything))
+
+    def archived(self) -> Iterator[Keyframe]:
+        """Keyframes that left the active map, oldest first, as they are placed now; their arrays are paged in from the
+        disk. Without those whose files somebody removed: a WARNING says so."""
+        placements, gone = self.snapshot().placements(), []
+        for n in sorted(self._archived):
             try:
                 keyframe = recalibrated_by(self._archive.load(n), self._changes)
             except OutputError as error:
                 gone.append(error)
                 continue
             at = placements[n]
-            everything[n] = rescaled(keyframe, torch.from_numpy(at.T_wc), at.scale / keyframe.scale, at.map_id)
+            yield rescaled(keyframe, torch.from_numpy(at.T_wc), at.scale / keyframe.scale, at.map_id)
         if gone:
             log.warning("%s; the map is without %d of them", gone[0], len(gone))
-        return tuple(everything[n] for n in sorted(everything))
+
+    def place_archived(self, T_wc: Mapping[int, Tensor]) -> None:
+        """Move keyframes that left the active map to other places (4, 4) in it, and their frames with them."""
+        placements = self.snapshot().placements()
+        moved = {n: replace(placements[n], T_wc=T.numpy()) for n, T in T_wc.items()}
+        self._anchors = self._anchors | self._anchored(moved)
 
     def add(self, keyframe: Keyframe) -> Keyframe:
         """Insert a keyframe after all others; returned with its id, and its rotation made exact. It is of
@@ -144,8 +153,8 @@ class KeyframeStore:
                 log.warning("%s; all keyframes stay in memory from here", error)
 
     def evict(self, keyframe_id: int) -> None:
-        """Take a keyframe, none that began a map, out of the active map: its data goes to the disk, its frames and
-        children follow its parent, or the one before in its map.
+        """Take a keyframe, none that began a map, out of the active map: its data goes to the disk, its frames follow
+        the keyframe whose view is nearest, its children its parent, or the one before in its map.
 
         Raises:
             OutputError: if the disk refuses; the keyframe then stays.
@@ -157,14 +166,24 @@ class KeyframeStore:
         left = {n: a.placement(own) for n, a in self._anchors.items() if a.keyframe_id == keyframe_id}
         left[keyframe_id] = own
         del self._keyframes[keyframe_id]
-        anchor = self._keyframes.get(keyframe.parent_id) or self._before(keyframe)
-        T_aw = np.linalg.inv(anchor.T_wc.numpy())
-        self._anchors = self._anchors | {
-            n: Anchor(anchor.id, T_aw @ placement.T_wc, anchor.scale, placement.scale) for n, placement in left.items()
-        }
+        self._anchors = self._anchors | self._anchored(left)
+        parent = self._keyframes.get(keyframe.parent_id) or self._before(keyframe)
         for child in self.keyframes:
             if child.parent_id == keyframe_id:
-                self._keyframes[child.id] = replace(child, parent_id=anchor.id)
+                self._keyframes[child.id] = replace(child, parent_id=parent.id)
+
+    def _anchored(self, left: Mapping[int, Placement]) -> dict[int, Anchor]:
+        """Keyframes that left the active map by their places relative to those of their map whose views are nearest."""
+        anchors = {}
+        for map_id in {placement.map_id for placement in left.values()}:
+            own = {n: placement for n, placement in left.items() if placement.map_id == map_id}
+            active = [k for k in self.keyframes if k.map_id == map_id]
+            T_wc = torch.from_numpy(np.stack([placement.T_wc for placement in own.values()]))
+            nearest = view_distances(active, T_wc).argmin(-1).tolist()
+            for (n, placement), k in zip(own.items(), (active[at] for at in nearest), strict=True):
+                T_kn = np.linalg.inv(k.T_wc.numpy()) @ placement.T_wc
+                anchors[n] = Anchor(k.id, T_kn, k.scale, placement.scale)
+        return anchors
 
     def _before(self, keyframe: Keyframe) -> Keyframe:
         """The active keyframe before one in its map."""

@@ -259,3 +259,24 @@ def test_flows_of_keyframes_that_left_the_map_are_forgotten(world, path):
     assert {k.id for k in backend.graph.keyframes} == active
     edges = backend.graph.subsampled_edges()
     assert (2, 3) in edges and all(active.issuperset(pair) for pair in edges)
+
+
+def test_what_leaves_is_stood_in_for_by_flows_between_its_neighbours(world, path):
+    """Each was matched with three on either side; then every other leaves, and the rest holds together as before."""
+    backend = Backend(Adjustment(Matcher(world.flow), BackendConfig(window=WINDOW)), None, None)
+    processed(backend, list(path))
+    graph, before = backend.graph, len(backend.graph.subsampled_edges())
+    rest = frozenset(n for n in graph.ids if n % 2 == 0)
+    graph.forget(path[-1].id, rest, world.flow.stride)
+    edges = graph.subsampled_edges()
+    assert set(graph.ids) == rest and all(rest.issuperset(pair) for pair in edges)
+    assert (0, 6) in edges and (6, 0) in edges and (0, 8) not in edges  # two of the three neighbours of 0 left
+    assert len(edges) / len(rest) > 0.6 * before / len(path)
+    K_cells = scaled_intrinsics(path[0].view.K, 1 / world.flow.stride)[None]
+    for a, b in ((0, 6), (6, 0)):
+        T_ba = se3.inverse(graph[b].T_wc) @ graph[a].T_wc
+        uv, _, _ = reproject(graph[a].coarse.value[None], T_ba[None], K_cells)
+        exact = Edge(uv[0], edges[a, b].weight).subsampled().target_uv
+        sure = edges[a, b].weight[..., 0] > 0
+        assert sure.any()
+        torch.testing.assert_close(edges[a, b].target_uv[sure], exact[sure], atol=0.05, rtol=0)

@@ -124,7 +124,7 @@ def test_a_calibration_that_was_given_is_judged_and_kept(focal, words):
 def test_too_few_keyframes_say_nothing():
     calibration = SelfCalibration(GUESS, optics_of, "radial")
     graph = graph_of(GUESS)
-    graph.forget(0, frozenset(range(3)))
+    graph.forget(0, frozenset(range(3)), STRIDE)
     assert calibration.ask(graph, {}, STRIDE) is None and calibration.estimate is None
 
 

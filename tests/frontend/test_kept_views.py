@@ -11,7 +11,7 @@ from slam.build import build_slam
 from slam.config import SlamConfig, build_config
 from slam.evaluation.trajectory import ate
 from slam.frames import Image, Trajectory, View
-from slam.frontend.kept_views import KeptViews, estimate_at
+from slam.frontend.kept_views import KeptViews, estimate_at, place_archived
 from slam.geometry import se3
 from slam.mapping.frame_log import FramePoses
 from slam.mapping.store import KeyframeStore
@@ -52,7 +52,7 @@ class Finished:
         for one in self.views:
             kept.keep(one)
         matchers = self.slam.localiser.matcher, self.slam.parts.aligning
-        estimates = list(kept.placed_again(*matchers, store, Helpers(helpers)))
+        estimates = list(kept.placed_again(matchers[::-1], store, Helpers(helpers)))
         for estimate in estimates:
             store.record(estimate)
         return {estimate.frame_id for estimate in estimates}
@@ -94,6 +94,21 @@ def test_views_far_off_their_places_are_found_as_when_tracked(finished):
     finished.placed_again(store, 1000)
     undisturbed = finished.error(finished.store(push=0.0))
     assert before > 5 * undisturbed and finished.error(store) < 1.1 * undisturbed
+
+
+@pytest.mark.parametrize("is_ended", [False, True])
+def test_a_keyframe_that_left_comes_back_to_its_place_with_its_frames(finished, is_ended):
+    store = finished.store(push=0.0)
+    gone = store.keyframes[len(store) // 2]
+    store.evict(gone.id)
+    off = se3.exp(torch.tensor([PUSH, PUSH, 0, 0, 0, 0], dtype=torch.float64))
+    store.place_archived({gone.id: gone.T_wc @ off})
+    matchers = finished.slam.parts.aligning, finished.slam.localiser.matcher
+    place_archived(matchers, store, Helpers(0), lambda: is_ended)
+    ((_, found),) = [(k.id, k.T_wc) for k in store.archived()]
+    distance = float((found - gone.T_wc)[:3, 3].norm())
+    assert distance > PUSH if is_ended else distance < 0.2 * PUSH
+    store.close()
 
 
 def test_two_threads_say_what_one_does(finished):

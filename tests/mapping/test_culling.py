@@ -11,9 +11,10 @@ import torch
 
 from slam.errors import OutputError
 from slam.frames import Keyframe
+from slam.geometry import se3
 from slam.inv_depth import InvDepth
 from slam.mapping.archive import Archive
-from slam.mapping.culling import REDUNDANT, covisible_ratios, most_redundant
+from slam.mapping.culling import REDUNDANT, covisible_ratios, most_redundant, view_distances
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,15 @@ def test_without_a_redundant_one_the_most_redundant_goes(world, wall_and_box):
     best = int(np.argmax(shares))
     assert 0 < best < 5 and most_redundant(along, set()).id == best
     assert most_redundant(along, {best}).id != best
+
+
+def test_the_distance_of_views_is_shift_by_depth_and_angle(world, wall_and_box):
+    k = world.keyframe(se3.identity())
+    depth = 1 / float(k.coarse.value.mean())
+    T_wc = torch.stack([se3.inverse(wall_and_box.moved(*m)) for m in ((0.3,), (0, 0, 0, 0, 0.2), (0.3, 0, 0, 0, 0.4))])
+    distances = view_distances([k, k], T_wc)
+    expected = [0.3 / depth, 0.2, np.hypot(0.3 / depth, 0.4)]
+    np.testing.assert_allclose(distances.numpy(), np.stack([expected, expected], -1), rtol=2e-3)
 
 
 def test_a_witness_must_see_the_same_surface_and_as_finely(world, wall_and_box, seen_often):

@@ -293,6 +293,37 @@ def test_what_follows_an_evicted_keyframe_stays_and_moves_on_with_another(tmp_pa
     assert not (tmp_path / "old").exists()
 
 
+def test_what_leaves_follows_the_nearest_view_whoever_its_parent_is():
+    """A second walk past the place of the first, keyframe 3 beside keyframe 1."""
+    store = KeyframeStore()
+    places = [se3.identity(), pose(1), pose(2), pose(1) @ pose(3, 0.01)]
+    for n, T_wc in enumerate(places):
+        added(store, 10 * n, T_wc, n - 1)
+    store.evict(1)
+    moved = pose(4)
+    store.apply(Update((refined(store[0], moved), refined(store[2], moved), refined(store[3], places[3], 2.0)), {}))
+    T_13 = se3.inverse(places[3]) @ places[1]
+    found = store.everything()[1]
+    torch.testing.assert_close(found.T_wc, places[3] @ se3.scaled_translation(T_13, 2.0), atol=1e-9, rtol=0)
+    store.close()
+
+
+def test_frames_go_where_their_evicted_keyframe_is_placed():
+    store = KeyframeStore()
+    for n in range(4):
+        store.record(seen(10 * n + 1, added(store, 10 * n, pose(n), n - 1), pose(20 + n)))
+    store.evict(1)
+    store.evict(2)
+    assert [k.id for k in store.archived()] == [1, 2]
+    store.place_archived({2: pose(9)})
+    poses = store.frame_poses()
+    at = dict(zip(poses.frame_id.tolist(), torch.from_numpy(poses.T_wc).unbind(), strict=True))
+    torch.testing.assert_close(at[21], pose(9) @ se3.inverse(pose(22)), atol=1e-9, rtol=0)
+    torch.testing.assert_close(at[11], pose(1) @ se3.inverse(pose(21)), atol=1e-9, rtol=0)
+    torch.testing.assert_close([k.T_wc for k in store.archived()], [pose(1), pose(9)], atol=1e-9, rtol=0)
+    store.close()
+
+
 def test_a_frame_that_was_an_evicted_keyframe_keeps_its_pose():
     store = KeyframeStore()
     a = added(store, 0, se3.identity())
