@@ -173,7 +173,7 @@ class Slam:
         for estimate in estimates:
             self._record(estimate)
         self._add_first_keyframes(first.views, estimates)
-        self._hang_on_keyframes(estimates)
+        self._record_by_nearest_keyframes(estimates)
         return estimates
 
     def _add_first_keyframes(self, views: Sequence[View], estimates: Sequence[Estimate]) -> None:
@@ -223,20 +223,22 @@ class Slam:
         ]
         self._apply([Update((keyframe, *after), {})])
         self.backend.restore(Restore((keyframe, *after)))
-        self._hang_on_keyframes(estimates)
+        self._record_by_nearest_keyframes(estimates)
         if estimates[-1].status is Status.TRACKING:
             self._add_keyframe(view, estimates[-1], keyframe)
         return True
 
-    def _hang_on_keyframes(self, estimates: Sequence[Estimate]) -> None:
+    def _record_by_nearest_keyframes(self, estimates: Sequence[Estimate]) -> None:
         """Remember gathered frames relative to the keyframe nearest in time: the same errors placed that one, and what
-        corrects it will correct them."""
+        corrects that one will correct them."""
         of_frame = {e.frame_id: e for e in estimates if e.status is Status.TRACKING}
         keyframes = [k for k in self.store.keyframes if k.view.frame_id in of_frame]
-        for frame_id, estimate in of_frame.items() if keyframes else ():
-            near = min(keyframes, key=lambda k: abs(k.view.frame_id - frame_id))
-            T_ck = se3.inverse(estimate.T_wc) @ of_frame[near.view.frame_id].T_wc
-            self.store.record(replace(estimate, keyframe_id=near.id, T_ck=T_ck))
+        for estimate in estimates:
+            if keyframes and estimate.status is Status.TRACKING:
+                near = min(keyframes, key=lambda k: abs(k.view.frame_id - estimate.frame_id))
+                T_ck = se3.inverse(estimate.T_wc) @ of_frame[near.view.frame_id].T_wc
+                estimate = replace(estimate, keyframe_id=near.id, T_ck=T_ck)
+            self.store.record(estimate)
 
     def _record(self, estimate: Estimate) -> None:
         self.store.record(estimate)
