@@ -13,10 +13,10 @@ from torch import Tensor
 
 from slam.backend.config import BackendConfig
 from slam.backend.densification import is_wanting, without_movers
-from slam.backend.graph import SUBSAMPLING, Edge, KeyframeGraph, Pair, linked
+from slam.backend.graph import SUBSAMPLING, Edge, KeyframeGraph, Pair, cell_intrinsics, linked
 from slam.frames import Keyframe, Window
 from slam.geometry import se3
-from slam.geometry.camera import sample, scaled_intrinsics
+from slam.geometry.camera import sample
 from slam.geometry.flow import in_image
 from slam.inv_depth import InvDepth
 from slam.mapping.sensor import measured_coarse, measured_dense
@@ -145,8 +145,7 @@ class Adjustment:
             prior, prior_weight = inv_depth, torch.full_like(inv_depth, HOLDING_WEIGHT)
         fixed = torch.tensor([k.awaits_parallax for k in keyframes])
         fixed[: max(1, min(held, len(keyframes) - 2))] = True
-        K = scaled_intrinsics(keyframes[0].view.K, 1 / self.matcher.stride)
-        K[:2] /= step  # row 0 and column 0 stay where they are
+        K = cell_intrinsics(keyframes[0].view.K, self.matcher.stride, step)
         target_uv, weight = torch.stack([e.target_uv for e in edges]), torch.stack([e.weight for e in edges])
         static: Tensor | None = None
         if config.consensus:

@@ -169,11 +169,17 @@ class KeyframeGraph:
         return self._subsampled | recent
 
 
+def cell_intrinsics(K: Tensor, stride: int, step: int) -> Tensor:
+    """Intrinsics (3, 3) of images -> of the grid that has every `step`-th of their cells; row 0 and column 0 stay."""
+    K_cells = scaled_intrinsics(K, 1 / stride)
+    K_cells[:2] /= step
+    return K_cells
+
+
 def _as_mapped(k: Keyframe, other: Keyframe, weight: Tensor, stride: int) -> Edge:
     """The flow between two keyframes by their poses and depths, subsampled; of half a weight (hc, wc, 3), as of two
     flows one after the other."""
-    K = scaled_intrinsics(k.view.K, 1 / stride)
-    K[:2] /= SUBSAMPLING
+    K = cell_intrinsics(k.view.K, stride, SUBSAMPLING)
     inv_depth = k.coarse.subsampled(SUBSAMPLING).value
     uv, _, valid = reproject(inv_depth[None], (se3.inverse(other.T_wc) @ k.T_wc)[None], K[None])
     height, width = inv_depth.shape

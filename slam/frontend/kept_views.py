@@ -123,7 +123,7 @@ def place_archived(
     keyframes = store.archived()
     while not ended() and (some := list(islice(keyframes, AT_A_TIME))):
         found = zip(some, helpers.map(place, some), strict=True)
-        store.place_archived({k.id: estimate.T_wc for k, estimate in found if estimate is not None})
+        store.move_archived({k.id: estimate.T_wc for k, estimate in found if estimate is not None})
 
 
 def placed(matchers: Sequence[Matcher], view: View, keyframes: Sequence[Keyframe], T_wc: Tensor) -> Estimate | None:

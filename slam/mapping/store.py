@@ -100,7 +100,7 @@ class KeyframeStore:
         if gone:
             log.warning("%s; the map is without %d of them", gone[0], len(gone))
 
-    def place_archived(self, T_wc: Mapping[int, Tensor]) -> None:
+    def move_archived(self, T_wc: Mapping[int, Tensor]) -> None:
         """Move keyframes that left the active map to other places (4, 4) in it, and their frames with them."""
         placements = self.snapshot().placements()
         moved = {n: replace(placements[n], T_wc=T.numpy()) for n, T in T_wc.items()}

@@ -315,7 +315,7 @@ def test_frames_go_where_their_evicted_keyframe_is_placed():
     store.evict(1)
     store.evict(2)
     assert [k.id for k in store.archived()] == [1, 2]
-    store.place_archived({2: pose(9)})
+    store.move_archived({2: pose(9)})
     poses = store.frame_poses()
     at = dict(zip(poses.frame_id.tolist(), torch.from_numpy(poses.T_wc).unbind(), strict=True))
     torch.testing.assert_close(at[21], pose(9) @ se3.inverse(pose(22)), atol=1e-9, rtol=0)
