@@ -130,13 +130,6 @@ def test_a_server_that_is_gone_for_good_leaves_a_complete_run(serve, recording, 
     assert len(read_tum(out / "trajectory.txt")) == run["frames_tracked"] > 0
 
 
-def two_sizes() -> list[bytes]:
-    """Images of a camera that changes its mode."""
-    noise = np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)
-    images = [cv2.resize(noise, size) for size in ((160, 120), (320, 120)) for _ in range(20)]
-    return [cv2.imencode(".jpg", image)[1].tobytes() for image in images]
-
-
 @contextmanager
 def pushed_over_tcp(images: list[bytes]) -> Iterator[str]:
     """The address of a camera that sends one JPEG after the other to whoever connects, and nothing else."""
@@ -144,9 +137,10 @@ def pushed_over_tcp(images: list[bytes]) -> Iterator[str]:
     class Camera(socketserver.BaseRequestHandler):
         def handle(self) -> None:
             with contextlib.suppress(OSError):  # the other side has gone
-                for image in images:
-                    self.request.sendall(image)
-                    time.sleep(0.01)
+                while True:
+                    for image in images:
+                        self.request.sendall(image)
+                        time.sleep(0.01)
 
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Camera) as server:
         server.daemon_threads = True
@@ -158,17 +152,21 @@ def pushed_over_tcp(images: list[bytes]) -> Iterator[str]:
 @pytest.mark.parametrize("kind", ["http", "tcp"])
 def test_a_camera_that_changes_its_size_within_a_connection_is_refused(mjpeg_server, kind):
     """Not stretched to the first size, which FFmpeg does."""
+    noise = np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)
+    small, large = (cv2.imencode(".jpg", cv2.resize(noise, size))[1].tobytes() for size in ((160, 120), (320, 120)))
+    sent = [small]
     with contextlib.ExitStack() as stack:
         if kind == "http":
-            server = mjpeg_server.MjpegServer(two_sizes(), 100)
+            server = mjpeg_server.MjpegServer(sent, 100)
             stack.callback(server.stop)
             address = server.url
         else:
-            address = stack.enter_context(pushed_over_tcp(two_sizes()))
+            address = stack.enter_context(pushed_over_tcp(sent))
         source = stack.enter_context(contextlib.closing(WebcamSource(address, choice=CameraChoice(hfov_deg=60))))
         with pytest.raises(SourceError, match=r"changed from 160x120 to 320x120; start a new run for the new size"):
             for frame in source:
                 assert frame.image.shape == (120, 160, 3)
+                sent[0] = large  # from now on: the computer may be busy
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows cannot send Ctrl-C to one process")
