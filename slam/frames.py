@@ -213,6 +213,7 @@ class Window:
 
     keyframes: tuple[Keyframe, ...]
     active: frozenset[int] | None = None  # ids of all in the map, so that others can be forgotten; None: not told
+    is_whole: bool = False  # all that their map has: no keyframe before them carries its unit
 
 
 @dataclass(frozen=True)

@@ -248,13 +248,13 @@ class Slam:
 
     def _add_keyframe(self, view: View, estimate: Estimate, reference: Keyframe | None = None) -> None:
         """Make a frame a keyframe and hand it to the backend; the reference stays until that has worked on it."""
-        window, stride = self.config.backend.window, self.localiser.matcher.stride
+        config, stride = self.config.backend, self.localiser.matcher.stride
         with self.times.measure("prior"):
             prior = None if self.parts.prior is None else self.parts.prior(view)
         keyframe = self.store.add(promote(view, estimate, reference or self.store[estimate.keyframe_id], stride, prior))
         self.localiser.pending_id = keyframe.id
-        self.store.make_room(self.config.max_keyframes, 2 * window, self.localiser.reference_id)
-        if not self.backend.submit(self.store.window(keyframe.id, window)):
+        self.store.make_room(self.config.max_keyframes, 2 * config.window, self.localiser.reference_id)
+        if not self.backend.submit(self.store.window(keyframe.id, config.window, config.first_window)):
             self.localiser.switch()  # later windows will hold it; until then it serves as it is
 
     def _end_with_keyframe(self) -> None:

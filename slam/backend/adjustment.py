@@ -60,7 +60,8 @@ class Adjustment:
                 newest = keyframes[-1]
                 if not (newest.turned or newest.awaits_parallax):  # it would make motion of the errors of the flow
                     edges = [graph.edge((keyframes[a].id, keyframes[b].id)) for a, b in pairs]
-                    keyframes = self._solve(keyframes, pairs, [e for e in edges if e is not None], self.config.held)
+                    held = 1 if window.is_whole else self.config.held
+                    keyframes = self._solve(keyframes, pairs, [e for e in edges if e is not None], held)
         keyframes = tuple(replace(k, refined=True) for k in keyframes)
         graph.put(keyframes)
         return keyframes

@@ -12,7 +12,8 @@ class BackendConfig:
 
     adjust: Literal["joint", "poses", "off"] = "joint"  # with depth; without, cells take their depth from stereo
     window: int = 7  # keyframes adjusted together
-    held: int = 2  # oldest of them whose poses are held: they carry place and scale
+    first_window: int = 12  # keyframes of a map that are adjusted together as long as it has no more
+    held: int = 2  # oldest of a window whose poses are held: they carry place and scale; of a whole map the first alone
     reach: int = 3  # keyframes matched to each, in both directions of time
     steps: int = 4  # Gauss-Newton steps of an adjustment
     huber_px: float = 0.5
@@ -25,5 +26,5 @@ class BackendConfig:
         check_range(self, 2, 100, "window")
         check_range(self, 0, 1000, "consensus")
         check_range(self, 1, self.window - 1, "held")
-        check_range(self, 1, 100, "reach", "steps", "neighbours")
+        check_range(self, 1, 100, "first_window", "reach", "steps", "neighbours")
         check_range(self, 0.01, 100, "huber_px", "flow_sigma_px", "prior_deviation")

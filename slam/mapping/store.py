@@ -201,13 +201,17 @@ class KeyframeStore:
         """What the tracker said of the last frame."""
         return self._last
 
-    def window(self, keyframe_id: int, size: int) -> Window:
-        """A keyframe and those it was tracked from, up to `size`, itself last."""
+    def window(self, keyframe_id: int, size: int, at_first: int = 0) -> Window:
+        """A keyframe and those it was tracked from, up to `size`, itself last; all of a map that has no more than
+        `at_first`."""
+        map_id = self._keyframes[keyframe_id].map_id
+        count = sum(k.map_id == map_id for k in self._keyframes.values())
         chain: list[Keyframe] = []
-        while keyframe_id in self._keyframes and len(chain) < size:
+        while keyframe_id in self._keyframes and len(chain) < (size if count > at_first else count):
             chain.append(self._keyframes[keyframe_id])
             keyframe_id = chain[-1].parent_id
-        return Window(tuple(reversed(chain)), frozenset(self._keyframes))
+        is_whole = len(chain) == count and chain[-1].id == map_id
+        return Window(tuple(reversed(chain)), frozenset(self._keyframes), is_whole)
 
     def apply(self, update: Update) -> None:
         """Take over refined keyframes. Those that the backend has not seen yet move along with their parents."""

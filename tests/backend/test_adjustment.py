@@ -72,6 +72,22 @@ def test_poses_and_depths_get_better(world, truth):
     assert set(clock.totals()) == {"match", "adjust"}
 
 
+def test_of_a_whole_map_only_the_first_keyframe_is_held(world, truth):
+    """The second was placed by the depth that a map begins with, and none before it says that it is in its place."""
+    start = disturbed(truth, held=1)
+    errors = {}
+    for is_whole in (False, True):
+        graph, keyframes = KeyframeGraph(), start
+        for _ in range(3):
+            window = Window(keyframes, is_whole=is_whole)
+            keyframes = Adjustment(Matcher(world.flow)).adjust_window(graph, window, StageTimes())
+        errors[is_whole] = pose_errors(keyframes, truth)
+    assert errors[True][0] == pytest.approx(0, abs=1e-9) and errors[False][1] == pytest.approx(
+        pose_errors(start, truth)[1]
+    )
+    assert all(whole < 0.5 * part for whole, part in zip(errors[True][1:], errors[False][1:], strict=True)), errors
+
+
 def with_a_mover(keyframes: tuple[Keyframe, ...]) -> tuple[Keyframe, ...]:
     """A square of another texture goes over the images, upwards and aside, by 5 pixels from one to the next."""
     texture = np.random.default_rng(5).integers(0, 255, (14, 14, 3)).astype(np.uint8)

@@ -73,6 +73,17 @@ def test_window_follows_the_parents_not_the_numbers():
     assert [k.id for k in store.window(4, 2).keyframes] == [3, 4]
 
 
+def test_a_map_that_is_young_is_a_window_as_a_whole():
+    store = KeyframeStore()
+    for n in range(4):
+        added(store, n, pose(n), n - 1)
+    windows = [store.window(3, 2, at_first) for at_first in (3, 4)]
+    assert [len(w.keyframes) for w in windows] == [2, 4] and [w.is_whole for w in windows] == [False, True]
+    assert store.window(3, 4).is_whole
+    added(store, 4, pose(4), 0)
+    assert [k.id for k in store.window(4, 2, 5).keyframes] == [0, 4] and not store.window(4, 2, 5).is_whole
+
+
 def test_frames_move_with_their_keyframe():
     store = KeyframeStore()
     k = added(store, 0, pose(0))
