@@ -17,7 +17,7 @@ class BackendConfig:
     reach: int = 3  # keyframes matched to each, in both directions of time
     steps: int = 4  # Gauss-Newton steps of an adjustment
     huber_px: float = 0.5
-    consensus: float = 5.0  # standard deviations at which a flow that contradicts the map weighs a quarter; 0: off
+    consensus: float = 3.0  # standard deviations at which a flow that contradicts the map weighs a quarter; 0: off
     flow_sigma_px: float = 0.3  # standard deviation of a good flow
     prior_deviation: float = 1.0  # relative standard deviation of depth that was only carried over or inpainted
     neighbours: int = 3  # views in the stereo of a keyframe
