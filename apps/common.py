@@ -41,6 +41,13 @@ def add_verbosity(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--verbose", action="store_true", help="what happens to each frame")
 
 
+def add_map_number(parser: argparse.ArgumentParser) -> None:
+    """The option --map."""
+    parser.add_argument(
+        "--map", type=int, default=1, metavar="N", help="of a run with several maps that nothing joined (default 1)"
+    )
+
+
 def set_up_logging(options: argparse.Namespace) -> None:
     """Log to standard error at the level asked for; libraries stay at WARNING, and those below OpenCV silent.
 

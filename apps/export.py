@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from apps.common import add_verbosity, parsed, program
+from apps.common import add_map_number, add_verbosity, parsed, program
 from slam.errors import UsageError
 
 
@@ -13,6 +13,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Command line of v2d-export."""
     p = argparse.ArgumentParser(prog="v2d-export", description=__doc__)
     p.add_argument("run", type=Path, nargs="?", metavar="RUN", help="run directory (default results/latest)")
+    add_map_number(p)
     p.add_argument("--to", nargs="+", action="extend", default=[], metavar="TARGET", help="one or several, see --list")
     p.add_argument("--list", action="store_true", help="print the targets")
     p.add_argument(
@@ -67,7 +68,7 @@ def run_export(options: argparse.Namespace) -> int:
         fusion=FusionConfig(min_confidence=options.min_confidence),
     )
     limit_threads()
-    export(Run(options.run or latest_run()), targets, options.out, options.overwrite, settings)
+    export(Run(options.run or latest_run(), options.map), targets, options.out, options.overwrite, settings)
     return 0
 
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from apps.common import add_verbosity, leave, parsed, program, stop_on_signals
+from apps.common import add_map_number, add_verbosity, leave, parsed, program, stop_on_signals
 from apps.viewing import import_window, load_page
 from slam.errors import UsageError
 
@@ -17,6 +17,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Command line of v2d-view."""
     p = argparse.ArgumentParser(prog="v2d-view", description="Look at a finished run.", epilog="Keys: H shows them.")
     p.add_argument("run", type=Path, nargs="?", metavar="RUN", help="run directory (default results/latest)")
+    add_map_number(p)
     p.add_argument("--screenshot", type=Path, metavar="FILE", help="draw into a PNG or JPEG; needs no display")
     p.add_argument(
         "--web",
@@ -47,7 +48,9 @@ def view(options: argparse.Namespace) -> int:
     if min(width, height) < 64 or max(width, height) > 8192:
         raise UsageError(f"--size {width} {height}: both must be from 64 to 8192")
     page = find_page(options)
-    run = FinishedRun(options.run or latest_run())
+    run = FinishedRun(options.run or latest_run(), options.map)
+    if run.map_count > 1:
+        log.info("map %d of %d that nothing joined; --map N shows another", run.number, run.map_count)
     if has_frames(run.path / REFINED):
         log.info("there is refined depth of this run, which v2d-view %s shows", run.path / REFINED)
     if page is not None:

@@ -148,7 +148,12 @@ def test_maps_that_nothing_joined_have_files_of_their_own(tmp_path):
     assert len(run.trajectory()) == 3 and [k.id for k in run.keyframes()] == [1]
     for name in (second.trajectory, second.keyframe_trajectory, second.listing, second.cloud):
         assert (tmp_path / "run" / name).is_file()
-    assert len(read_tum(tmp_path / "run" / second.trajectory)) == 1
+    other = Run(tmp_path / "run", 2)
+    assert len(other.trajectory()) == 1 and [k.id for k in other.keyframes()] == [0] and len(other.cloud()) == 0
+    assert other.map_count == 2 and other.scale_source == second.scale_source != run.scale_source
+    for number in (0, 3):
+        with pytest.raises(UsageError, match=rf"--map {number}: .*run has maps 1 to 2"):
+            Run(tmp_path / "run", number)
 
 
 def test_a_directory_with_a_run_is_left_alone(tmp_path):

@@ -76,7 +76,8 @@ def write(folder: Path, run: Run, options: ExportOptions) -> str:
 
 def shots_of(run: Run, options: ExportOptions) -> tuple[Iterator[Shot], str]:
     """What there is depth of, in time, and its name."""
-    frames = next((path for path in (run.path, run.path / REFINED) if has_frames(path)), None)
+    refined = (run.path, run.path / REFINED) if run.number == 1 else ()  # it is of the first map
+    frames = next((path for path in refined if has_frames(path)), None)
     if frames is not None:
         try:
             return refined_frames(run, Frames(frames), options), "frames"

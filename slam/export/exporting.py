@@ -10,7 +10,7 @@ from slam import __version__
 from slam.errors import SlamError, SourceError, UsageError
 from slam.export.folder import check_free, filled
 from slam.export.options import ExportOptions
-from slam.io.run import Run
+from slam.io.run import ONLINE, TRAJECTORY, Run
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,8 @@ def export(run: Run, targets: Sequence[str], out: Path | None, overwrite: bool, 
     """Write each target into its folder; one that fails does not keep the others from being written.
 
     Args:
-        out: folder of the target, of several that of their folders; None: `export/` of the run.
+        out: folder of the target, of several that of their folders; None: `export/` of the run, of its second map
+            `export_2/`.
         overwrite: replace earlier exports.
 
     Raises:
@@ -72,7 +73,7 @@ def export(run: Run, targets: Sequence[str], out: Path | None, overwrite: bool, 
         SlamError: at the end, naming what could not be written and what can be.
         KeyboardInterrupt: if it is interrupted, saying what is written.
     """
-    root = run.path / FOLDER if out is None else out
+    root = run.file(FOLDER) if out is None else out
     folders = {name: root if out is not None and len(targets) == 1 else root / name for name in targets}
     for folder in folders.values():
         check_free(folder, overwrite)
@@ -108,7 +109,7 @@ def writer_of(name: str) -> Callable[[Path, Run, ExportOptions], str]:
 
 def conventions_of(run: Run) -> list[str]:
     """Units and axes in words, for the files."""
-    scale = run.record().scale_source if run.has_record else "unknown"
+    scale = run.scale_source if run.has_record else "unknown"
     unit = "metre" if scale.startswith("metric") else "map unit"
     return [f"v2d-slam {__version__} export of {run.path.resolve().name}", AXES, f"unit: {unit}; scale: {scale}"]
 
@@ -141,4 +142,4 @@ def _records(run: Run) -> int:
 
 
 def _has_poses(run: Run) -> bool:
-    return any((run.path / name).is_file() for name in ("trajectory.txt", "trajectory_online.txt"))
+    return run.file(TRAJECTORY).is_file() or (run.path / ONLINE).is_file()

@@ -27,7 +27,7 @@ def final_trajectory(run: Run) -> Trajectory:
     Raises:
         SourceError: if there are none.
     """
-    if (run.path / TRAJECTORY).is_file() or not (run.path / ONLINE).is_file():
+    if run.file(TRAJECTORY).is_file() or not (run.path / ONLINE).is_file():
         return run.trajectory()
     log.warning("%s was killed: its poses are those first estimated, no others were written", run.path)
     return run.trajectory(online=True)
@@ -37,8 +37,8 @@ def write_tum_files(folder: Path, run: Run, options: ExportOptions) -> str:
     """`trajectory.txt` and, where there are keyframes, `keyframes.txt`."""
     trajectory, words = final_trajectory(run), "\n".join(options.conventions)
     write_tum(folder / TRAJECTORY, trajectory, words)
-    if (run.path / KEYFRAMES).is_file():
-        write_tum(folder / KEYFRAMES, read_tum(run.path / KEYFRAMES), words)
+    if run.file(KEYFRAMES).is_file():
+        write_tum(folder / KEYFRAMES, read_tum(run.file(KEYFRAMES)), words)
     return f"{len(trajectory)} poses"
 
 

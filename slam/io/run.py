@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 
 from slam import __version__
-from slam.errors import ConfigError, SourceError
+from slam.errors import ConfigError, SourceError, UsageError
 from slam.frames import Image, Keyframe, Trajectory, View
 from slam.inv_depth import InvDepth
 from slam.io.files import read_json
@@ -133,15 +134,38 @@ class Run:
     All methods raise SourceError if their file is missing or damaged.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        """`path` of the directory.
+    def __init__(self, path: str | Path, number: int = 1) -> None:
+        """A run whose trajectory, keyframes and cloud are those of one of its maps.
+
+        Args:
+            path: of the directory.
+            number: of the map, as in the names of its files: 1 is that with most frames.
 
         Raises:
-            SourceError: if there is none.
+            SourceError: if there is no directory.
+            UsageError: if the run has no such map.
         """
-        self.path = Path(path)
+        self.path, self.number = Path(path), number
         if not self.path.is_dir():
             raise SourceError(f"no run directory at {path}; name one that v2d-slam has written (results/<time>)")
+        if not 1 <= number <= self.map_count:
+            has = "one map" if self.map_count == 1 else f"maps 1 to {self.map_count}"
+            raise UsageError(f"--map {number}: {path} has {has}")
+
+    @property
+    def map_count(self) -> int:
+        """How many maps it has that nothing joined."""
+        return next(n for n in count(1) if not (self.path / file_of_map(LISTING, n + 1)).is_file())
+
+    def file(self, name: str) -> Path:
+        """The file of the map that is called so where there is one alone."""
+        return self.path / file_of_map(name, self.number)
+
+    @property
+    def scale_source(self) -> str:
+        """Where the unit of the map comes from."""
+        record = self.record()
+        return record.maps[self.number - 1].scale_source if record.maps else record.scale_source
 
     @property
     def has_record(self) -> bool:
@@ -163,15 +187,15 @@ class Run:
 
     def trajectory(self, online: bool = False) -> Trajectory:
         """T_wc of every frame; `online`: as first estimated, also of a run that was killed."""
-        return read_tum(self.path / (ONLINE if online else TRAJECTORY), torn_end=online)
+        return read_tum(self.path / ONLINE if online else self.file(TRAJECTORY), torn_end=online)
 
     def cloud(self) -> PointCloud:
         """The fused points, world frame."""
-        return read_ply(self.path / CLOUD)
+        return read_ply(self.file(CLOUD))
 
     def keyframe_records(self) -> list[KeyframeRecord]:
         """The entries of `keyframes.json`, oldest first."""
-        listing = self.path / LISTING
+        listing = self.file(LISTING)
         entries = read_json(listing, list)
         return [checked(KeyframeRecord, entry, listing, f"entry {n}") for n, entry in enumerate(entries)]
 
@@ -195,7 +219,7 @@ class Run:
         """One keyframe with image and dense depth."""
         image, depth, confidence = self.image(record), self.depth(record), self.confidence(record)
         if not image.shape[:2] == depth.shape == confidence.shape == (record.height, record.width):
-            raise SourceError(f"{self.path / LISTING} is damaged: the files of keyframe {record.id} differ in size")
+            raise SourceError(f"{self.file(LISTING)} is damaged: the files of keyframe {record.id} differ in size")
         inv_depth = np.where(depth > 0, 1 / np.maximum(depth, 1e-9), 0).astype(np.float32)
         dense = InvDepth.from_confidence(torch.from_numpy(inv_depth), torch.from_numpy(confidence))
         K, T_wc = (torch.tensor(m, dtype=torch.float64) for m in (record.K, record.T_wc))

@@ -13,13 +13,15 @@ PLAY_PERIOD_S = 0.25  # a keyframe, when played
 class FinishedRun:
     """What there is to see of a run directory; at least one keyframe."""
 
-    def __init__(self, path: Path) -> None:
-        """Read keyframes and trajectory.
+    def __init__(self, path: Path, number: int = 1) -> None:
+        """Read keyframes and trajectory of a map.
 
         Raises:
             SourceError: if it is no run, has no keyframes, or a file of it is missing or damaged.
+            UsageError: if it has no such map.
         """
-        run = Run(path)
+        run = Run(path, number)
+        self.number, self.map_count = number, run.map_count
         self.path = path
         self.keyframes = run.keyframes()
         self.fused_cloud = run.cloud  # asked for when it is drawn
@@ -42,7 +44,7 @@ class Playback:
 
     def __init__(self, run: FinishedRun) -> None:
         self.run = run
-        self.title = f"v2d-view {run.path}"
+        self.title = f"v2d-view {run.path}" + (f", map {run.number} of {run.map_count}" if run.map_count > 1 else "")
         self.folder = run.path
         self.count = len(run.keyframes)
         self.is_playing = False
