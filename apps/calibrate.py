@@ -57,6 +57,7 @@ def run(options: argparse.Namespace) -> int:
     from slam.calibration.boards import Board, BoardConfig, write_board
     from slam.calibration.lens import calibrate, doubts
     from slam.io.calibration import write_calibration
+    from slam.io.files import check_writable
 
     columns, rows = parse_size(options.size)
     board = Board(BoardConfig(options.board, columns, rows, options.square, options.marker, options.dictionary))
@@ -69,6 +70,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     if options.out.exists() and not options.force:
         raise UsageError(f"{options.out} exists already; choose another with --out, or overwrite it with --force")
+    check_writable(options.out)
     views = gather(options, board)
     result = calibrate(views.views, views.width, views.height, options.k3)
     write_calibration(options.out, result.camera)

@@ -73,8 +73,8 @@ def run(options: argparse.Namespace) -> int:
     limit_threads()
     config = load_config(SlamConfig, options.config, [*options.set, *shortcuts(options)])
     earlier = [] if options.load_map is None else load_map(options.load_map)
-    for file in filter(None, (options.save_map, options.screenshot)):
-        check_writable(file)
+    if options.save_map is not None:
+        check_writable(options.save_map)
     window = find_window(options)
     given = open_input(options)
     source, recorder = given.source, None

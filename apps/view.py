@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from apps.common import add_map_number, add_verbosity, leave, parsed, program, stop_on_signals
-from apps.viewing import import_window, load_page
+from apps.viewing import check_screenshot, import_window, load_page
 from slam.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -48,6 +48,7 @@ def view(options: argparse.Namespace) -> int:
     if min(width, height) < 64 or max(width, height) > 8192:
         raise UsageError(f"--size {width} {height}: both must be from 64 to 8192")
     page = find_page(options)
+    check_screenshot(options.screenshot)
     run = FinishedRun(options.run or latest_run(), options.map)
     if run.map_count > 1:
         log.info("map %d of %d that nothing joined; --map N shows another", run.number, run.map_count)

@@ -41,15 +41,30 @@ def add_viewing(p: argparse.ArgumentParser) -> None:
     p.add_argument("--screenshot", type=Path, metavar="FILE", help="draw the final map (PNG, JPEG); needs no display")
 
 
+def check_screenshot(file: Path | None) -> None:
+    """Refuse early a name under which no image can be written.
+
+    Raises:
+        UsageError: if it is that of no image.
+        OutputError: if there is no permission or no room there.
+    """
+    from slam.io.files import check_writable
+
+    if file is not None:
+        if file.suffix.lower() not in IMAGES:
+            raise UsageError(f"--screenshot {file}: the name must end in {', '.join(IMAGES)}")
+        check_writable(file)
+
+
 def find_window(options: argparse.Namespace) -> Any:
     """What makes the window or page; None where none is wanted, or none is possible and none was asked for by name.
 
     Raises:
         UsageError: if the screenshot has no name of an image, or there is no such viewer.
+        OutputError: if no screenshot can be written.
         ViewerError: if a window or page was asked for by name, and there is none.
     """
-    if options.screenshot is not None and options.screenshot.suffix.lower() not in IMAGES:
-        raise UsageError(f"--screenshot {options.screenshot}: the name must end in {', '.join(IMAGES)}")
+    check_screenshot(options.screenshot)
     viewer, *port = (options.viewer or "open3d").split(":", 1)
     if viewer not in ("open3d", "web", "none") or (port and viewer != "web"):
         raise UsageError(f"--viewer {options.viewer}: must be open3d, web, web:PORT or none")

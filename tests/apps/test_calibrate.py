@@ -152,6 +152,7 @@ def test_too_few_views_leave_no_file(folder, tmp_path, capsys):
     [
         (["--images", "nowhere"], 1, "no folder at nowhere"),
         (["--video", "nowhere.mp4"], 1, "no video at nowhere.mp4"),
+        (["--images", "nowhere", "--out", f"{__file__}/lens.yaml"], 1, "cannot write"),
         (["--images", ".", "--size", "9by6"], 2, "9by6"),
         (["--images", ".", "--board", "charuco", "--marker", "1"], 2, "smaller than --square"),
     ],

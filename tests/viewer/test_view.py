@@ -91,3 +91,10 @@ def test_mistakes_are_one_line(run_path, tmp_path, capsys):
     assert "no run directory" in capsys.readouterr().err
     assert main([str(run_path), "--screenshot", str(tmp_path / "view.png"), "--size", "0", "9"]) == 2
     assert "--size 0 9" in capsys.readouterr().err
+    assert main([str(tmp_path / "nowhere"), "--screenshot", str(tmp_path / "view.txt")]) == 2
+    assert "view.txt: the name must end in .png" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    assert main([str(run_path), "--screenshot", str(tmp_path / "file/view.png")]) == 1
+    assert "cannot write" in capsys.readouterr().err
+    assert main([str(run_path), "--map", "2"]) == 2
+    assert f"--map 2: {run_path} has one map" in capsys.readouterr().err
