@@ -14,7 +14,8 @@ class BackendClient:
     """Two jobs for each keyframe: its window adjusted, which tracking waits for, then dense depth and loops.
 
     A recorded source waits where the backend is busy. A live one does not: windows come first, a second job is deferred
-    until nothing else is under way, at the latest to the end. A window for which there is no room is skipped and
+    until nothing else is under way, the newest first, at the latest to the end: on a busy computer the oldest would
+    seek loops to keyframes that have left the map meanwhile. A window for which there is no room is skipped and
     counted; a later one will hold its keyframe.
     """
 
@@ -65,7 +66,7 @@ class BackendClient:
         return self._worker.close()
 
     def _submit_deferred(self) -> None:
-        """The oldest second job, if nothing is under way that a window would have to wait for besides."""
-        if self._deferred and self._worker.is_idle and self._worker.try_submit(self._deferred[0]):
-            self._deferred.popleft()
-            self._overtaken = max(self._overtaken - 1, 0)
+        """The newest second job, if nothing is under way that a window would have to wait for besides."""
+        if self._deferred and self._worker.is_idle and self._worker.try_submit(self._deferred[-1]):
+            self._deferred.pop()
+            self._overtaken = min(self._overtaken, len(self._deferred))

@@ -86,6 +86,7 @@ def test_a_second_job_that_nothing_overtakes_is_not_counted_as_deferred():
 
 
 def test_a_deferred_job_is_handed_over_as_soon_as_nothing_else_is_under_way():
+    """The newest first: what an old keyframe could be compared with may have left the map."""
     backend = Slow()
     client = BackendClient(backend, live=True)
     taken = [n for n in range(12) if client.submit(window(n))]
@@ -97,6 +98,7 @@ def test_a_deferred_job_is_handed_over_as_soon_as_nothing_else_is_under_way():
             break
         threading.Event().wait(0.01)
     assert len(found) == 2 * len(taken)
+    assert [n for name, n in backend.done if name == "DensifyAndCloseLoops"] == taken[::-1]
     client.close()
 
 
