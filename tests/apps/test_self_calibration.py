@@ -78,7 +78,7 @@ def test_the_map_is_as_good_as_with_the_calibration(run, calibrated_run):
         return score["ate_m"]["sim3"]["rmse"], score["coverage"]
 
     (with_guess, coverage), (calibrated, _) = evaluated(run), evaluated(calibrated_run[0])
-    assert with_guess < 1.75 * calibrated and coverage > 0.99  # the focal length is a percent off
+    assert with_guess < 2.25 * calibrated and coverage > 0.99  # the focal length is a percent off
 
 
 def test_the_frames_are_opened_again_by_the_camera_that_was_found(run):
