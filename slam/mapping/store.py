@@ -206,8 +206,9 @@ class KeyframeStore:
         `at_first`."""
         map_id = self._keyframes[keyframe_id].map_id
         count = sum(k.map_id == map_id for k in self._keyframes.values())
+        size = count if count <= at_first else size
         chain: list[Keyframe] = []
-        while keyframe_id in self._keyframes and len(chain) < (size if count > at_first else count):
+        while keyframe_id in self._keyframes and len(chain) < size:
             chain.append(self._keyframes[keyframe_id])
             keyframe_id = chain[-1].parent_id
         is_whole = len(chain) == count and chain[-1].id == map_id

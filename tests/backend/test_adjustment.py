@@ -82,9 +82,8 @@ def test_of_a_whole_map_only_the_first_keyframe_is_held(world, truth):
             window = Window(keyframes, is_whole=is_whole)
             keyframes = Adjustment(Matcher(world.flow)).adjust_window(graph, window, StageTimes())
         errors[is_whole] = pose_errors(keyframes, truth)
-    assert errors[True][0] == pytest.approx(0, abs=1e-9) and errors[False][1] == pytest.approx(
-        pose_errors(start, truth)[1]
-    )
+    assert errors[True][0] == pytest.approx(0, abs=1e-9)
+    assert errors[False][1] == pytest.approx(pose_errors(start, truth)[1])
     assert all(whole < 0.5 * part for whole, part in zip(errors[True][1:], errors[False][1:], strict=True)), errors
 
 
